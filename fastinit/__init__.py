@@ -1,0 +1,43 @@
+"""fastinit: the weights of large neural networks at memory speed, the same bits whatever the threads, CPU or shards.
+
+>>> import fastinit as fi
+>>> weight = fi.he_normal((512, 784), seed=fi.Key(0) / "layers.0.weight")
+>>> weight.shape, weight.dtype
+((512, 784), dtype('float32'))
+"""
+
+from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
+from fastinit.fans import fans, gain
+from fastinit.filling import add, fill
+from fastinit.initializers import (
+    constant,
+    delta_orthogonal,
+    dirac,
+    eye,
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    heuristic_normal,
+    heuristic_uniform,
+    kaiming_normal,
+    kaiming_uniform,
+    law,
+    lecun_normal,
+    lecun_uniform,
+    normal,
+    ones,
+    orthogonal,
+    sparse,
+    truncated_normal,
+    uniform,
+    variance_scaling,
+    xavier_normal,
+    xavier_uniform,
+    zeros,
+)
+from fastinit.key import Key
+from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
+from fastinit.threads import thread_limit
+
+__version__ = "0.1.0"

@@ -1,0 +1,148 @@
+"""Targets: which arrays can be filled, and how a region of a tensor lies in one."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Region: TypeAlias = tuple[slice, ...]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}  # a big-endian dtype is not equal, and not found
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype of a `dtype=` argument: a name, a NumPy dtype or a scalar type.
+
+    Raises:
+        TypeError: it is none of float16, bfloat16, float32, float64.
+    """
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in _NAMES:
+        raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+    return found
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of a dtype that `as_dtype` or `check_target` has let pass."""
+    return _NAMES[dtype]
+
+
+def _overlaps_itself(out: Array) -> bool:
+    """Whether two elements may share memory: some stride is shorter than what lies inside it."""
+    reach = out.itemsize
+    for stride, size in sorted((abs(st), n) for st, n in zip(out.strides, out.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += stride * (size - 1)
+    return False
+
+
+def check_target(out: Any) -> str:
+    """The dtype's name of an array that can be filled.
+
+    Raises:
+        TypeError: not a NumPy array, or not of a dtype that can be filled.
+        ValueError: read-only, or its elements share memory.
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
+    name = _NAMES.get(out.dtype)
+    if name is None:
+        raise TypeError(f"out must have one of the dtypes {', '.join(DTYPES)}. Received: {out.dtype!r}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable. Received: a read-only array")
+    if not out.flags.c_contiguous and _overlaps_itself(out):
+        raise ValueError(f"out must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
+    return name
+
+
+def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
+    """A shape from an int or a sequence of ints."""
+    if type(shape) is tuple and all([type(n) is int and n >= 0 for n in shape]):
+        return shape
+    try:
+        sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if any(isinstance(n, bool) for n in sizes):
+            raise TypeError
+        sizes = tuple(n.__index__() for n in sizes)
+    except (TypeError, AttributeError):
+        raise TypeError(f"{name} must be an int or a sequence of ints. Received: {name}={shape!r}") from None
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"{name} must not be negative. Received: {name}={sizes}")
+    return sizes
+
+
+def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[range, ...]:
+    """The global indices along every axis that a region covers; axes that it leaves out are whole."""
+    if region is None:
+        return tuple(range(n) for n in shape)
+    if not isinstance(region, tuple) or not all(isinstance(s, slice) for s in region):
+        raise TypeError(f"region must be a tuple of slices. Received: region={region!r}")
+    if len(region) > len(shape):
+        raise ValueError(f"region must have at most {len(shape)} slices, one per axis. Received: {len(region)}")
+    rest = tuple(slice(None) for _ in shape[len(region) :])
+    return tuple(range(n)[s] for s, n in zip(region + rest, shape, strict=True))
+
+
+_addressof, _from_buffer = ctypes.addressof, ctypes.c_char.from_buffer
+
+
+def address(out: Array) -> int:
+    """Where the first element lies. `out.ctypes.data` says the same in 1.6 us; this takes 0.5."""
+    try:
+        return _addressof(_from_buffer(out))
+    except (TypeError, ValueError, BufferError):  # bfloat16 has no buffer format; strided memory has no flat one
+        return out.ctypes.data
+
+
+# Runs of elements, as (location, rows, columns, out_step, start, stream_step): `rows` runs of `columns` elements, the
+# first at an address of the target and an element of the stream, with steps from run to run in bytes of the target and
+# elements of the stream. A plain tuple: a NamedTuple costs 0.6 us to make, an eighth of a small call.
+Rows: TypeAlias = tuple[int, int, int, int, int, int]
+
+
+def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...]) -> Iterator[Rows]:
+    """The region `indices` of a tensor of `shape` as it lies in `out`, whose innermost axis is contiguous.
+
+    Axes that are one run both in the target and in the stream become one axis; the two innermost that are left are
+    the rows and columns of a piece, and the outer ones are counted through here.
+    """
+    steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    start = sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
+    axes: list[tuple[int, int, int]] = []  # (size, bytes of the target, elements of the stream), innermost last
+    for n, out_step, index, step in zip(out.shape, out.strides, indices, steps, strict=True):
+        if n == 1:
+            continue
+        stream_step = index.step * step
+        if axes and axes[-1][1:] == (n * out_step, n * stream_step):
+            axes[-1] = (axes[-1][0] * n, out_step, stream_step)
+        else:
+            axes.append((n, out_step, stream_step))
+    if not axes or axes[-1][1:] != (out.itemsize, 1):
+        axes.append((1, out.itemsize, 1))  # a stepped region: runs of one element
+    (columns, _, _) = axes.pop()
+    rows, out_row, stream_row = axes.pop() if axes else (1, 0, 0)
+    base = address(out)
+    for outer in itertools.product(*(range(n) for n, _, _ in axes)):
+        location = base + sum(i * step for i, (_, step, _) in zip(outer, axes, strict=True))
+        first = start + sum(i * step for i, (_, _, step) in zip(outer, axes, strict=True))
+        yield location, rows, columns, out_row, first, stream_row

@@ -1,0 +1,1 @@
+"""Checkpoints: a plan's layout in files, and the writer."""

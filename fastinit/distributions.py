@@ -1,0 +1,250 @@
+"""The elementwise laws: what is drawn, as frozen data that was checked when it was made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from fastinit import gaussian
+from fastinit.buffers import DTYPES
+from fastinit.errors import finite, non_negative
+from fastinit.kernels.elementary import QUANTILE_32_EDGE
+
+# Below this mass between the bounds float64 has no digits left for the quantile: about 36 sigma from the mean.
+_SMALLEST_MASS = 1e-290
+
+
+class Packed(NamedTuple):
+    """A law as the kernels take it: its name in `kernels.fill.BLOCKS`, and numbers (the scale of `add` comes first)."""
+
+    law: str
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What all laws share. `mean`, `std`, `low` and `high` are those of the values drawn; None where it depends on the
+    shape, or where there is no bound."""
+
+    structured: ClassVar[bool] = False
+
+    def pack(self, dtype: str) -> Packed:
+        """The law's numbers for one dtype.
+
+        Raises:
+            ValueError: the dtype cannot hold the law.
+        """
+        raise NotImplementedError
+
+
+def _rounded(name: str, value: float, dtype: str) -> float:
+    """The nearest value of a dtype, as a float."""
+    with np.errstate(over="ignore"):
+        result = float(DTYPES[dtype].type(value))
+    if not math.isfinite(result):
+        raise ValueError(f"{name} is over the range of {dtype}. Received: {name}={value!r}")
+    return result
+
+
+def _next(value: float, towards: float, dtype: str) -> float:
+    """The neighbour of a value of a dtype."""
+    kind: Any = DTYPES[dtype].type
+    return float(np.nextafter(kind(value), kind(towards)))
+
+
+def _at_most(value: float, dtype: str) -> float:
+    """The largest value of a dtype that is not above."""
+    near = _rounded("high", value, dtype)
+    return _next(near, -math.inf, dtype) if near > value else near
+
+
+def _at_least(value: float, dtype: str) -> float:
+    """The smallest value of a dtype that is not below."""
+    near = _rounded("low", value, dtype)
+    return _next(near, math.inf, dtype) if near < value else near
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Distribution):
+    """One value everywhere.
+
+    >>> Constant(0.5).mean, Constant(0.5).std
+    (0.5, 0.0)
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", finite("value", self.value))
+
+    @property
+    def mean(self) -> float:
+        return self.value
+
+    @property
+    def std(self) -> float:
+        return 0.0
+
+    @property
+    def low(self) -> float:
+        return self.value
+
+    @property
+    def high(self) -> float:
+        return self.value
+
+    def pack(self, dtype: str) -> Packed:
+        return Packed("constant", (_rounded("value", self.value, dtype),))
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform(Distribution):
+    """Evenly in [low, high); `high` itself is never drawn, in any dtype. With low == high, that value.
+
+    Raises:
+        ValueError: low > high, or a bound is not finite.
+
+    >>> round(Uniform(-1, 1).std, 6)
+    0.57735
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = finite("low", self.low), finite("high", self.high)
+        if low > high:
+            raise ValueError(f"low must not be above high. Received: low={low!r}, high={high!r}")
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    @property
+    def mean(self) -> float:
+        return self.low / 2 + self.high / 2
+
+    @property
+    def std(self) -> float:
+        return (self.high / 2 - self.low / 2) / math.sqrt(3)
+
+    def pack(self, dtype: str) -> Packed:
+        low, high = _rounded("low", self.low, dtype), _rounded("high", self.high, dtype)
+        if self.low == self.high:
+            return Packed("constant", (low,))
+        width = self.high - self.low
+        if not width <= float(ml_dtypes.finfo(DTYPES[dtype]).max):
+            raise ValueError(
+                f"high - low is over the range of {dtype}. Received: low={self.low!r}, high={self.high!r}"
+            )
+        last = _next(high, -math.inf, dtype)
+        if last < low:
+            raise ValueError(f"no {dtype} lies in [low, high). Received: low={self.low!r}, high={self.high!r}")
+        return Packed("uniform", (self.low, width, last))
+
+
+@dataclass(frozen=True, slots=True)
+class Normal(Distribution):
+    """The normal law. With std = 0, the mean.
+
+    Raises:
+        ValueError: std is negative, or a parameter is not finite.
+
+    >>> Normal(0, 0.02)
+    Normal(mean=0.0, std=0.02)
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", finite("mean", self.mean))
+        object.__setattr__(self, "std", non_negative("std", self.std))
+
+    @property
+    def low(self) -> None:
+        return None
+
+    @property
+    def high(self) -> None:
+        return None
+
+    def pack(self, dtype: str) -> Packed:
+        mean = _rounded("mean", self.mean, dtype)
+        _rounded("std", self.std, dtype)
+        if self.std == 0:
+            return Packed("constant", (mean,))
+        return Packed("normal", (self.mean, self.std))
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class TruncatedNormal(Distribution):
+    """A normal law cut to [low, high], the bounds absolute and inclusive.
+
+    Args:
+        mean, std: of the normal law before the cut. The attributes of the same name are those of what is left,
+            as with every law; `normal` keeps the law before.
+        low, high: the bounds, in units of the values (not of sigma).
+
+    Raises:
+        ValueError: std is negative, low > high, a parameter is not finite, or no mass that float64 can resolve lies
+            between the bounds (beyond some 36 sigma). With std = 0: the mean is outside the bounds.
+
+    >>> law = TruncatedNormal(0, 1, -2, 2)
+    >>> law, round(law.std, 12)
+    (TruncatedNormal(mean=0.0, std=1.0, low=-2.0, high=2.0), 0.879625661034)
+    """
+
+    normal: Normal
+    low: float
+    high: float
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0, low: float = -2.0, high: float = 2.0) -> None:
+        normal = Normal(mean, std)
+        low, high = finite("low", low), finite("high", high)
+        if low > high:
+            raise ValueError(f"low must not be above high. Received: low={low!r}, high={high!r}")
+        if normal.std == 0 and not low <= normal.mean <= high:
+            raise ValueError(f"mean must lie in [low, high] where std is 0. Received: mean={mean!r}, {low=}, {high=}")
+        object.__setattr__(self, "normal", normal)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+        if normal.std and low < high and self._cut().mass < _SMALLEST_MASS:
+            raise ValueError(f"low and high are too far from the mean: no mass is left. Received: {self!r}")
+
+    def __repr__(self) -> str:
+        return f"TruncatedNormal({repr(self.normal)[7:-1]}, low={self.low!r}, high={self.high!r})"
+
+    def _cut(self) -> gaussian.Truncation:
+        mean, std = self.normal.mean, self.normal.std
+        # Past 1e3 sigma nothing is cut; the clamp keeps the decimals short.
+        a, b = ((bound - mean) / std for bound in (self.low, self.high))
+        return gaussian.truncation(max(-1e3, min(1e3, a)), max(-1e3, min(1e3, b)))
+
+    @property
+    def _degenerate(self) -> bool:
+        return self.normal.std == 0 or self.low == self.high
+
+    @property
+    def mean(self) -> float:
+        if self._degenerate:
+            return self.low if self.low == self.high else self.normal.mean
+        return self.normal.mean + self.normal.std * self._cut().mean
+
+    @property
+    def std(self) -> float:
+        return 0.0 if self._degenerate else self.normal.std * self._cut().std
+
+    def pack(self, dtype: str) -> Packed:
+        if self._degenerate:
+            return Constant(self.mean).pack(dtype)
+        self.normal.pack(dtype)
+        low, high = _at_least(self.low, dtype), _at_most(self.high, dtype)
+        if low > high:
+            raise ValueError(f"no {dtype} lies in [low, high]. Received: low={self.low!r}, high={self.high!r}")
+        cut = self._cut()
+        numbers = (self.normal.mean, self.normal.std, low, high, cut.below, cut.above, cut.mass, cut.centre)
+        narrow = dtype != "float64" and max(abs(cut.below - 0.5), abs(cut.above - 0.5)) <= QUANTILE_32_EDGE
+        return Packed("narrow_truncated" if narrow else "truncated", numbers)

@@ -1,0 +1,34 @@
+"""Words that several checks share. A message names the argument, what was received and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+
+
+def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
+    names = list(allowed)
+    near = difflib.get_close_matches(str(received), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names)}".replace("?.", "?"))
+
+
+def finite(name: str, value: object) -> float:
+    """The value as a float, or an error: TypeError for what is no real number, ValueError for NaN and infinity."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number. Received: {name}={value!r}")
+    result = float(value)
+    if not math.isfinite(result):
+        raise ValueError(f"{name} must be finite. Received: {name}={value!r}")
+    return result
+
+
+def non_negative(name: str, value: object) -> float:
+    """A finite number that is not below zero."""
+    result = finite(name, value)
+    if result < 0:
+        raise ValueError(f"{name} must not be negative. Received: {name}={value!r}")
+    return result

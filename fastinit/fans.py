@@ -1,0 +1,127 @@
+"""Fans, gains and the axes they are read from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastinit.errors import finite, unknown
+
+LAYOUTS = ("oi", "io")
+MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
+
+_SELU_GAIN = 3 / 4
+# 1 / sqrt(E[f(z)^2]), z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps
+# the second moment. For gelu (Hendrycks & Gimpel 2016) the expectation is 1/3 + 1 / (2 pi sqrt 3); for silu (Elfwing,
+# Uchibe, Doya 2018) it is an integral, 0.355775..., that the tests compute again with SciPy.
+_GELU_GAIN = 1.5335304411955353
+_SILU_GAIN = 1.676532470331091
+
+NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu", "gelu", "silu")
+
+
+def gain(nonlinearity: str, slope: float = 0.01) -> float:
+    """The factor by which a layer's weights make up for its activation.
+
+    Args:
+        nonlinearity: linear, sigmoid (1), tanh (5/3), relu (sqrt 2), leaky_relu (sqrt(2 / (1 + slope^2))), selu
+            (3/4), as `torch.nn.init.calculate_gain`; gelu and silu by He's second moment, 1 / sqrt(E[f(z)^2]).
+        slope: of leaky_relu's negative side; the others ignore it.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> gain("relu")
+    1.4142135623730951
+    """
+    match nonlinearity:
+        case "linear" | "sigmoid":
+            return 1.0
+        case "tanh":
+            return 5 / 3
+        case "relu":
+            return math.sqrt(2)
+        case "leaky_relu":
+            return math.sqrt(2 / (1 + finite("slope", slope) ** 2))
+        case "selu":
+            return _SELU_GAIN
+        case "gelu":
+            return _GELU_GAIN
+        case "silu":
+            return _SILU_GAIN
+    raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
+
+
+class Fans(NamedTuple):
+    """How many inputs a unit reads (n in the formulas) and how many outputs read it (m)."""
+
+    fan_in: int
+    fan_out: int
+
+    def by_mode(self, mode: str) -> float:
+        """The number that a mode names; at least 1, so that an empty tensor divides by nothing."""
+        match mode:
+            case "fan_in":
+                fan: float = self.fan_in
+            case "fan_out":
+                fan = self.fan_out
+            case "fan_avg":
+                fan = (self.fan_in + self.fan_out) / 2
+            case "fan_geo_avg":
+                fan = math.sqrt(self.fan_in * self.fan_out)
+            case _:
+                raise unknown("mode", mode, MODES)
+        return max(1.0, fan)
+
+
+def batch_free(ndim: int, batch_axes: int | Sequence[int]) -> list[int]:
+    """The axes that are left without the batch axes, in order."""
+    axes = (batch_axes,) if isinstance(batch_axes, int) else tuple(batch_axes)
+    for axis in axes:
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}")
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
+    batch = [axis % ndim for axis in axes]
+    if len(set(batch)) != len(batch):
+        raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
+    return [axis for axis in range(ndim) if axis not in batch]
+
+
+def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> list[int]:
+    """The axes in the order (*batch, out, in, *kernel)."""
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    rest = batch_free(ndim, batch_axes)
+    batch = [axis for axis in range(ndim) if axis not in rest]
+    if layout == "io" and len(rest) >= 2:
+        rest = [rest[-1], rest[-2], *rest[:-2]]
+    return batch + rest
+
+
+def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> Fans:
+    """The fans of a weight.
+
+    Args:
+        shape: (out, in, *kernel) with layout "oi" (torch), (*kernel, in, out) with "io" (JAX, Keras); and batch axes.
+        layout: "oi" or "io".
+        batch_axes: axes that hold independent copies (a population of candidates, a stack of experts).
+
+    Raises:
+        ValueError: fewer than two dimensions are left, or an unknown layout.
+
+    >>> fans((64, 3, 7, 7))
+    Fans(fan_in=147, fan_out=3136)
+    >>> fans((7, 7, 3, 64), layout="io") == fans((100, 64, 3, 7, 7), batch_axes=0) == fans((64, 3, 7, 7))
+    True
+    """
+    axes = canonical_axes(len(shape), layout, batch_axes)
+    sizes = [shape[axis] for axis in axes[len(axes) - len(batch_free(len(shape), batch_axes)) :]]
+    if len(sizes) < 2:
+        raise ValueError(
+            "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions. "
+            f"Received: shape {tuple(shape)}, batch_axes={batch_axes!r}"
+        )
+    receptive = math.prod(sizes[2:])
+    return Fans(sizes[1] * receptive, sizes[0] * receptive)

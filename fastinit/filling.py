@@ -1,0 +1,155 @@
+"""The one door: a distribution into an array, checked before the first byte is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from fastinit.buffers import Array, as_region, as_shape, check_target
+from fastinit.distributions import Distribution
+from fastinit.engine import draw
+from fastinit.errors import finite
+from fastinit.key import Key, Seed, as_key
+from fastinit.structured import Structured
+
+AnyArray = TypeVar("AnyArray", bound=Array)
+
+
+def fill(
+    out: AnyArray,
+    distribution: Distribution,
+    *,
+    seed: Seed = None,
+    shape: int | Sequence[int] | None = None,
+    region: tuple[slice, ...] | None = None,
+) -> AnyArray:
+    """Fill an array with a distribution and return it.
+
+    Args:
+        out: a writeable NumPy array of float16, bfloat16 (`ml_dtypes`), float32 or float64; any strides.
+        distribution: what is drawn, e.g. `Normal(0, 0.02)`.
+        seed: an int or a `Key`; None draws fresh entropy. The same seed gives every array the same values: use
+            `Key(seed) / name`, one name per tensor.
+        shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
+        region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
+
+    Raises:
+        TypeError: `out` is no such array, `distribution` is none, or the seed is no int.
+        ValueError: read-only or self-overlapping memory, a region of another shape than `out`, a negative seed, or a
+            law that the dtype cannot hold. Nothing was written.
+
+    >>> import numpy as np
+    >>> fill(np.empty(3, np.float32), Normal(0, 0.02), seed=Key(0) / "layers.0.bias")
+    array([-0.00740349,  0.02265661, -0.01003586], dtype=float32)
+
+    A quarter of a matrix, made alone:
+
+    >>> whole = fill(np.empty((4, 6)), Uniform(-1, 1), seed=7)
+    >>> part = fill(np.empty((2, 3)), Uniform(-1, 1), seed=7, shape=(4, 6), region=(slice(2, 4), slice(0, 3)))
+    >>> bool((part == whole[2:4, 0:3]).all())
+    True
+    """
+    _write(out, distribution, seed, shape, region)
+    return out
+
+
+def add(
+    out: AnyArray,
+    distribution: Distribution,
+    *,
+    seed: Seed = None,
+    scale: float = 1.0,
+    shape: int | Sequence[int] | None = None,
+    region: tuple[slice, ...] | None = None,
+) -> AnyArray:
+    """Add `scale` times a draw to an array, in one pass, and return it: `out += scale * z`.
+
+    `z` is what `fill` would draw with the same seed, so a perturbation can be taken back without being kept:
+    evolution strategies and zeroth-order optimisers store the seed alone. The sum is one fused multiply-add; for
+    16-bit arrays it is made in float32 and rounded once. Arguments and errors are those of `fill`.
+
+    >>> import numpy as np
+    >>> weights = np.zeros(3, np.float32)
+    >>> add(weights, Normal(), seed=1, scale=0.5) is weights
+    True
+    >>> bool((add(weights, Normal(), seed=1, scale=-0.5) == 0).all())
+    True
+    """
+    _write(out, distribution, seed, shape, region, "add", finite("scale", scale))
+    return out
+
+
+def _write(
+    out: Array,
+    distribution: Distribution,
+    seed: Seed,
+    shape: int | Sequence[int] | None,
+    region: tuple[slice, ...] | None,
+    mode: str = "fill",
+    scale: float = 1.0,
+) -> None:
+    check_target(out)
+    if region is None and (shape is None or shape == out.shape):
+        if isinstance(distribution, Distribution) and not distribution.structured:
+            draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)
+            return
+    whole = None if shape is None else as_shape(shape)
+    key, indices = checked(out, distribution, seed, whole, region)
+    place(out, distribution, key, mode=mode, scale=scale, shape=out.shape if whole is None else whole, indices=indices)
+
+
+def checked(
+    out: Array,
+    distribution: Distribution,
+    seed: Seed,
+    shape: tuple[int, ...] | None,
+    region: tuple[slice, ...] | None,
+) -> tuple[Key, tuple[range, ...]]:
+    """The key, and the indices that a valid target holds of a tensor of `shape`, once the rest has been checked."""
+    if not isinstance(distribution, Distribution):
+        raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
+    whole = out.shape if shape is None else shape
+    indices = as_region(region, whole)
+    part = tuple(map(len, indices))
+    if part != out.shape:
+        raise ValueError(f"out must have the region's shape {part}, of the global {whole}. Received: {out.shape}")
+    return as_key(seed), indices
+
+
+def place(
+    out: Array,
+    distribution: Distribution,
+    key: Key,
+    *,
+    mode: str = "fill",
+    scale: float = 1.0,
+    shape: tuple[int, ...],
+    indices: tuple[range, ...],
+    batch: int = 0,
+) -> None:
+    """Write the part `indices` of a tensor of `shape`; arguments are checked already.
+
+    A structured law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
+    """
+    if not isinstance(distribution, Structured):
+        draw(out, distribution, key.words(), mode=mode, scale=scale, shape=shape, indices=indices)
+        return
+    item = shape[batch:]
+    distribution.check(item)
+    if out.size == 0:
+        return
+    for position in np.ndindex(out.shape[:batch]):
+        number = 0
+        for index, size, i in zip(indices, shape, position, strict=False):
+            number = number * size + index[i]
+        target = out[(*position, ...)]
+        # A law is made apart where it is to be added; float32 or wider, so that the sum is rounded once.
+        fresh = target if mode == "fill" else np.empty(target.shape, np.result_type(target.dtype, np.float32))
+        distribution.make(fresh, key, item, indices[batch:], number * math.prod(item))
+        if mode == "add":
+            np.add(target, fresh.dtype.type(scale) * fresh, out=target, casting="unsafe")
+
+

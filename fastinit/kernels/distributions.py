@@ -1,0 +1,230 @@
+"""Words -> values: one aligned block of a stream at a time.
+
+Every block function has the form `block(words, out, p, put)`: `words` are the planes that `philox.words32` or
+`words64` made, `out` is the block's place in the target, `p` the law's parameters (float64, in the order that
+`fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in the target's format.
+Element 4j + w of a float32 stream is word w of block j; element 2j + w of a float64 stream is its 64-bit word w.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastinit.kernels.elementary import (
+    float_of_i64,
+    float_of_u52,
+    float_of_u64,
+    log_of_parts32,
+    log_of_parts64,
+    middle_quantile32,
+    quantile64,
+    sincospi32,
+    sincospi64,
+    split32,
+    split64,
+)
+from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, scalar
+from fastinit.kernels.philox import COUNTERS
+
+f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
+
+BLOCK32, BLOCK64 = 4 * COUNTERS, 2 * COUNTERS  # elements of a block
+
+SIGN_32, SIGN_64 = u32(1 << 31), u64(1 << 63)
+SWAP_32, SWAP_64 = u32(1 << 30), u64(1 << 62)
+STEP_24, STEP_31, STEP_32, STEP_33 = f32(2.0**-24), f32(2.0**-31), f32(2.0**-32), f32(2.0**-33)
+STEP_53, STEP_54, STEP_65 = f64(2.0**-53), f64(2.0**-54), f64(2.0**-65)
+WORD_STEP, HALF_WORD_STEP = f64(2.0**-32), f64(2.0**-33)
+ZERO_32, ONE_32, ZERO_64, ONE_64 = f32(0), f32(1), f64(0), f64(1)
+MINUS_TWO_32, MINUS_TWO_64, HALF_32 = f32(-2), f64(-2), f32(0.5)
+
+
+# --- scalar: a word or two -> a standard value ---
+
+
+@scalar
+def unit32(word):
+    """u = (w >> 8) 2^-24 in [0, 1)."""
+    return f32(i32(word >> u32(8))) * STEP_24
+
+
+@scalar
+def unit64(word):
+    """u = (W >> 11) 2^-53 in [0, 1)."""
+    return float_of_u64(word >> u64(11)) * STEP_53
+
+
+@scalar
+def radius32(word):
+    """sqrt(-2 ln u) with u = (w + 1/2) 2^-32, to full precision at both ends.
+
+    Near u = 1 float32 has too few digits for u, so words of the upper half are complemented to f = 1 - u, and
+    log(1 - f) is taken from f itself. The signed conversion is also the one that AVX2 has.
+    """
+    word = i32(word)
+    upper = word < i32(0)
+    f = fma(f32(i32(word ^ i32(word >> i32(31)))), STEP_32, STEP_33)
+    k, m = split32(ONE_32 - f if upper else f)
+    x = -f if upper and k == ZERO_32 else m - ONE_32
+    return math.sqrt(MINUS_TWO_32 * log_of_parts32(k, x))
+
+
+@scalar
+def radius64(word):
+    """sqrt(-2 ln u) with u = ((W >> 11) + 1/2) 2^-53; the upper half is complemented as in `radius32`."""
+    upper = word >= SIGN_64
+    f = fma(float_of_u52((~word if upper else word) >> u64(11)), STEP_53, STEP_54)
+    k, m = split64(ONE_64 - f if upper else f)
+    x = -f if upper and k == ZERO_64 else m - ONE_64
+    return math.sqrt(MINUS_TWO_64 * log_of_parts64(k, x))
+
+
+@scalar
+def normal_pair32(radius, second):
+    """Two standard normals from a radius (as bits) and a word (Box & Muller, Annals of Mathematical Statistics 29, 1958).
+
+    The angle is t half-turns, t in [-1/4, 1/4), from the low 30 bits; bit 30 swaps the two and bit 31 negates both.
+    """
+    sine, cosine = sincospi32(f32(i32(i32(u32(second << u32(2))) >> i32(2))) * STEP_31)
+    r = float_of_bits32(u32(radius ^ u32(second & SIGN_32)))
+    swap = (second & SWAP_32) != u32(0)
+    return r * (sine if swap else cosine), r * (cosine if swap else sine)
+
+
+@scalar
+def normal_pair64(radius, second):
+    """The same in float64: the angle from the low 62 bits, swap by bit 62, sign by bit 63."""
+    sine, cosine = sincospi64(float_of_i64(second << u64(2)) * STEP_65)
+    r = float_of_bits64(radius ^ (second & SIGN_64))
+    swap = (second & SWAP_64) != u64(0)
+    return r * (sine if swap else cosine), r * (cosine if swap else sine)
+
+
+@scalar
+def centred32(word):
+    """u - 1/2 with u = (w + 1/2) 2^-32."""
+    return fma(f32(i32(u32(word ^ SIGN_32))), STEP_32, STEP_33)
+
+
+@scalar
+def sides32(word):
+    """(u, 1 - u) as float64 with u = (w + 1/2) 2^-32; both exact."""
+    u = fma(float_of_u52(u64(word)), WORD_STEP, HALF_WORD_STEP)
+    return u, ONE_64 - u
+
+
+@scalar
+def sides64(word):
+    """(u, 1 - u) with u = ((W >> 11) + 1/2) 2^-53; the smaller is exact."""
+    upper = word >= SIGN_64
+    f = fma(float_of_u52((~word if upper else word) >> u64(11)), STEP_53, STEP_54)
+    return (ONE_64 - f if upper else f), (f if upper else ONE_64 - f)
+
+
+@scalar
+def between(value, low, high):
+    """The value, or the bound that it passed."""
+    value = low if value < low else value
+    return high if value > high else value
+
+
+@scalar
+def truncated(sides, p):
+    """mean + std Phi^-1(Phi(a) + u (Phi(b) - Phi(a))) in float64, the bounds inclusive.
+
+    p: scale, mean, std, low, high, Phi(a), 1 - Phi(b), Phi(b) - Phi(a).
+    """
+    u, complement = sides
+    return between(fma(p[2], quantile64(fma(u, p[7], p[5]), fma(complement, p[7], p[6])), p[1]), p[3], p[4])
+
+
+# --- blocks: 64 counters of one stream ---
+
+
+@scalar
+def constant32(words, out, p, put):
+    scale, value = f32(p[0]), f32(p[1])
+    for i in range(BLOCK32):
+        put(out, i, value, scale)
+
+
+@scalar
+def constant64(words, out, p, put):
+    for i in range(BLOCK64):
+        put(out, i, p[1], p[0])
+
+
+@scalar
+def uniform32(words, out, p, put):
+    """low + u (high - low), and the last value below `high` instead of `high`. p: scale, low, high - low, last."""
+    scale, low, width, last = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3])
+    for j in range(COUNTERS):
+        for w in range(4):
+            value = fma(unit32(words[64 * w + j]), width, low)
+            put(out, 4 * j + w, last if value > last else value, scale)
+
+
+@scalar
+def uniform64(words, out, p, put):
+    low, width, last = p[1], p[2], p[3]
+    for j in range(COUNTERS):
+        for w in range(2):
+            value = fma(unit64(words[64 * w + j]), width, low)
+            put(out, 2 * j + w, last if value > last else value, p[0])
+
+
+@scalar
+def normal32(words, out, p, put):
+    """mean + std z. p: scale, mean, std.
+
+    The radii are made first, in place of their words: two short loops keep more of the long chain of a logarithm and
+    a square root in flight than one long loop does.
+    """
+    scale, mean, std = f32(p[0]), f32(p[1]), f32(p[2])
+    for w in range(2):
+        for j in range(COUNTERS):
+            words[128 * w + j] = bits32(radius32(words[128 * w + j]))
+    for j in range(COUNTERS):
+        for w in range(2):
+            a, b = normal_pair32(words[128 * w + j], words[128 * w + 64 + j])
+            put(out, 4 * j + 2 * w, fma(std, a, mean), scale)
+            put(out, 4 * j + 2 * w + 1, fma(std, b, mean), scale)
+
+
+@scalar
+def normal64(words, out, p, put):
+    scale, mean, std = p[0], p[1], p[2]
+    for j in range(COUNTERS):
+        words[j] = bits64(radius64(words[j]))
+    for j in range(COUNTERS):
+        a, b = normal_pair64(words[j], words[64 + j])
+        put(out, 2 * j, fma(std, a, mean), scale)
+        put(out, 2 * j + 1, fma(std, b, mean), scale)
+
+
+@scalar
+def narrow_truncated32(words, out, p, put):
+    """A truncation inside 2 sigma, all in float32. p: as `truncated`, then (Phi(a) + Phi(b) - 1) / 2."""
+    scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
+    mass, middle = f32(p[7]), f32(p[8])
+    for j in range(COUNTERS):
+        for w in range(4):
+            z = middle_quantile32(fma(centred32(words[64 * w + j]), mass, middle))
+            put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
+
+
+@scalar
+def truncated32(words, out, p, put):
+    scale = f32(p[0])
+    for j in range(COUNTERS):
+        for w in range(4):
+            put(out, 4 * j + w, f32(truncated(sides32(words[64 * w + j]), p)), scale)
+
+
+@scalar
+def truncated64(words, out, p, put):
+    for j in range(COUNTERS):
+        for w in range(2):
+            put(out, 2 * j + w, truncated(sides64(words[64 * w + j]), p), p[0])

@@ -1,0 +1,68 @@
+"""The drivers: they know neither law nor dtype, only how to cut a region into ranges and who takes the next one.
+
+A region is `rows` runs of `columns` elements. Row r begins at byte `r * out_step` of the target and at element
+`start + r * stream_step` of the stream. Ranges are numbered row by row, `chunk` elements each.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from fastinit.kernels.jit import call_range, entry, fetch_add, scalar
+
+i64, u64 = np.int64, np.uint64
+
+
+@scalar
+def _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters):
+    row, first = i // per_row, (i % per_row) * chunk
+    call_range(
+        kernel,
+        out + row * out_step + first * size,
+        u64(start + row * stream_step + first),
+        u64(min(chunk, columns - first)),
+        key,
+        stream,
+        parameters,
+    )
+
+
+def _serial(kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters):
+    per_row = (columns + chunk - 1) // chunk
+    for i in range(rows * per_row):
+        _one_range(
+            i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters
+        )
+
+
+def _parallel(
+    kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters, counter, workers
+):
+    """Each worker takes the next range until none is left: with a static split all would wait for the slower core."""
+    per_row = (columns + chunk - 1) // chunk
+    ranges = rows * per_row
+    for _ in numba.prange(workers):
+        i = fetch_add(counter)
+        while i < ranges:
+            _one_range(
+                i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters
+            )
+            i = fetch_add(counter)
+
+
+_REGION = (types.int64,) * 9 + (types.uint64, types.uint64, types.int64)
+
+
+@functools.cache
+def serial() -> Any:
+    return entry(_serial, types.void(*_REGION), "serial")
+
+
+@functools.cache
+def parallel() -> Any:
+    return entry(_parallel, types.void(*_REGION, types.int64, types.int64), "parallel", parallel=True)

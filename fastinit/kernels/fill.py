@@ -1,0 +1,87 @@
+"""Range kernels: elements [start, start + count) of a stream into a flat buffer."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from fastinit.kernels import distributions as laws
+from fastinit.kernels import store
+from fastinit.kernels.jit import RANGE_SIGNATURE, address
+from fastinit.kernels.philox import COUNTERS, words32, words64
+
+u64 = np.uint64
+u_counters = u64(COUNTERS)
+
+# Law -> what makes a block of it, as (float32 stream, float64 stream).
+BLOCKS = {
+    "constant": (laws.constant32, laws.constant64),
+    "uniform": (laws.uniform32, laws.uniform64),
+    "normal": (laws.normal32, laws.normal64),
+    "narrow_truncated": (laws.narrow_truncated32, laws.truncated64),
+    "truncated": (laws.truncated32, laws.truncated64),
+}
+# Format -> (type in memory, fill, add). float16 and bfloat16 are float32 streams, rounded.
+FORMATS = {
+    "float16": (types.uint16, store.fill_f16, store.add_f16),
+    "bfloat16": (types.uint16, store.fill_bf16, store.add_bf16),
+    "float32": (types.float32, store.fill_native, store.add_native),
+    "float64": (types.float64, store.fill_native, store.add_native),
+}
+PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the law's
+
+
+@numba.njit
+def _nothing(counter, key, stream, words):
+    """The words of a law that needs none."""
+
+
+# The template arguments of `_fill_range`; `range_kernel` gives each kernel its own.
+WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, laws.normal32, store.fill_native, np.float32, np.uint32, u64(256)
+
+
+def _fill_range(out, start, count, key, stream, parameters):
+    """Blocks are aligned in the stream, so a range may begin and end inside one: such a block is made in a scratch
+    and the part that belongs to the range is copied. Whole blocks go straight to their place."""
+    target = numba.carray(out, count, ELEMENT)
+    p = numba.carray(parameters, PARAMETERS)
+    words = np.empty(SIZE, WORD)
+    scratch = np.empty(SIZE, ELEMENT)
+    stop = start + count
+    block = start - start % SIZE
+    while block < stop:
+        first, last = max(start, block), min(stop, block + SIZE)
+        part = target[first - start : last - start]
+        WORDS(block // SIZE * u_counters, key, stream, words)
+        if last - first == SIZE:
+            BLOCK(words, part, p, PUT)
+        else:
+            skip = first - block
+            for i in range(last - first):
+                scratch[skip + i] = part[i]
+            BLOCK(words, scratch, p, PUT)
+            for i in range(last - first):
+                part[i] = scratch[skip + i]
+        block += SIZE
+
+
+@functools.cache
+def range_kernel(law: str, dtype: str, mode: str) -> tuple[int, Any]:
+    """The address of the kernel of a law, dtype and mode, compiled on first use; and what keeps it alive."""
+    element, fill, add = FORMATS[dtype]
+    wide = dtype == "float64"
+    return address(
+        _fill_range,
+        RANGE_SIGNATURE,
+        f"{mode}_{law}_{dtype}",
+        WORDS=_nothing if law == "constant" else words64 if wide else words32,
+        BLOCK=BLOCKS[law][wide],
+        PUT=fill if mode == "fill" else add,
+        ELEMENT=element,
+        WORD=types.uint64 if wide else types.uint32,
+        SIZE=u64(laws.BLOCK64 if wide else laws.BLOCK32),
+    )

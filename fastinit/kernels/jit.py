@@ -1,0 +1,177 @@
+"""The one place that names compiler options, and the few instructions that Numba does not offer.
+
+Nothing here is compiled at import. `scalar` functions are compiled into what calls them; `entry` makes the compiled
+and cached function that Python (or another entry, through its address) calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types as python_types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+# No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
+# the branch for a division by zero, which alone would stop vectorisation.
+_OPTIONS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
+
+# Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
+# out; they cost a quarter of the compile time.
+scalar = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+
+
+@functools.cache
+def cache_tag() -> str:
+    """What a compiled kernel depends on beside its own file, as 12 hex digits.
+
+    Numba's cache looks at the file of the function alone, so an edit to another kernel file would go unseen; and two
+    processes that save different signatures at once may both take the data file `1`. A name of its own for every
+    (kernel, sources, CPU) makes each cache file hold one content only.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(repr((numba.__version__, numba.config.CPU_NAME, numba.config.CPU_FEATURES)).encode())
+    digest.update(llvmlite.binding.get_host_cpu_name().encode())
+    digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
+    return digest.hexdigest()
+
+
+def _renamed(function: Callable[..., Any], name: str, **names: Any) -> Callable[..., Any]:
+    """A copy of `function` under a cache name of its own, in which the global `names` mean other objects.
+
+    These are template arguments. A closure would read better, but Numba's cache pickles closures, and a compiled
+    function in a closure has a new pickle in every process: nothing would ever be found again.
+    """
+    copy = python_types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    copy.__qualname__ = f"{name}-{cache_tag()}"
+    copy.__doc__ = function.__doc__
+    return copy
+
+
+def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
+    """Compile with the cache, or without where no folder can be written (a read-only install)."""
+    try:
+        return compile_(True)
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):
+            raise
+        return compile_(False)
+
+
+def entry(function: Callable[..., Any], signature: Any, name: str, *, parallel: bool = False, **names: Any) -> Any:
+    """Compile `function` for one signature, to be called from Python."""
+    copy = _renamed(function, name, **names)
+    options = _OPTIONS | {"parallel": parallel}
+    return _cached_or_not(lambda cache: numba.njit(signature, cache=cache, **options)(copy))
+
+
+def address(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> tuple[int, Any]:
+    """Compile `function` for one signature as a C function: its address, and the object that keeps it alive."""
+    copy = _renamed(function, name, **names)
+    compiled = _cached_or_not(lambda cache: numba.cfunc(signature, cache=cache, **_OPTIONS)(copy))
+    return compiled.address, compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once (llvm.fma), for three floats of one type."""
+    if not (a == b == c and isinstance(a, types.Float)):
+        raise numba.TypingError(f"fma needs one float type, got {a}, {b}, {c}")
+    return a(a, a, a), lambda _context, builder, _signature, arguments: builder.fma(*arguments)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
+    """The polynomial with these coefficients (a tuple, highest degree first) at x, by Estrin's scheme in fma.
+
+    Neighbours are paired, then pairs with x^2, then fours with x^4: the chain of dependent fma is as long as the
+    degree's logarithm. Horner's rule, one chain, left a loop waiting for half of its time.
+    """
+    if not (isinstance(coefficients, types.UniTuple) and coefficients.dtype == x):
+        raise numba.TypingError(f"polynomial needs one float type, got {x} and {coefficients}")
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        power, constants = arguments
+        terms = [builder.extract_value(constants, i) for i in reversed(range(coefficients.count))]
+        while len(terms) > 1:
+            pairs = [builder.fma(terms[i + 1], power, terms[i]) for i in range(0, len(terms) - 1, 2)]
+            terms = pairs + terms[2 * len(pairs) :]
+            if len(terms) > 1:
+                power = builder.fmul(power, power)
+        return terms[0]
+
+    return x(x, coefficients), generate
+
+
+def _bitcast(source: Any, target: Any, llvm_type: ir.Type) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def cast(typing_context: Any, value: Any) -> Any:
+        if value != source:
+            raise numba.TypingError(f"this bit cast takes {source}, got {value}")
+        return target(source), lambda _context, builder, _signature, arguments: builder.bitcast(
+            arguments[0], llvm_type
+        )
+
+    return cast
+
+
+bits32 = _bitcast(types.float32, types.uint32, ir.IntType(32))
+bits64 = _bitcast(types.float64, types.uint64, ir.IntType(64))
+float_of_bits32 = _bitcast(types.uint32, types.float32, ir.FloatType())
+float_of_bits64 = _bitcast(types.uint64, types.float64, ir.DoubleType())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(typing_context: Any, location: Any) -> Any:
+    """The pointer that an address (int64 or uint64) stands for."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(location), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch_add(typing_context: Any, counter: Any) -> Any:
+    """Add one to an int64 that several threads share (its address is given) and return what it was."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        pointer = builder.inttoptr(arguments[0], word.as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(word, 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+# A range kernel in C's terms: void (*)(void *out, uint64 start, uint64 count, uint64 key, uint64 stream,
+# const double *parameters).
+RANGE_SIGNATURE = types.void(
+    types.voidptr, types.uint64, types.uint64, types.uint64, types.uint64, types.CPointer(types.float64)
+)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def call_range(
+    typing_context: Any, kernel: Any, out: Any, start: Any, count: Any, key: Any, stream: Any, parameters: Any
+) -> Any:
+    """Call the range kernel at an address; `out` and `parameters` are addresses too."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word, byte_pointer = ir.IntType(64), ir.IntType(8).as_pointer()
+        arguments = list(arguments)
+        arguments[1] = builder.inttoptr(arguments[1], byte_pointer)
+        arguments[6] = builder.inttoptr(arguments[6], ir.DoubleType().as_pointer())
+        c_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word, word, ir.DoubleType().as_pointer()])
+        builder.call(builder.inttoptr(arguments[0], c_type.as_pointer()), arguments[1:])
+        return _context.get_dummy_value()
+
+    return types.void(kernel, out, start, count, key, stream, parameters), generate
