@@ -50,6 +50,11 @@ def _rounded(name: str, value: float, dtype: str) -> float:
     return result
 
 
+def _largest(dtype: str) -> float:
+    """The largest finite value of a dtype."""
+    return float(ml_dtypes.finfo(DTYPES[dtype]).max)  # type: ignore[no-untyped-call]
+
+
 def _next(value: float, towards: float, dtype: str) -> float:
     """The neighbour of a value of a dtype."""
     kind: Any = DTYPES[dtype].type
@@ -135,10 +140,8 @@ class Uniform(Distribution):
         if self.low == self.high:
             return Packed("constant", (low,))
         width = self.high - self.low
-        if not width <= float(ml_dtypes.finfo(DTYPES[dtype]).max):
-            raise ValueError(
-                f"high - low is over the range of {dtype}. Received: low={self.low!r}, high={self.high!r}"
-            )
+        if not width <= _largest(dtype):
+            raise ValueError(f"high - low is over the range of {dtype}. Received: low={self.low!r}, high={self.high!r}")
         last = _next(high, -math.inf, dtype)
         if last < low:
             raise ValueError(f"no {dtype} lies in [low, high). Received: low={self.low!r}, high={self.high!r}")

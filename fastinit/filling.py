@@ -42,6 +42,7 @@ def fill(
             law that the dtype cannot hold. Nothing was written.
 
     >>> import numpy as np
+    >>> from fastinit import Normal, Uniform
     >>> fill(np.empty(3, np.float32), Normal(0, 0.02), seed=Key(0) / "layers.0.bias")
     array([-0.00740349,  0.02265661, -0.01003586], dtype=float32)
 
@@ -72,6 +73,7 @@ def add(
     16-bit arrays it is made in float32 and rounded once. Arguments and errors are those of `fill`.
 
     >>> import numpy as np
+    >>> from fastinit import Normal
     >>> weights = np.zeros(3, np.float32)
     >>> add(weights, Normal(), seed=1, scale=0.5) is weights
     True
@@ -92,10 +94,10 @@ def _write(
     scale: float = 1.0,
 ) -> None:
     check_target(out)
-    if region is None and (shape is None or shape == out.shape):
-        if isinstance(distribution, Distribution) and not distribution.structured:
-            draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)
-            return
+    whole_tensor = region is None and (shape is None or shape == out.shape)
+    if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
+        draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)  # the shortest way, for small calls
+        return
     whole = None if shape is None else as_shape(shape)
     key, indices = checked(out, distribution, seed, whole, region)
     place(out, distribution, key, mode=mode, scale=scale, shape=out.shape if whole is None else whole, indices=indices)
@@ -151,5 +153,3 @@ def place(
         distribution.make(fresh, key, item, indices[batch:], number * math.prod(item))
         if mode == "add":
             np.add(target, fresh.dtype.type(scale) * fresh, out=target, casting="unsafe")
-
-

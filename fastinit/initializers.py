@@ -224,9 +224,7 @@ def _scheme(
 # --- the laws ---
 
 
-def _scaled(
-    numbers: Fans, *, scale: float, mode: str, distribution: str, truncated: bool = False
-) -> Distribution:
+def _scaled(numbers: Fans, *, scale: float, mode: str, distribution: str, truncated: bool = False) -> Distribution:
     """Mean 0 and variance scale / fan, as a uniform or a normal law: the one formula behind the families."""
     fan = numbers.by_mode(mode)
     std = math.sqrt(scale / fan)
@@ -334,9 +332,7 @@ def xavier_normal(numbers: Lazy, *, gain: float = 1.0, truncated: bool = False) 
 
 
 @_scheme("U(+-gain sqrt(3/n)), gain sqrt 2 for relu", _HE + ", eq. 10 and 15", aliases=("kaiming_uniform",))
-def he_uniform(
-    numbers: Lazy, *, mode: str = "fan_in", nonlinearity: str = "relu", slope: float = 0.01
-) -> Distribution:
+def he_uniform(numbers: Lazy, *, mode: str = "fan_in", nonlinearity: str = "relu", slope: float = 0.01) -> Distribution:
     """He (Kaiming) uniform: keeps the second moment through relu.
 
     mode: fan_in keeps it forward, fan_out backward; or fan_avg, fan_geo_avg.

@@ -137,6 +137,7 @@ def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
     reflect(dtype)(vectors, factors, signs)
     # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
     (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
+    matrix: Array
     matrix, _, info = orgqr(vectors.T, factors, lwork=64 * short, overwrite_a=True)
     if info:
         raise RuntimeError(f"LAPACK's orgqr failed with info={info} on a matrix of {tall} x {short}")
@@ -203,7 +204,7 @@ class DeltaOrthogonal(Structured):
         out[...] = 0
         if all(c in index for c, index in zip(centre, indices[2:], strict=True)):
             place = tuple(index.index(c) for c, index in zip(centre, indices[2:], strict=True))
-            Orthogonal(self.gain).make(out[(..., *place)], key, shape[:2], indices[:2], offset)
+            Orthogonal(self.gain).make(out[(slice(None), slice(None), *place)], key, shape[:2], indices[:2], offset)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)

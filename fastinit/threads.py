@@ -74,9 +74,7 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
     """Run a range kernel over a region; `size` is an element's bytes, `parameters` the address of the law's numbers."""
     location, rows, columns, out_step, start, stream_step = region
     if rows * columns < PARALLEL_FROM:
-        drive.serial()(
-            kernel, location, size, rows, columns, out_step, start, stream_step, CHUNK, *words, parameters
-        )
+        drive.serial()(kernel, location, size, rows, columns, out_step, start, stream_step, CHUNK, *words, parameters)
         return
     workers = count()
     for slab in _slabs(region, size):
@@ -85,9 +83,7 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
             continue
         counter = np.zeros(1, np.int64)
         with _LOCK:
-            drive.parallel()(
-                kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters, counter.ctypes.data, workers
-            )
+            drive.parallel()(kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters, counter.ctypes.data, workers)
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:

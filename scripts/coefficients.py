@@ -115,6 +115,7 @@ def main() -> None:
         c = polynomial(f, low, high, degree)
         print(f"# relative error 2^{mp.nstr(error(f, horner(c), low, high), 4)}")
         show(name, c, type_name)
+
     # The nodes crowd towards the singular end: evenly (in Chebyshev's sense) in w = -log(1 - 4 q^2) for the middle
     # and in log r for the tails. Even nodes in z and r lose 6 to 10 bits.
     def middle(edge: mp.mpf) -> tuple[Function, Function]:

@@ -83,8 +83,9 @@ def radius64(word):
 
 @scalar
 def normal_pair32(radius, second):
-    """Two standard normals from a radius (as bits) and a word (Box & Muller, Annals of Mathematical Statistics 29, 1958).
+    """Two standard normals from a radius (as bits) and a word.
 
+    Box & Muller, Annals of Mathematical Statistics 29, 1958.
     The angle is t half-turns, t in [-1/4, 1/4), from the low 30 bits; bit 30 swaps the two and bit 31 negates both.
     """
     sine, cosine = sincospi32(f32(i32(i32(u32(second << u32(2))) >> i32(2))) * STEP_31)

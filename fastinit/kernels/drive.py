@@ -35,9 +35,7 @@ def _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_s
 def _serial(kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters):
     per_row = (columns + chunk - 1) // chunk
     for i in range(rows * per_row):
-        _one_range(
-            i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters
-        )
+        _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters)
 
 
 def _parallel(

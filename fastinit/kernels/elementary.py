@@ -203,9 +203,7 @@ def split64(x):
     """(k, m) with x = 2^k m and m in [2/3, 4/3), for positive normal x."""
     bits = bits64(x)
     biased = (bits - TWO_THIRDS_64 + BIAS_64) >> EXPONENT_64
-    return float_of_bits64(biased | MAGIC_52) - EXPONENT_BIAS, float_of_bits64(
-        bits - (biased << EXPONENT_64) + BIAS_64
-    )
+    return float_of_bits64(biased | MAGIC_52) - EXPONENT_BIAS, float_of_bits64(bits - (biased << EXPONENT_64) + BIAS_64)
 
 
 @scalar

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
 from fastinit.kernels import distributions as laws
 from fastinit.kernels import store
-from fastinit.kernels.jit import RANGE_SIGNATURE, address
+from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, scalar
 from fastinit.kernels.philox import COUNTERS, words32, words64
 
 u64 = np.uint64
@@ -35,7 +34,7 @@ FORMATS = {
 PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the law's
 
 
-@numba.njit
+@scalar
 def _nothing(counter, key, stream, words):
     """The words of a law that needs none."""
 
@@ -47,8 +46,8 @@ WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, laws.normal32, store.fill_nati
 def _fill_range(out, start, count, key, stream, parameters):
     """Blocks are aligned in the stream, so a range may begin and end inside one: such a block is made in a scratch
     and the part that belongs to the range is copied. Whole blocks go straight to their place."""
-    target = numba.carray(out, count, ELEMENT)
-    p = numba.carray(parameters, PARAMETERS)
+    target = carray(out, count, ELEMENT)
+    p = carray(parameters, PARAMETERS)
     words = np.empty(SIZE, WORD)
     scratch = np.empty(SIZE, ELEMENT)
     stop = start + count

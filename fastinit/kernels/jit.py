@@ -16,8 +16,13 @@ from typing import Any
 import llvmlite.binding
 import numba
 from llvmlite import ir
+from numba import carray as _carray  # type: ignore[attr-defined]
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
+
+# Numba types what these decorate when it compiles; for Python's checkers the results are Any.
+intrinsic: Any = _intrinsic
+carray: Any = _carray
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
 # the branch for a division by zero, which alone would stop vectorisation.
@@ -25,7 +30,7 @@ _OPTIONS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
-scalar = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+scalar: Any = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 
 
 @functools.cache
@@ -81,7 +86,7 @@ def address(function: Callable[..., Any], signature: Any, name: str, **names: An
     return compiled.address, compiled
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once (llvm.fma), for three floats of one type."""
     if not (a == b == c and isinstance(a, types.Float)):
@@ -89,7 +94,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), lambda _context, builder, _signature, arguments: builder.fma(*arguments)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     """The polynomial with these coefficients (a tuple, highest degree first) at x, by Estrin's scheme in fma.
 
@@ -113,13 +118,11 @@ def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
 
 
 def _bitcast(source: Any, target: Any, llvm_type: ir.Type) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def cast(typing_context: Any, value: Any) -> Any:
         if value != source:
             raise numba.TypingError(f"this bit cast takes {source}, got {value}")
-        return target(source), lambda _context, builder, _signature, arguments: builder.bitcast(
-            arguments[0], llvm_type
-        )
+        return target(source), lambda _context, builder, _signature, arguments: builder.bitcast(arguments[0], llvm_type)
 
     return cast
 
@@ -130,17 +133,7 @@ float_of_bits32 = _bitcast(types.uint32, types.float32, ir.FloatType())
 float_of_bits64 = _bitcast(types.uint64, types.float64, ir.DoubleType())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def at(typing_context: Any, location: Any) -> Any:
-    """The pointer that an address (int64 or uint64) stands for."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(location), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fetch_add(typing_context: Any, counter: Any) -> Any:
     """Add one to an int64 that several threads share (its address is given) and return what it was."""
 
@@ -159,7 +152,7 @@ RANGE_SIGNATURE = types.void(
 )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call_range(
     typing_context: Any, kernel: Any, out: Any, start: Any, count: Any, key: Any, stream: Any, parameters: Any
 ) -> Any:
