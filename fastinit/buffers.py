@@ -77,7 +77,7 @@ def check_target(out: Any) -> str:
 
 def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape from an int or a sequence of ints."""
-    if type(shape) is tuple and all([type(n) is int and n >= 0 for n in shape]):
+    if type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape):
         return shape
     try:
         sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
@@ -103,7 +103,8 @@ def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[r
     return tuple(range(n)[s] for s, n in zip(region + rest, shape, strict=True))
 
 
-_addressof, _from_buffer = ctypes.addressof, ctypes.c_char.from_buffer
+_addressof = ctypes.addressof
+_from_buffer: Any = ctypes.c_char.from_buffer
 
 
 def address(out: Array) -> int:

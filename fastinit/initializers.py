@@ -107,7 +107,7 @@ def law(
         ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
 
     >>> law("he_uniform", (1000, 10))
-    Uniform(low=-0.7745966692414834, high=0.7745966692414834)
+    Uniform(low=-0.7745966692414835, high=0.7745966692414835)
     """
     name = ALIASES.get(scheme, scheme)
     if name not in SCHEMES:

@@ -204,7 +204,8 @@ class DeltaOrthogonal(Structured):
         out[...] = 0
         if all(c in index for c, index in zip(centre, indices[2:], strict=True)):
             place = tuple(index.index(c) for c, index in zip(centre, indices[2:], strict=True))
-            Orthogonal(self.gain).make(out[(slice(None), slice(None), *place)], key, shape[:2], indices[:2], offset)
+            matrix: Array = out[(slice(None), slice(None), *place)]  # type: ignore[arg-type]
+            Orthogonal(self.gain).make(matrix, key, shape[:2], indices[:2], offset)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)

@@ -23,6 +23,9 @@ from numba.extending import intrinsic as _intrinsic
 # Numba types what these decorate when it compiles; for Python's checkers the results are Any.
 intrinsic: Any = _intrinsic
 carray: Any = _carray
+_njit: Any = numba.njit
+_cfunc: Any = numba.cfunc
+_config: Any = numba.config
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
 # the branch for a division by zero, which alone would stop vectorisation.
@@ -30,7 +33,7 @@ _OPTIONS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
-scalar: Any = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+scalar: Any = _njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 
 
 @functools.cache
@@ -44,7 +47,7 @@ def cache_tag() -> str:
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, numba.config.CPU_NAME, numba.config.CPU_FEATURES)).encode())
+    digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()
@@ -76,13 +79,13 @@ def entry(function: Callable[..., Any], signature: Any, name: str, *, parallel: 
     """Compile `function` for one signature, to be called from Python."""
     copy = _renamed(function, name, **names)
     options = _OPTIONS | {"parallel": parallel}
-    return _cached_or_not(lambda cache: numba.njit(signature, cache=cache, **options)(copy))
+    return _cached_or_not(lambda cache: _njit(signature, cache=cache, **options)(copy))
 
 
 def address(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> tuple[int, Any]:
     """Compile `function` for one signature as a C function: its address, and the object that keeps it alive."""
     copy = _renamed(function, name, **names)
-    compiled = _cached_or_not(lambda cache: numba.cfunc(signature, cache=cache, **_OPTIONS)(copy))
+    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **_OPTIONS)(copy))
     return compiled.address, compiled
 
 
