@@ -37,7 +37,9 @@ from fastinit.initializers import (
     zeros,
 )
 from fastinit.key import Key
+from fastinit.plan import Fill, Plan
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
+from fastinit.summary import Summary, summarize
 from fastinit.threads import thread_limit
 
 __all__ = [
@@ -46,10 +48,13 @@ __all__ = [
     "Dirac",
     "Distribution",
     "Eye",
+    "Fill",
     "Key",
     "Normal",
     "Orthogonal",
+    "Plan",
     "Sparse",
+    "Summary",
     "TruncatedNormal",
     "Uniform",
     "add",
@@ -75,6 +80,7 @@ __all__ = [
     "ones",
     "orthogonal",
     "sparse",
+    "summarize",
     "thread_limit",
     "truncated_normal",
     "uniform",

@@ -95,7 +95,7 @@ def as_key(seed: Seed) -> Key:
     """The key that a seed argument means: a key itself, an int as `Key(int)`, None as fresh entropy."""
     if isinstance(seed, Key):
         return seed
-    return Key(secrets.randbits(128)) if seed is None else _key_of(seed)
+    return Key(secrets.randbits(128)) if seed is None else _key_of(seed) if isinstance(seed, int) else Key(seed)
 
 
 # Typed, so that True is not taken for the 1 that was asked for before. A hit saves 2 us of 5.

@@ -31,6 +31,9 @@ _config: Any = numba.config
 # the branch for a division by zero, which alone would stop vectorisation.
 _OPTIONS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 
+# What a sum needs in order to use several accumulators. Never nnan or ninf: non-finite values must be seen.
+_REASSOCIATE = {"reassoc", "contract", "nsz"}
+
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
 scalar: Any = _njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
@@ -82,10 +85,16 @@ def entry(function: Callable[..., Any], signature: Any, name: str, *, parallel: 
     return _cached_or_not(lambda cache: _njit(signature, cache=cache, **options)(copy))
 
 
-def address(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> tuple[int, Any]:
-    """Compile `function` for one signature as a C function: its address, and the object that keeps it alive."""
+def address(
+    function: Callable[..., Any], signature: Any, name: str, *, reassociate: bool = False, **names: Any
+) -> tuple[int, Any]:
+    """Compile `function` for one signature as a C function: its address, and the object that keeps it alive.
+
+    With `reassociate`, sums may be reordered: for statistics, never for what makes values.
+    """
     copy = _renamed(function, name, **names)
-    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **_OPTIONS)(copy))
+    options = _OPTIONS | ({"fastmath": _REASSOCIATE} if reassociate else {})
+    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **options)(copy))
     return compiled.address, compiled
 
 

@@ -1,0 +1,176 @@
+"""The command line: arguments -> one job -> a call.
+
+What a command needs is imported inside it, so that the others do not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from fastinit.plan import Plan
+
+app = typer.Typer(
+    help="Fill the weights of large neural networks at memory speed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Job = Annotated[Path, typer.Argument(help="A job file (TOML).", metavar="FILE")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+DtypeName = Annotated[
+    str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for every tensor.")
+]
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _command(function: Command) -> Command:
+    """Enter a command: an error of its own is one line and exit code 1, Ctrl-C is 130."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except (OSError, ValueError, TypeError) as error:
+            print(f"fastinit: {error}", file=sys.stderr)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            print("fastinit: interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    app.command()(run)
+    return function
+
+
+def main() -> None:
+    """The entry point of the `fastinit` command."""
+    app()
+
+
+def _plan(job: Path, dtype: str | None) -> Plan:
+    from fastinit.plan import Plan
+
+    plan = Plan.from_toml(job)
+    return plan if dtype is None else plan.with_dtype(dtype)
+
+
+@_command
+def plan(job: Job, dtype: DtypeName = None, as_json: AsJson = False) -> None:
+    """Show the tensors of a job file: names, shapes, schemes, parameters, bytes.
+
+    Example: fastinit plan examples/gpt2.toml
+    """
+    found = _plan(job, dtype)
+    totals: dict[str, Any] = {"tensors": len(found), "parameters": found.parameters, "bytes": found.nbytes}
+    if as_json:
+        rows = {
+            name: {"shape": list(t.shape), "dtype": t.dtype, "scheme": t.scheme, "law": repr(t.distribution)}
+            for name, t in found.items()
+        }
+        print(json.dumps({"seed": found.seed, **totals, "plan": rows}, indent=1))
+        return
+    lines = [(name, " x ".join(map(str, t.shape)) or "scalar", t.dtype, t.scheme) for name, t in found.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(f"{len(found):,} tensors, {found.parameters:,} parameters, {found.nbytes:,} bytes, seed {found.seed}")
+
+
+@_command
+def write(
+    job: Job,
+    out: Annotated[Path, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the job's own.")] = None,
+    dtype: DtypeName = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the initial checkpoint of a job file as safetensors.
+
+    Example: fastinit write examples/gpt2.toml --out gpt2-init --dtype bfloat16
+    """
+    found = _plan(job, dtype)
+    from fastinit import checkpoint
+
+    with _progress(found.nbytes, quiet=as_json) as progress:
+        report = checkpoint.write(found, out, seed=seed, overwrite=overwrite, progress=progress)
+    rate = report.gigabytes_per_second
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(report), "gigabytes_per_second": rate}))
+        return
+    print(
+        f"{report.path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
+        f"{report.seconds:.2f} s ({rate:.2f} GB/s), peak memory {report.peak_memory_bytes / 1e6:.0f} MB"
+    )
+
+
+@_command
+def info(as_json: AsJson = False) -> None:
+    """Show versions, the CPU, the threading layer, threads and the cache folder.
+
+    Example: fastinit info --json
+    """
+    from fastinit.environment import info as collect
+
+    found = collect()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, version in found.pop("versions").items():
+        print(f"{name:<16}  {version}")
+    for name, value in found.items():
+        print(f"{name.replace('_', ' '):<16}  {value}")
+
+
+@_command
+def warmup() -> None:
+    """Compile all kernels into the cache, so that no later process has to: for container builds.
+
+    Example: RUN fastinit warmup
+    """
+    from fastinit.environment import warmup as compile_all
+
+    number = compile_all(lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr, flush=True))
+    print(f"{number} kernels are compiled")
+
+
+@contextlib.contextmanager
+def _progress(nbytes: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar on a terminal, a plain line at every tenth otherwise, nothing for machines; all on stderr."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=nbytes)
+            yield lambda written: bar.advance(task, written)
+    else:
+        done = 0
+
+        def advance(written: int) -> None:
+            nonlocal done
+            before, done = done, done + written
+            if 10 * before // max(1, nbytes) != 10 * done // max(1, nbytes):
+                print(f"{done:,} of {nbytes:,} bytes", file=sys.stderr, flush=True)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    main()

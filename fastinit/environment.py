@@ -1,0 +1,54 @@
+"""What this installation is, and how to compile all of it ahead of time."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import itertools
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+import numba
+
+from fastinit.buffers import DTYPES
+from fastinit.kernels import drive
+from fastinit.kernels.fill import BLOCKS, range_kernel
+from fastinit.kernels.reduce import moments
+from fastinit.kernels.reflectors import reflect
+from fastinit.threads import count
+
+_PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")
+
+
+def info() -> dict[str, Any]:
+    """Versions, the CPU, the threading layer and threads, and where compiled kernels are kept (None: nowhere)."""
+    number = count()  # starts the threading layer, which has no name before
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "cpu": llvmlite.binding.get_host_cpu_name(),  # type: ignore[no-untyped-call]
+        "cores": os.cpu_count(),
+        "threads": number,
+        "threading_layer": numba.threading_layer(),  # type: ignore[attr-defined]
+        "cache_folder": getattr(drive.serial().stats, "cache_path", None),
+    }
+
+
+def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
+    """Compile every kernel into the cache, as a container build wants it; returns how many there are.
+
+    `progress` is called with a name, how many are done and how many there are.
+    """
+    jobs: list[tuple[str, Callable[[], Any]]] = [("serial driver", drive.serial), ("parallel driver", drive.parallel)]
+    for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
+        jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))
+    jobs += [(f"moments {dtype}", functools.partial(moments, dtype)) for dtype in DTYPES]
+    jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in ("float32", "float64")]
+    for done, (name, compile_) in enumerate(jobs, start=1):
+        compile_()
+        if progress is not None:
+            progress(name, done, len(jobs))
+    return len(jobs)

@@ -1,0 +1,103 @@
+"""Summary statistics of what was drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastinit.buffers import DTYPES, Array, address, dtype_name
+from fastinit.distributions import Distribution
+from fastinit.kernels.reduce import FIELDS, moments
+from fastinit.threads import CHUNK, spread
+
+_BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `summarize` found. `low` and `high` are the bounds of the law, where one was given and has them; `min`,
+    `max`, `mean` and `std` (of the population) are of the finite elements, NaN where there are none."""
+
+    count: int
+    low: float | None
+    high: float | None
+    min: float
+    max: float
+    mean: float
+    std: float
+    zeros: int
+    nonfinite: int
+
+    def __str__(self) -> str:
+        rows = {name: getattr(self, name) for name in self.__slots__}
+        shown = {name: f"{v:,}" if isinstance(v, int) else f"{v:.6g}" for name, v in rows.items() if v is not None}
+        width = max(map(len, shown.values()))
+        return "\n".join(f"{name:<9}  {value:>{width}}" for name, value in shown.items())
+
+
+def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
+    """Count, bounds, minimum, maximum, mean, standard deviation, zeros and non-finite elements of an array.
+
+    One pass over memory, in parallel, with float64 sums; the result does not depend on the thread count.
+
+    Args:
+        x: a NumPy array of float16, bfloat16, float32 or float64, of any shape and strides.
+        distribution: the law it was drawn from; its bounds are put beside the minimum and maximum.
+
+    Raises:
+        TypeError: not such an array.
+
+    >>> import numpy as np
+    >>> print(summarize(np.array([0.0, 1.0, 2.0, np.inf])))
+    count             4
+    min               0
+    max               2
+    mean              1
+    std        0.816497
+    zeros             1
+    nonfinite         1
+    """
+    if not isinstance(x, np.ndarray) or x.dtype not in DTYPES.values():
+        received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise TypeError(f"x must be a NumPy array of {', '.join(DTYPES)}. Received: {received}")
+    chunks = np.concatenate([_chunks(part) for part in _contiguous_parts(x)] or [np.empty((0, FIELDS))])
+    finite, zeros, smallest, largest, means, squares = chunks.T
+    count = int(finite.sum())
+    mean = float((finite * means).sum()) / count if count else math.nan
+    square = float(squares.sum() + (finite * (means - mean) ** 2).sum()) if count else math.nan
+    return Summary(
+        count=x.size,
+        low=None if distribution is None else getattr(distribution, "low", None),
+        high=None if distribution is None else getattr(distribution, "high", None),
+        min=float(smallest[finite > 0].min()) if count else math.nan,
+        max=float(largest[finite > 0].max()) if count else math.nan,
+        mean=mean,
+        std=math.sqrt(square / count) if count else math.nan,
+        zeros=int(zeros.sum()),
+        nonfinite=x.size - count,
+    )
+
+
+def _contiguous_parts(x: Array) -> Iterator[Array]:
+    """The array as flat contiguous pieces: itself, or buffers that strided memory is copied to."""
+    if x.size == 0:
+        return
+    if x.flags.c_contiguous and x.flags.aligned:
+        yield x
+        return
+    bits = x.view(np.uint16) if x.itemsize == 2 else x  # NumPy's iterator knows no bfloat16
+    parts = np.nditer(bits, ["external_loop", "buffered"], [["readonly", "contig", "aligned"]], buffersize=_BLOCK)  # type: ignore[list-item]
+    for part in parts:
+        yield np.ascontiguousarray(part).view(x.dtype)
+
+
+def _chunks(x: Array) -> Array:
+    """The moments of every chunk of contiguous memory."""
+    found = np.empty((-(-x.size // CHUNK), FIELDS))
+    kernel, _ = moments(dtype_name(x.dtype))
+    spread(kernel, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
+    return found
