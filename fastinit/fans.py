@@ -11,14 +11,33 @@ from fastinit.errors import finite, unknown
 LAYOUTS = ("oi", "io")
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
 
-_SELU_GAIN = 3 / 4
-# 1 / sqrt(E[f(z)^2]), z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps
-# the second moment. For gelu (Hendrycks & Gimpel 2016) the expectation is 1/3 + 1 / (2 pi sqrt 3); for silu (Elfwing,
-# Uchibe, Doya 2018) it is an integral, 0.355775..., that the tests compute again with SciPy.
-_GELU_GAIN = 1.5335304411955353
-_SILU_GAIN = 1.676532470331091
+# E[f(z)^2], z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps the second
+# moment. For gelu (Hendrycks & Gimpel 2016) there is a closed form; for silu (Elfwing, Uchibe, Doya 2018) it is an
+# integral. The tests compute both again with SciPy.
+_GELU_MOMENT = 1 / 3 + 1 / (2 * math.pi * math.sqrt(3))
+_SILU_MOMENT = 0.3557755198173522
 
 NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu", "gelu", "silu")
+
+
+def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
+    """`gain` squared, which is what the variances take: 2 for relu, exactly."""
+    match nonlinearity:
+        case "linear" | "sigmoid":
+            return 1.0
+        case "tanh":
+            return 25 / 9
+        case "relu":
+            return 2.0
+        case "leaky_relu":
+            return 2 / (1 + finite("slope", slope) ** 2)
+        case "selu":
+            return 9 / 16
+        case "gelu":
+            return 1 / _GELU_MOMENT
+        case "silu":
+            return 1 / _SILU_MOMENT
+    raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
 
 
 def gain(nonlinearity: str, slope: float = 0.01) -> float:
@@ -32,25 +51,10 @@ def gain(nonlinearity: str, slope: float = 0.01) -> float:
     Raises:
         ValueError: an unknown name.
 
-    >>> gain("relu")
-    1.4142135623730951
+    >>> gain("relu"), gain("tanh")
+    (1.4142135623730951, 1.6666666666666667)
     """
-    match nonlinearity:
-        case "linear" | "sigmoid":
-            return 1.0
-        case "tanh":
-            return 5 / 3
-        case "relu":
-            return math.sqrt(2)
-        case "leaky_relu":
-            return math.sqrt(2 / (1 + finite("slope", slope) ** 2))
-        case "selu":
-            return _SELU_GAIN
-        case "gelu":
-            return _GELU_GAIN
-        case "silu":
-            return _SILU_GAIN
-    raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
+    return math.sqrt(gain_squared(nonlinearity, slope))
 
 
 class Fans(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.errors import non_negative, unknown
-from fastinit.fans import Fans, canonical_axes, fans, gain
+from fastinit.fans import Fans, canonical_axes, fans, gain_squared
 from fastinit.filling import checked, fill, place
 from fastinit.key import Seed
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
@@ -309,7 +309,7 @@ def heuristic_normal(
     nonlinearity: the activation that follows; k = 1 for tanh too.
     slope: of leaky_relu.
     truncated: cut at 2 sigma, std corrected."""
-    k = 1.0 if nonlinearity == "tanh" else gain(nonlinearity, slope) ** 2
+    k = 1.0 if nonlinearity == "tanh" else gain_squared(nonlinearity, slope)
     return _scaled(numbers(), scale=k, mode="fan_in", distribution="normal", truncated=truncated)
 
 
@@ -338,7 +338,7 @@ def he_uniform(numbers: Lazy, *, mode: str = "fan_in", nonlinearity: str = "relu
     mode: fan_in keeps it forward, fan_out backward; or fan_avg, fan_geo_avg.
     nonlinearity: the activation that follows; its `gain` squared takes the place of relu's 2.
     slope: of leaky_relu, a in 2/((1+a^2) n)."""
-    return _scaled(numbers(), scale=gain(nonlinearity, slope) ** 2, mode=mode, distribution="uniform")
+    return _scaled(numbers(), scale=gain_squared(nonlinearity, slope), mode=mode, distribution="uniform")
 
 
 @_scheme("N(0, gain^2/n), gain^2 = 2 for relu", _HE + ", eq. 10 and 15", aliases=("kaiming_normal",))
@@ -356,7 +356,7 @@ def he_normal(
     nonlinearity: the activation that follows; its `gain` squared takes the place of relu's 2.
     slope: of leaky_relu, a in 2/((1+a^2) n).
     truncated: cut at 2 sigma, std corrected."""
-    scale = gain(nonlinearity, slope) ** 2
+    scale = gain_squared(nonlinearity, slope)
     return _scaled(numbers(), scale=scale, mode=mode, distribution="normal", truncated=truncated)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints: a plan's layout in files, and the writer."""
 
 from fastinit.checkpoint.layout import layout
-from fastinit.checkpoint.write import Report, write
+from fastinit.checkpoint.writer import Report, write
 
 __all__ = ["Report", "layout", "write"]

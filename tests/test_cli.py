@@ -1,0 +1,150 @@
+"""The commands, as processes: what they print, where, and their exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors
+
+GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
+JOB = """seed = 4
+[tensors."h.{0..2}.weight"]
+shape = [300, 200]
+scheme = "xavier_uniform"
+[tensors."h.{0..2}.bias"]
+shape = [300]
+scheme = "zeros"
+"""
+
+
+def fastinit(*arguments, **options):
+    command = [sys.executable, "-m", "fastinit.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+@pytest.fixture
+def job(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text(JOB)
+    return path
+
+
+@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["info"], ["warmup"]])
+def test_help_shows_an_example(command):
+    done = fastinit(*command, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert not command or "Example: " in done.stdout
+
+
+def test_plan_is_a_table_and_its_totals():
+    done = fastinit("plan", GPT2)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 149
+    assert lines[0].split() == ["wte.weight", "50257", "x", "768", "float32", "normal(std=0.02)"]
+    assert lines[-1] == "148 tensors, 124,439,808 parameters, 497,759,232 bytes, seed 0"
+
+
+def test_plan_as_json(job):
+    found = json.loads(fastinit("plan", job, "--json", "--dtype", "float16").stdout)
+    assert (found["seed"], found["tensors"], found["parameters"], found["bytes"]) == (4, 6, 180_900, 361_800)
+    assert found["plan"]["h.1.weight"]["shape"] == [300, 200]
+    assert found["plan"]["h.1.weight"]["law"].startswith("Uniform(")
+
+
+def test_write_says_what_it_wrote(job, tmp_path):
+    done = fastinit("write", job, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert "6 tensors, 180,900 parameters" in done.stdout
+    assert done.stderr.splitlines()[-1] == "723,600 of 723,600 bytes"
+    with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
+        assert len(file.keys()) == 6
+
+
+def test_write_as_json(job, tmp_path):
+    done = fastinit("write", job, "--out", tmp_path, "--json", "--dtype", "bfloat16", "--seed", str(2**70))
+    report = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert (report["tensors"], report["parameters"]) == (6, 180_900)
+    assert report["nbytes"] == Path(report["path"]).stat().st_size
+    assert report["gigabytes_per_second"] == pytest.approx(report["nbytes"] / report["seconds"] / 1e9)
+
+
+@pytest.mark.slow
+def test_write_needs_little_memory(tmp_path):
+    report = json.loads(fastinit("write", GPT2, "--out", tmp_path, "--json").stdout)
+    assert report["nbytes"] > 497_759_232
+    assert report["peak_memory_bytes"] < 400e6
+
+
+def test_a_terminal_gets_a_bar(job, tmp_path):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "fastinit.cli", "write", str(job), "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, env={**os.environ, "TERM": "xterm"}) as run:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+    os.close(leader)
+    assert run.returncode == 0
+    assert "723.6/723.6 kB" in shown.decode()
+
+
+def test_info_knows_the_versions():
+    found = json.loads(fastinit("info", "--json").stdout)
+    assert found["versions"]["fastinit"] == "0.1.0"
+    assert found["threading_layer"] in ("omp", "tbb", "workqueue")
+    assert found["threads"] >= 1
+    assert "numba" in fastinit("info").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "missing.toml"], "No such file"),
+        (["plan", "."], "Is a directory"),
+        (["write", "{job}", "--out", "{job}"], "File exists"),
+        (["write", "{job}", "--out", "out", "--dtype", "int8"], "dtype must be one of"),
+        (["write", "{job}", "--out", "out", "--seed", "-1"], "seed must not be negative"),
+        (["write", "{job}", "--out", "/proc/none"], "/proc/none"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(job, tmp_path, arguments, message):
+    done = fastinit(*[argument.format(job=job) for argument in arguments], cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("fastinit: ")
+    assert message in done.stderr
+
+
+def test_a_wrong_command_is_exit_code_2():
+    assert fastinit("wirte").returncode == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
+    job = tmp_path / "large.toml"
+    job.write_text('[tensors."w"]\nshape = [100000, 20000]\nscheme = "truncated_normal"\nlow = -9\nhigh = 9\n')
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "fastinit.cli", "write", str(job), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 120
+        while not list(out.glob(".model*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert errors.splitlines()[-1] == "fastinit: interrupted"
+    assert list(out.iterdir()) == []

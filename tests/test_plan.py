@@ -1,0 +1,172 @@
+"""Plans: patterns, job files, and filling by name."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastinit as fi
+from fastinit.plan import expand
+
+GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
+
+
+def job(tmp_path, text):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_gpt2_is_gpt2():
+    plan = fi.Plan.from_toml(GPT2)
+    assert (len(plan), plan.parameters, plan.nbytes) == (148, 124_439_808, 4 * 124_439_808)
+    assert plan.seed == 0
+    assert {t.dtype for t in plan.values()} == {"float32"}
+    residual = {f"h.{i}.{part}.c_proj.weight" for i in range(12) for part in ("attn", "mlp")}
+    for name, tensor in plan.items():
+        if name in residual:
+            expected = fi.Normal(0, 0.02 / math.sqrt(24))
+        elif name.endswith(".bias"):
+            expected = fi.Constant(0)
+        elif "ln_" in name:
+            expected = fi.Constant(1)
+        else:
+            expected = fi.Normal(0, 0.02)
+        assert tensor.distribution == expected, name
+    assert residual < set(plan)
+
+
+def test_fills_by_name_and_not_by_order(tmp_path):
+    plan = fi.Plan(dict.fromkeys("abc", ((3, 4), "float32", "he_normal")), seed=5)
+    first = {name: np.empty((3, 4), np.float32) for name in "abc"}
+    second = {name: np.empty((3, 4), np.float32) for name in "cb"}
+    done = []
+    plan.fill(first, progress=lambda name, tensor: done.append(name))
+    plan.fill(second)
+    assert done == ["a", "b", "c"]
+    assert not np.array_equal(first["a"], first["b"])
+    for name in "cb":
+        np.testing.assert_array_equal(first[name], second[name])
+        expected = fi.he_normal((3, 4), seed=fi.Key(5) / name)
+        np.testing.assert_array_equal(first[name], expected)
+    plan.fill(second, seed=6)
+    assert not np.array_equal(first["b"], second["b"])
+
+
+def test_wrong_arrays_are_refused_before_any_is_written():
+    plan = fi.Plan({"a": ((3,), "float32", "ones"), "b": ((4,), "float32", "ones")})
+    good = np.full(3, 7, np.float32)
+    read_only = np.zeros(4, np.float32)
+    read_only.flags.writeable = False
+    for other, error, message in [
+        ({"b": np.zeros(5, np.float32)}, ValueError, r"b must have the shape \(4,\). Received: \(5,\)"),
+        ({"b": np.zeros(4, np.int32)}, TypeError, "dtype"),
+        ({"b": read_only}, ValueError, "read-only"),
+        ({"c": np.zeros(4, np.float32)}, KeyError, "the plan has no tensor 'c'"),
+    ]:
+        with pytest.raises(error, match=message):
+            plan.fill({"a": good, **other})
+        assert (good == 7).all()
+
+
+def test_one_dtype_for_all():
+    plan = fi.Plan({"a": ((3, 4), "float32", "he_normal"), "b": ((4,), "float64", fi.Uniform())}, seed=9)
+    half = plan.with_dtype("bfloat16")
+    assert {t.dtype for t in half.values()} == {"bfloat16"}
+    assert half.nbytes == 2 * half.parameters
+    assert half.seed == 9
+    assert half["a"].distribution == plan["a"].distribution
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("plain", ["plain"]),
+        ("h.{0..2}.w", ["h.0.w", "h.1.w", "h.2.w"]),
+        ("{q,k}.{9..10}", ["q.9", "q.10", "k.9", "k.10"]),
+        ("{3..3}", ["3"]),
+    ],
+)
+def test_patterns(pattern, names):
+    assert list(expand(pattern)) == names
+
+
+@pytest.mark.parametrize("pattern", ["a{", "a}", "{a", "{}", "{a}", "{2..1}", "{a,}", "{0..x}", "{{0..1}}"])
+def test_bad_patterns(pattern):
+    with pytest.raises(ValueError, match=r"brace|backwards|must be a range"):
+        list(expand(pattern))
+
+
+TENSOR = '[tensors."w"]\nshape = [3, 4]\nscheme = "he_normal"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = ", "Invalid value"),
+        ("seed = 1", "no tensors"),
+        (f"sede = 1\n{TENSOR}", "unknown key 'sede'. Allowed: seed, dtype, tensors"),
+        (f"seed = -1\n{TENSOR}", "seed must not be negative"),
+        (f"seed = true\n{TENSOR}", "not a bool"),
+        (f'dtype = "int8"\n{TENSOR}', r"\[tensors.\"w\"\]: dtype must be one of"),
+        ('[tensors."w"]\nscheme = "zeros"', "shape is missing"),
+        ('[tensors."w"]\nshape = [3]', "scheme is missing"),
+        ('[tensors."w"]\nshape = [3, -4]\nscheme = "zeros"', "must not be negative"),
+        ('[tensors."w"]\nshape = "3"\nscheme = "zeros"', "must be an int or a sequence of ints"),
+        ('[tensors."w"]\nshape = [3]\nscheme = "he_normal"', "fewer than 2 dimensions"),
+        ('[tensors."w"]\nshape = [3, 3]\nscheme = "he_norml"', "did you mean 'he_normal'"),
+        (f"{TENSOR}sdt = 0.1", "he_normal takes no parameter 'sdt'. Allowed: mode, nonlinearity"),
+        (f'{TENSOR}mode = "fan"', "unknown mode 'fan'"),
+        ('[tensors."w"]\nshape = [3]\nscheme = "normal"\nstd = -1', "std must not be negative"),
+        ('[tensors."w"]\nshape = [3]\nscheme = "normal"\nstd = "x"', "std must be a real number"),
+        ('[tensors."w"]\nshape = [3]\nscheme = "constant"', "needs the parameter 'value'"),
+        (
+            '[tensors."w"]\nshape = [3]\nscheme = "constant"\nvalue = 1e9\ndtype = "float16"',
+            "over the range of float16",
+        ),
+        ('[tensors."w"]\nshape = [3]\nscheme = "eye"', "2 dimensions"),
+        (f'{TENSOR}[tensors."{{w,v}}"]\nshape = [3]\nscheme = "zeros"', "'w' is named twice"),
+        ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "not __metadata__"),
+        ("tensors = 3", "no tensors"),
+        ("[tensors]\nw = 3", "must be a table"),
+    ],
+)
+def test_what_is_wrong_in_a_job_file_is_named(tmp_path, text, message):
+    path = job(tmp_path, text)
+    with pytest.raises(ValueError, match=message) as caught:
+        fi.Plan.from_toml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="can't decode"):
+        fi.Plan.from_toml(path)
+
+
+def test_tables_take_layout_and_parameters(tmp_path):
+    path = job(
+        tmp_path,
+        'seed = 3\ndtype = "bfloat16"\n'
+        '[tensors."conv"]\nshape = [3, 3, 16, 32]\nscheme = "kaiming_normal"\nlayout = "io"\nmode = "fan_out"\n'
+        '[tensors."experts"]\nshape = [8, 64, 32]\nscheme = "xavier_uniform"\nbatch_axes = [0]\ndtype = "float64"\n',
+    )
+    plan = fi.Plan.from_toml(path)
+    assert plan["conv"].distribution == fi.Normal(0, math.sqrt(2 / (9 * 32)))
+    assert plan["conv"].dtype == "bfloat16"
+    assert plan["experts"].distribution == fi.law("xavier_uniform", (64, 32))
+    assert plan["experts"].dtype == "float64"
+
+
+@pytest.mark.parametrize("value", [3, ("float32", "zeros"), ((3,), "float32", 5)])
+def test_a_plan_takes_fills_or_triples(value):
+    with pytest.raises(TypeError, match=r"must be a Fill or|must be a scheme's name"):
+        fi.Plan({"w": value})
+
+
+@pytest.mark.parametrize("name", ["", "__metadata__", "a\0b", 3])
+def test_names_that_a_file_could_not_hold(name):
+    with pytest.raises(ValueError, match="a tensor's name"):
+        fi.Plan({name: ((3,), "float32", "zeros")})
