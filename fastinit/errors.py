@@ -12,18 +12,21 @@ def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
     names = list(allowed)
     near = difflib.get_close_matches(str(received), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names)}".replace("?.", "?"))
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names)}")
 
 
 def finite(name: str, value: object) -> float:
-    """The value as a float, or an error: TypeError for what is no real number, ValueError for NaN and infinity."""
+    """The value as a float, or an error: TypeError for what is no real number, ValueError for NaN and infinity.
+
+    A negative zero becomes zero: the two are equal, and equal laws must draw equal values.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number. Received: {name}={value!r}")
     result = float(value)
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite. Received: {name}={value!r}")
-    return result
+    return result + 0.0
 
 
 def non_negative(name: str, value: object) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def law(
         ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
 
     >>> law("he_uniform", (1000, 10))
-    Uniform(low=-0.7745966692414835, high=0.7745966692414835)
+    Uniform(low=-0.7745966692414834, high=0.7745966692414834)
     """
     name = ALIASES.get(scheme, scheme)
     if name not in SCHEMES:
@@ -122,27 +123,35 @@ def _as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
 def _law(
     name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
 ) -> Distribution:
+    # Flat, so that the cache sees the types: True is not the 1 that was asked for before.
+    flat = itertools.chain.from_iterable(parameters.items()) if parameters else ()
     try:
-        return _remembered(name, shape, layout, batch_axes, *parameters.items())
+        return _remembered(name, shape, layout, batch_axes, *flat)
     except TypeError:  # a parameter that cannot be hashed: the law's own check says what is wrong with it
-        return _remembered.__wrapped__(name, shape, layout, batch_axes, *parameters.items())
+        return _made(name, shape, layout, batch_axes, parameters)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def _remembered(
-    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], *parameters: tuple[str, Any]
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], *parameters: Any
 ) -> Distribution:
     """A model asks for the law of the same few shapes again and again; making one takes 5 us."""
+    return _made(name, shape, layout, batch_axes, dict(zip(parameters[::2], parameters[1::2], strict=True)))
+
+
+def _made(
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
+) -> Distribution:
     row = SCHEMES[name]
-    for parameter, _ in parameters:
+    for parameter in parameters:
         if parameter not in row.parameters:
             allowed = ", ".join(row.parameters) or "none"
             raise TypeError(f"{name} takes no parameter {parameter!r}. Allowed: {allowed}")
-    missing = [p.name for p in row.parameters.values() if p.default is p.empty and p.name not in dict(parameters)]
+    missing = [p.name for p in row.parameters.values() if p.default is p.empty and p.name not in parameters]
     if missing:
         raise TypeError(f"{name} needs the parameter {missing[0]!r}")
     canonical_axes(len(shape), layout, batch_axes)
-    return row.law(lambda: fans(shape, layout, batch_axes), **dict(parameters))
+    return row.law(lambda: fans(shape, layout, batch_axes), **parameters)
 
 
 def _initializer(name: str) -> Initializer:

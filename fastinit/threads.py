@@ -48,7 +48,7 @@ def count() -> int:
     if limit is not None:
         return limit
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, numba.get_num_threads() // max(1, int(ranks) if ranks.isdigit() else 1))
+    return max(1, numba.get_num_threads() // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 @contextlib.contextmanager
@@ -74,6 +74,9 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
     """Run a range kernel over a region; `size` is an element's bytes, `parameters` the address of the law's numbers."""
     location, rows, columns, out_step, start, stream_step = region
     if rows * columns < PARALLEL_FROM:
+        if rows == 1:
+            drive.single()(kernel, location, start, columns, *words, parameters)
+            return
         drive.serial()(kernel, location, size, rows, columns, out_step, start, stream_step, CHUNK, *words, parameters)
         return
     workers = count()

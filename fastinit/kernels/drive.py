@@ -38,6 +38,10 @@ def _serial(kernel, out, size, rows, columns, out_step, start, stream_step, chun
         _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters)
 
 
+def _single(kernel, out, start, count, key, stream, parameters):
+    call_range(kernel, out, u64(start), u64(count), key, stream, parameters)
+
+
 def _parallel(
     kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters, counter, workers
 ):
@@ -54,6 +58,12 @@ def _parallel(
 
 
 _REGION = (types.int64,) * 9 + (types.uint64, types.uint64, types.int64)
+
+
+@functools.cache
+def single() -> Any:
+    """One range: the short way for a small call, whose cost is its arguments."""
+    return entry(_single, types.void(*(types.int64,) * 4, types.uint64, types.uint64, types.int64), "single")
 
 
 @functools.cache
