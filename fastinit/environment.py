@@ -42,7 +42,11 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
 
     `progress` is called with a name, how many are done and how many there are.
     """
-    jobs: list[tuple[str, Callable[[], Any]]] = [("serial driver", drive.serial), ("parallel driver", drive.parallel)]
+    jobs: list[tuple[str, Callable[[], Any]]] = [
+        ("driver of one range", drive.single),
+        ("serial driver", drive.serial),
+        ("parallel driver", drive.parallel),
+    ]
     for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
         jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))
     jobs += [(f"moments {dtype}", functools.partial(moments, dtype)) for dtype in DTYPES]

@@ -148,3 +148,27 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
     assert run.returncode == 130
     assert errors.splitlines()[-1] == "fastinit: interrupted"
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_after_warmup_nothing_is_compiled(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = fastinit("warmup", env=environment)
+    assert done.returncode == 0, done.stderr
+    number = int(done.stdout.split()[0])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+    assert len(before) == 2 * number  # an index and a data file each
+    code = """
+import fastinit as fi, numpy as np
+for dtype in ("float64", "float32", "float16", "bfloat16"):
+    for scheme, options in (("normal", {}), ("uniform", {}), ("truncated_normal", {}), ("ones", {})):
+        x = getattr(fi, scheme)((300, 300), seed=0, dtype=dtype, **options)
+        fi.summarize(fi.add(x, fi.law(scheme, x.shape), seed=1))
+    fi.truncated_normal((30, 30), low=-5, high=5, dtype=dtype, seed=0)
+    fi.orthogonal((30, 30), dtype=dtype, seed=0)
+fi.normal((50, 50, 50), region=(slice(5), slice(5), slice(9)), seed=1)
+fi.thread_limit(1).__enter__()
+fi.normal(1 << 17, seed=0)
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == before
