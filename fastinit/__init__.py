@@ -22,7 +22,6 @@ from fastinit.initializers import (
     heuristic_uniform,
     kaiming_normal,
     kaiming_uniform,
-    law,
     lecun_normal,
     lecun_uniform,
     normal,
@@ -38,6 +37,7 @@ from fastinit.initializers import (
 )
 from fastinit.key import Key
 from fastinit.plan import Fill, Plan
+from fastinit.schemes import law
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 from fastinit.summary import Summary, summarize
 from fastinit.threads import thread_limit

@@ -1,31 +1,18 @@
-"""ONE table of schemes. A scheme maps a shape to a distribution; the functions, the command line's choices, the docs
-and the tests all come from the table.
-
-The formula of the variance stands once, in `_scaled`; n and m in the table are fan_in and fan_out.
-"""
+"""The functions that come out of the table of schemes: one for every row, one for every alias."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-import itertools
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target
-from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
-from fastinit.errors import non_negative, unknown
-from fastinit.fans import Fans, canonical_axes, fans, gain_squared
+from fastinit.fans import canonical_axes
 from fastinit.filling import checked, fill, place
 from fastinit.key import Seed
-from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
-
-# The standard deviation of N(0, 1) cut at 2 sigma: a normal whose std is divided by it has the wanted std after.
-TRUNCATION_STD = 0.8796256610342398
+from fastinit.schemes import SCHEMES, as_axes, law_of
 
 
 class Initializer(Protocol):
@@ -47,23 +34,6 @@ class Initializer(Protocol):
     ) -> Array: ...
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """A row of the table."""
-
-    name: str
-    law: Callable[..., Distribution]  # (fans: Callable[[], Fans], **parameters) -> Distribution
-    parameters: dict[str, inspect.Parameter]  # the scheme's own
-    formula: str
-    summary: str
-    source: str
-    aliases: tuple[str, ...]
-    function: Initializer
-
-
-SCHEMES: dict[str, Scheme] = {}  # in the order of the definitions below
-ALIASES: dict[str, str] = {}
-
 _SHARED = """
     Args:
         shape: an int or a sequence of ints: the global shape. Default: the shape of `out`.
@@ -84,74 +54,9 @@ _SHARED = """
         ValueError: a value out of range, an unknown name, or a shape that the scheme does not exist for. Nothing was
             written.
 
-    >>> {name}({example_shape}, seed=0{example}).shape
-    {example_shape}
+    >>> {name}({shape}, seed=0{example}).shape
+    {shape}
     """
-
-
-def law(
-    scheme: str,
-    shape: int | Sequence[int],
-    *,
-    layout: str = "oi",
-    batch_axes: int | Sequence[int] = (),
-    **parameters: Any,
-) -> Distribution:
-    """The distribution that a scheme gives a shape.
-
-    Args:
-        scheme: a name or an alias of the table, e.g. "he_uniform" or "kaiming_uniform".
-        shape, layout, batch_axes: as in the functions of the table.
-        parameters: the scheme's own.
-
-    Raises:
-        ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
-
-    >>> law("he_uniform", (1000, 10))
-    Uniform(low=-0.7745966692414834, high=0.7745966692414834)
-    """
-    name = ALIASES.get(scheme, scheme)
-    if name not in SCHEMES:
-        raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
-    return _law(name, as_shape(shape), layout, _as_axes(batch_axes), parameters)
-
-
-def _as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
-    return (batch_axes,) if isinstance(batch_axes, int) else tuple(batch_axes)
-
-
-def _law(
-    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
-) -> Distribution:
-    # Flat, so that the cache sees the types: True is not the 1 that was asked for before.
-    flat = itertools.chain.from_iterable(parameters.items()) if parameters else ()
-    try:
-        return _remembered(name, shape, layout, batch_axes, *flat)
-    except TypeError:  # a parameter that cannot be hashed: the law's own check says what is wrong with it
-        return _made(name, shape, layout, batch_axes, parameters)
-
-
-@functools.lru_cache(maxsize=4096, typed=True)
-def _remembered(
-    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], *parameters: Any
-) -> Distribution:
-    """A model asks for the law of the same few shapes again and again; making one takes 5 us."""
-    return _made(name, shape, layout, batch_axes, dict(zip(parameters[::2], parameters[1::2], strict=True)))
-
-
-def _made(
-    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
-) -> Distribution:
-    row = SCHEMES[name]
-    for parameter in parameters:
-        if parameter not in row.parameters:
-            allowed = ", ".join(row.parameters) or "none"
-            raise TypeError(f"{name} takes no parameter {parameter!r}. Allowed: {allowed}")
-    missing = [p.name for p in row.parameters.values() if p.default is p.empty and p.name not in parameters]
-    if missing:
-        raise TypeError(f"{name} needs the parameter {missing[0]!r}")
-    canonical_axes(len(shape), layout, batch_axes)
-    return row.law(lambda: fans(shape, layout, batch_axes), **parameters)
 
 
 def _initializer(name: str) -> Initializer:
@@ -175,8 +80,8 @@ def _initializer(name: str) -> Initializer:
         else:
             check_target(out)
             whole = out.shape
-        batch = batch_axes if batch_axes == () else _as_axes(batch_axes)
-        distribution = _law(name, whole, layout, batch, parameters)
+        batch = batch_axes if batch_axes == () else as_axes(batch_axes)
+        distribution = law_of(name, whole, layout, batch, parameters)
         if out is None:
             new_dtype = as_dtype(dtype)
             indices = None if region is None else as_region(region, whole)
@@ -198,250 +103,48 @@ def _initializer(name: str) -> Initializer:
         )
         return out
 
-    initialize.__name__ = initialize.__qualname__ = name
+    _describe(initialize, name)
     return initialize
 
 
-def _scheme(
-    formula: str, source: str, *, aliases: tuple[str, ...] = (), shape: str = "(3, 4)", example: str = ""
-) -> Callable[[Callable[..., Distribution]], Initializer]:
-    """Enter a law into the table, and return the function that fills by it."""
-
-    def enter(row_law: Callable[..., Distribution]) -> Initializer:
-        name = row_law.__name__.lstrip("_")
-        function = _initializer(name)
-        summary, _, own = inspect.cleandoc(row_law.__doc__ or "").partition("\n\n")
-        shared = _SHARED.format(
-            name=name,
-            parameters=own.strip().replace("\n", "\n        ") or "The scheme has no parameters of its own.",
-            example_shape=shape,
-            example=example,
-        )
-        function.__doc__ = f"{summary}\n\n    {formula}. {source}.\n{shared}"
-        own_parameters = list(inspect.signature(row_law).parameters.values())[1:]
-        rows = {p.name: p for p in own_parameters}
-        signature = inspect.signature(function)
-        shared_parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        function.__signature__ = signature.replace(parameters=shared_parameters + own_parameters)  # type: ignore[attr-defined]
-        SCHEMES[name] = Scheme(name, row_law, rows, formula, summary, source, aliases, function)
-        ALIASES.update(dict.fromkeys(aliases, name))
-        return function
-
-    return enter
-
-
-# --- the laws ---
-
-
-def _scaled(numbers: Fans, *, scale: float, mode: str, distribution: str, truncated: bool = False) -> Distribution:
-    """Mean 0 and variance scale / fan, as a uniform or a normal law: the one formula behind the families."""
-    fan = numbers.by_mode(mode)
-    std = math.sqrt(scale / fan)
-    if distribution == "uniform":
-        bound = math.sqrt(3 * scale / fan)
-        return Uniform(-bound, bound)
-    if distribution not in ("normal", "truncated_normal"):
-        raise unknown("distribution", distribution, ("uniform", "normal", "truncated_normal"))
-    if truncated or distribution == "truncated_normal":
-        before = std / TRUNCATION_STD
-        return TruncatedNormal(0.0, before, -2 * before, 2 * before)
-    return Normal(0.0, std)
-
-
-Lazy = Callable[[], Fans]  # the fans are computed only by the schemes that use them
-
-_GLOROT = "Glorot & Bengio, AISTATS 2010"
-_HE = "He, Zhang, Ren, Sun, ICCV 2015"
-_LECUN = "LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998"
-_BASELINE = "A baseline"
-
-
-@_scheme("0", _BASELINE)
-def zeros(_: Lazy) -> Distribution:
-    """Zeros. As weights they keep all units of a layer equal for ever; right for biases."""
-    return Constant(0.0)
-
-
-@_scheme("1", _BASELINE)
-def ones(_: Lazy) -> Distribution:
-    """Ones, as the gains of normalisation layers."""
-    return Constant(1.0)
-
-
-@_scheme("value", _BASELINE, example=", value=0.5")
-def constant(_: Lazy, *, value: float) -> Distribution:
-    """One value everywhere.
-
-    value: that value."""
-    return Constant(value)
-
-
-@_scheme("U(low, high)", _BASELINE)
-def uniform(_: Lazy, *, low: float = 0.0, high: float = 1.0) -> Distribution:
-    """Evenly in [low, high), the scale at the caller's risk.
-
-    low, high: the bounds."""
-    return Uniform(low, high)
-
-
-@_scheme("N(mean, std^2)", _BASELINE)
-def normal(_: Lazy, *, mean: float = 0.0, std: float = 1.0) -> Distribution:
-    """Normal, the scale at the caller's risk.
-
-    mean, std: of the law."""
-    return Normal(mean, std)
-
-
-@_scheme("N(mean, std^2) cut to [low, high]", _BASELINE)
-def truncated_normal(
-    _: Lazy, *, mean: float = 0.0, std: float = 1.0, low: float = -2.0, high: float = 2.0
-) -> Distribution:
-    """Normal, cut to absolute bounds.
-
-    mean, std: of the law before the cut.
-    low, high: the bounds, in units of the values."""
-    return TruncatedNormal(mean, std, low, high)
-
-
-@_scheme("U(-1/sqrt n, 1/sqrt n)", "The common heuristic in " + _GLOROT + ", eq. 1")
-def heuristic_uniform(numbers: Lazy) -> Distribution:
-    """The old heuristic: one over the root of fan_in as the bound. Also the default of torch's Linear."""
-    return _scaled(numbers(), scale=1 / 3, mode="fan_in", distribution="uniform")
-
-
-@_scheme("N(0, k/n), k = gain^2: 1 for sigmoid, 2 for relu", _LECUN + "; " + _HE)
-def heuristic_normal(
-    numbers: Lazy, *, nonlinearity: str = "sigmoid", slope: float = 0.01, truncated: bool = False
-) -> Distribution:
-    """One (tanh, sigmoid) or two (relu) over fan_in as the variance.
-
-    nonlinearity: the activation that follows; k = 1 for tanh too.
-    slope: of leaky_relu.
-    truncated: cut at 2 sigma, std corrected."""
-    k = 1.0 if nonlinearity == "tanh" else gain_squared(nonlinearity, slope)
-    return _scaled(numbers(), scale=k, mode="fan_in", distribution="normal", truncated=truncated)
-
-
-@_scheme("U(+-gain sqrt(6/(n+m)))", _GLOROT + ", eq. 16", aliases=("glorot_uniform",))
-def xavier_uniform(numbers: Lazy, *, gain: float = 1.0) -> Distribution:
-    """Xavier (Glorot) uniform: keeps the variance forward and backward on average.
-
-    gain: a factor on the std."""
-    return _scaled(numbers(), scale=non_negative("gain", gain) ** 2, mode="fan_avg", distribution="uniform")
-
-
-@_scheme("N(0, gain^2 2/(n+m))", _GLOROT + ", eq. 12", aliases=("glorot_normal",))
-def xavier_normal(numbers: Lazy, *, gain: float = 1.0, truncated: bool = False) -> Distribution:
-    """Xavier (Glorot) normal: keeps the variance forward and backward on average.
-
-    gain: a factor on the std.
-    truncated: cut at 2 sigma, std corrected."""
-    scale = non_negative("gain", gain) ** 2
-    return _scaled(numbers(), scale=scale, mode="fan_avg", distribution="normal", truncated=truncated)
-
-
-@_scheme("U(+-gain sqrt(3/n)), gain sqrt 2 for relu", _HE + ", eq. 10 and 15", aliases=("kaiming_uniform",))
-def he_uniform(numbers: Lazy, *, mode: str = "fan_in", nonlinearity: str = "relu", slope: float = 0.01) -> Distribution:
-    """He (Kaiming) uniform: keeps the second moment through relu.
-
-    mode: fan_in keeps it forward, fan_out backward; or fan_avg, fan_geo_avg.
-    nonlinearity: the activation that follows; its `gain` squared takes the place of relu's 2.
-    slope: of leaky_relu, a in 2/((1+a^2) n)."""
-    return _scaled(numbers(), scale=gain_squared(nonlinearity, slope), mode=mode, distribution="uniform")
-
-
-@_scheme("N(0, gain^2/n), gain^2 = 2 for relu", _HE + ", eq. 10 and 15", aliases=("kaiming_normal",))
-def he_normal(
-    numbers: Lazy,
-    *,
-    mode: str = "fan_in",
-    nonlinearity: str = "relu",
-    slope: float = 0.01,
-    truncated: bool = False,
-) -> Distribution:
-    """He (Kaiming) normal: keeps the second moment through relu.
-
-    mode: fan_in keeps it forward, fan_out backward; or fan_avg, fan_geo_avg.
-    nonlinearity: the activation that follows; its `gain` squared takes the place of relu's 2.
-    slope: of leaky_relu, a in 2/((1+a^2) n).
-    truncated: cut at 2 sigma, std corrected."""
-    scale = gain_squared(nonlinearity, slope)
-    return _scaled(numbers(), scale=scale, mode=mode, distribution="normal", truncated=truncated)
-
-
-@_scheme("U(+-sqrt(3/n))", _LECUN)
-def lecun_uniform(numbers: Lazy) -> Distribution:
-    """LeCun uniform: keeps the variance of linear units, and of selu's."""
-    return _scaled(numbers(), scale=1.0, mode="fan_in", distribution="uniform")
-
-
-@_scheme("N(0, 1/n)", _LECUN)
-def lecun_normal(numbers: Lazy, *, truncated: bool = False) -> Distribution:
-    """LeCun normal: keeps the variance of linear units, and of selu's.
-
-    truncated: cut at 2 sigma, std corrected."""
-    return _scaled(numbers(), scale=1.0, mode="fan_in", distribution="normal", truncated=truncated)
-
-
-@_scheme("variance scale/fan", "JAX's and Keras's common denominator of the families above")
-def variance_scaling(
-    numbers: Lazy,
-    *,
-    scale: float = 1.0,
-    mode: str = "fan_in",
-    distribution: str = "normal",
-    truncated: bool = False,
-) -> Distribution:
-    """Mean 0 and variance scale / fan.
-
-    scale: the numerator.
-    mode: the denominator: fan_in, fan_out, fan_avg or fan_geo_avg.
-    distribution: uniform, normal or truncated_normal (2 sigma, std corrected).
-    truncated: with normal, the same as truncated_normal."""
-    size = non_negative("scale", scale)
-    return _scaled(numbers(), scale=size, mode=mode, distribution=distribution, truncated=truncated)
-
-
-@_scheme("gain Q, Q Haar-distributed", "Saxe, McClelland, Ganguli, ICLR 2014")
-def orthogonal(_: Lazy, *, gain: float = 1.0) -> Distribution:
-    """Orthonormal rows or columns, whichever are fewer: all singular values are the gain.
-
-    gain: that factor."""
-    return Orthogonal(gain)
-
-
-@_scheme("gain Q at the kernel's centre, 0 elsewhere", "Xiao et al., ICML 2018", shape="(4, 3, 5)")
-def delta_orthogonal(_: Lazy, *, gain: float = 1.0) -> Distribution:
-    """A convolution that acts as one orthogonal matrix; at least as many outputs as inputs.
-
-    gain: that factor."""
-    return DeltaOrthogonal(gain)
-
-
-@_scheme("gain on the diagonal, 0 elsewhere", "torch's eye_, Keras's Identity")
-def eye(_: Lazy, *, gain: float = 1.0) -> Distribution:
-    """The identity matrix.
-
-    gain: the diagonal's value."""
-    return Eye(gain)
-
-
-@_scheme("1 at the kernel's centre of matching channels", "torch's dirac_", shape="(4, 3, 5)")
-def dirac(_: Lazy, *, groups: int = 1) -> Distribution:
-    """A convolution that passes its input on.
-
-    groups: of the convolution; each is a Dirac of its own."""
-    return Dirac(groups)
-
-
-@_scheme("N(0, std^2), a share of each column 0", "Martens, ICML 2010", example=", sparsity=0.5")
-def sparse(_: Lazy, *, sparsity: float, std: float = 0.01) -> Distribution:
-    """A normal matrix with the same number of zeros in every column.
-
-    sparsity: the share of zeros.
-    std: of the other elements."""
-    return Sparse(sparsity, std)
-
+def _describe(function: Any, name: str) -> None:
+    """The name, the docstring and the signature that the table gives a function."""
+    scheme = SCHEMES[name]
+    summary, parameters = scheme.doc
+    shape, example = scheme.example
+    shared = _SHARED.format(
+        name=name,
+        parameters=parameters.replace("\n", "\n        ") or "The scheme has no parameters of its own.",
+        shape=shape,
+        example=example,
+    )
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{summary}\n\n    {scheme.formula}. {scheme.source}.\n{shared}"
+    signature = inspect.signature(function)
+    common = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    function.__signature__ = signature.replace(parameters=[*common, *scheme.parameters.values()])
+
+
+zeros = _initializer("zeros")
+ones = _initializer("ones")
+constant = _initializer("constant")
+uniform = _initializer("uniform")
+normal = _initializer("normal")
+truncated_normal = _initializer("truncated_normal")
+heuristic_uniform = _initializer("heuristic_uniform")
+heuristic_normal = _initializer("heuristic_normal")
+xavier_uniform = _initializer("xavier_uniform")
+xavier_normal = _initializer("xavier_normal")
+he_uniform = _initializer("he_uniform")
+he_normal = _initializer("he_normal")
+lecun_uniform = _initializer("lecun_uniform")
+lecun_normal = _initializer("lecun_normal")
+variance_scaling = _initializer("variance_scaling")
+orthogonal = _initializer("orthogonal")
+delta_orthogonal = _initializer("delta_orthogonal")
+eye = _initializer("eye")
+dirac = _initializer("dirac")
+sparse = _initializer("sparse")
 
 glorot_uniform, glorot_normal = xavier_uniform, xavier_normal
 kaiming_uniform, kaiming_normal = he_uniform, he_normal

@@ -14,8 +14,8 @@ from typing import Any
 from fastinit.buffers import Array, as_dtype, as_shape, check_target, dtype_name
 from fastinit.distributions import Distribution
 from fastinit.filling import fill
-from fastinit.initializers import law
 from fastinit.key import Key, Seed, as_key
+from fastinit.schemes import law
 from fastinit.structured import Structured
 
 

@@ -67,7 +67,17 @@ def _place(out: Array, indices: Indices, points: tuple[Array, ...], value: Any) 
 
 
 @dataclass(frozen=True, slots=True)
-class Eye(Structured):
+class _WithGain(Structured):
+    """A law with one factor."""
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gain", finite("gain", self.gain))
+
+
+@dataclass(frozen=True, slots=True)
+class Eye(_WithGain):
     """`gain` on the diagonal of a matrix, zeros elsewhere.
 
     >>> import numpy as np
@@ -76,11 +86,6 @@ class Eye(Structured):
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
-
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", finite("gain", self.gain))
 
     def check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2:
@@ -150,17 +155,12 @@ def _working_dtype(out: Array) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Orthogonal(Structured):
+class Orthogonal(_WithGain):
     """`gain` times a Haar-distributed matrix with orthonormal rows or columns, whichever are fewer.
 
     Dimensions after the first are flattened. 16-bit targets are made in float32. A region needs the whole matrix:
     it is computed, and the region copied. (Saxe, McClelland, Ganguli, ICLR 2014.)
     """
-
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", finite("gain", self.gain))
 
     @property
     def mean(self) -> float:
@@ -177,17 +177,12 @@ class Orthogonal(Structured):
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaOrthogonal(Structured):
+class DeltaOrthogonal(_WithGain):
     """A convolution that is an orthogonal matrix at the kernel's centre, (size - 1) // 2, and zero elsewhere.
 
     Shapes of 3 to 5 dimensions with at least as many output as input channels. (Xiao, Bahri, Sohl-Dickstein,
     Schoenholz, Pennington, ICML 2018, algorithm 2.)
     """
-
-    gain: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", finite("gain", self.gain))
 
     @property
     def mean(self) -> float:

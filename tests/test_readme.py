@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastinit.initializers import ALIASES, SCHEMES
+from fastinit.schemes import ALIASES, SCHEMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
