@@ -68,9 +68,12 @@ def check_target(out: Any) -> str:
     name = _NAMES.get(out.dtype)
     if name is None:
         raise TypeError(f"out must have one of the dtypes {', '.join(DTYPES)}. Received: {out.dtype!r}")
-    if not out.flags.writeable:
+    flags = out.flags
+    if flags.carray:  # contiguous, aligned and writeable: the usual case
+        return name
+    if not flags.writeable:
         raise ValueError("out must be writeable. Received: a read-only array")
-    if not out.flags.c_contiguous and _overlaps_itself(out):
+    if not flags.c_contiguous and _overlaps_itself(out):
         raise ValueError(f"out must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
     return name
 

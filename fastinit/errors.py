@@ -23,7 +23,10 @@ def finite(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number. Received: {name}={value!r}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an int beyond float64's range
+        result = math.inf
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite. Received: {name}={value!r}")
     return result + 0.0

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 # A new version of the stream is a new word here.
 _FRESH = hashlib.blake2b(digest_size=16, person=b"fastinit-v1")
 _length, _two_words = struct.Struct("<I").pack, struct.Struct("<QQ").unpack
-_set = object.__setattr__
 
 
 class Key:
@@ -37,29 +36,36 @@ class Key:
     """
 
     # The hash of the encoding so far goes on from key to key: a child costs one short update.
-    __slots__ = ("_hash", "path", "seed")
-    seed: int
-    path: tuple[str, ...]
-
+    __slots__ = ("_hash", "_path", "_seed", "_words")
     _hash: Any
+    _path: tuple[str, ...]
+    _seed: int
+    _words: tuple[int, int] | None
 
     def __init__(self, seed: int, path: tuple[str, ...] = ()) -> None:
-        seed = _checked_seed(seed)
-        state = _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))
-        for name in path:
-            state = _extended(state, _encoded(name))
-        _set(self, "seed", seed)
-        _set(self, "path", tuple(path))
-        _set(self, "_hash", state)
+        if type(seed) is not int or seed < 0:
+            seed = _checked_seed(seed)
+        self._seed = seed
+        self._path = tuple(path)
+        self._hash = _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))
+        self._words = None
+        for name in self._path:
+            self._hash = _extended(self._hash, _encoded(name))
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Key does not change; make a new one (setting {name!r})")
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return self._path
 
     def __truediv__(self, name: str) -> Key:
-        child = object.__new__(Key)
-        _set(child, "_hash", _extended(self._hash, _encoded(name)))
-        _set(child, "seed", self.seed)
-        _set(child, "path", (*self.path, name))
+        child = Key.__new__(Key)
+        child._hash = _extended(self._hash, _encoded(name))
+        child._seed = self._seed
+        child._path = (*self._path, name)
+        child._words = None
         return child
 
     def __eq__(self, other: object) -> bool:
@@ -76,8 +82,10 @@ class Key:
 
     def words(self) -> tuple[int, int]:
         """Two 64-bit words: the Philox key k0 + 2^32 k1, and the counter's upper half c2 + 2^32 c3."""
-        key, stream = _two_words(self._hash.digest())
-        return key, stream
+        if self._words is None:
+            key, stream = _two_words(self._hash.digest())
+            self._words = key, stream
+        return self._words
 
 
 def _encoded(name: object) -> bytes:
@@ -94,8 +102,6 @@ def _extended(state: Any, part: bytes) -> Any:
 
 
 def _checked_seed(seed: object) -> int:
-    if type(seed) is int and seed >= 0:
-        return seed
     if isinstance(seed, bool):
         raise TypeError(f"seed must be an int, not a bool. Received: seed={seed!r}")
     try:

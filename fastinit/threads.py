@@ -23,9 +23,10 @@ _LOCK = threading.Lock()
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
 _forked = False
 
-# A parallel call costs some 10 us on two threads, which is 2^14 normals on one: below PARALLEL_FROM elements it does
-# not pay. Ranges are many more than threads, so that none waits for a slower core.
-PARALLEL_FROM = 1 << 15
+# Starting two threads costs some 10 us, as much as 2^14 elements; but where another process holds a core, OpenMP's
+# barrier waits for a time slice, milliseconds. From 2^17 elements on (0.1 to 0.2 ms) two threads win in both cases.
+# Ranges are many more than threads, so that none waits for a slower core.
+PARALLEL_FROM = 1 << 17
 CHUNK = 1 << 13
 # Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s at the slowest law's pace on one thread.
 SLAB = 1 << 23

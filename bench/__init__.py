@@ -1,0 +1,1 @@
+"""The benchmarks: `pytest --benchmark-only`, `python -m bench.compare`, `python -m bench.report`."""

@@ -1,0 +1,286 @@
+"""ONE comparison table, work by library, for the benchmarks and for `bench.compare`.
+
+Every entry takes a prepared buffer and returns a call without arguments that does the work on it once, in the way the
+library's own documentation shows. fastinit gets another seed at every call, so that no remembered key is measured.
+All the libraries get the same memory, touched before and aligned alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import itertools
+import math
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+import fastinit as fi
+
+Call = Callable[[], object]
+Prepare = Callable[[np.ndarray], Call]
+
+LIBRARIES = ("fastinit", "numpy", "numpy_legacy", "torch")
+SCALE = 0.5  # of `add`
+VALUE = 0.5  # of `fill`
+ALIGNMENT = 64  # bytes, as torch's own allocator gives
+SEEDS = itertools.count()
+
+
+class Memory:
+    """One block of memory under all buffers, grown on demand: the cost of fresh pages must not be measured."""
+
+    def __init__(self) -> None:
+        self._block = np.empty(0, np.uint8)
+
+    def view(self, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """The first bytes of the block as an array of zeros; it shares them with every other view."""
+        needed = np.dtype(dtype).itemsize * math.prod(shape)
+        if needed > self._block.size:
+            raw = np.empty(needed + ALIGNMENT, np.uint8)
+            first = -raw.ctypes.data % ALIGNMENT
+            self._block = raw[first : first + needed]
+        out = self._block[:needed].view(dtype).reshape(shape)
+        out[...] = 0
+        return out
+
+
+def tensor_of(out: np.ndarray) -> Any:
+    """A torch tensor on the memory of an array."""
+    import torch
+
+    if out.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(out.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(out)
+
+
+def _fastinit(law: fi.Distribution) -> Prepare:
+    return lambda out: lambda: fi.fill(out, law, seed=next(SEEDS))
+
+
+def _numpy(method: str) -> Prepare:
+    def prepare(out: np.ndarray) -> Call:
+        return functools.partial(getattr(np.random.default_rng(), method), dtype=out.dtype, out=out)
+
+    return prepare
+
+
+def _torch(method: str, *arguments: float) -> Prepare:
+    return lambda out: functools.partial(getattr(tensor_of(out), method), *arguments)
+
+
+def _torch_init(name: str, **arguments: float) -> Prepare:
+    def prepare(out: np.ndarray) -> Call:
+        import torch
+
+        return functools.partial(getattr(torch.nn.init, name), tensor_of(out), **arguments)
+
+    return prepare
+
+
+def _legacy_uniform(out: np.ndarray) -> Call:
+    def call() -> None:
+        out[...] = np.random.rand(*out.shape)
+
+    return call
+
+
+def _legacy_normal(out: np.ndarray) -> Call:
+    sigma = 1.0
+
+    def call() -> None:
+        out[...] = sigma * np.random.randn(*out.shape)
+
+    return call
+
+
+def _fastinit_add(out: np.ndarray) -> Call:
+    law = fi.Normal()
+    return lambda: fi.add(out, law, seed=next(SEEDS), scale=SCALE)
+
+
+def _numpy_add(out: np.ndarray) -> Call:
+    rng, scale = np.random.default_rng(), out.dtype.type(SCALE)
+
+    def call() -> None:
+        np.add(out, scale * rng.standard_normal(out.shape, dtype=out.dtype), out=out)
+
+    return call
+
+
+def _legacy_add(out: np.ndarray) -> Call:
+    def call() -> None:
+        np.add(out, SCALE * np.random.randn(*out.shape), out=out, casting="same_kind")
+
+    return call
+
+
+def _torch_add(out: np.ndarray) -> Call:
+    import torch
+
+    tensor = tensor_of(out)
+    return lambda: tensor.add_(torch.randn_like(tensor), alpha=SCALE)
+
+
+def _fastinit_orthogonal(out: np.ndarray) -> Call:
+    return lambda: fi.orthogonal(out=out, seed=next(SEEDS))
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2)
+
+
+def _fill_on_two_threads(out: np.ndarray) -> Call:
+    """NumPy lets go of the interpreter's lock in `fill`, so two Python threads show what the memory takes."""
+    parts = np.array_split(out, 2)
+    return lambda: list(_pool().map(lambda part: part.fill(VALUE), parts))
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the table. None, or no entry: the library has no such thing."""
+
+    title: str
+    dtype: Any
+    fastinit: Prepare | None = None
+    numpy: Prepare | None = None
+    numpy_legacy: Prepare | None = None
+    torch: Prepare | None = None
+    largest: dict[str, int] = field(default_factory=dict)  # log2 of the elements beyond which it takes too long
+
+    def size(self, library: str, exponent: int) -> int:
+        """log2 of the elements that a library is measured at where `exponent` is asked for."""
+        return min(exponent, self.largest.get(library, exponent))
+
+
+WORKS = {
+    "uniform": Work(
+        title="uniform, float32",
+        dtype=np.float32,
+        fastinit=_fastinit(fi.Uniform()),
+        numpy=_numpy("random"),
+        numpy_legacy=_legacy_uniform,
+        torch=_torch("uniform_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "normal": Work(
+        title="normal, float32",
+        dtype=np.float32,
+        fastinit=_fastinit(fi.Normal()),
+        numpy=_numpy("standard_normal"),
+        numpy_legacy=_legacy_normal,
+        torch=_torch("normal_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "truncated_normal": Work(
+        title="normal cut at 2 sigma, float32",
+        dtype=np.float32,
+        fastinit=_fastinit(fi.TruncatedNormal(0, 1, -2, 2)),
+        torch=_torch_init("trunc_normal_", a=-2.0, b=2.0),
+        largest={"torch": 22},
+    ),
+    "normal_bfloat16": Work(
+        title="normal, bfloat16",
+        dtype=ml_dtypes.bfloat16,
+        fastinit=_fastinit(fi.Normal()),
+        torch=_torch("normal_"),
+    ),
+    "uniform_float64": Work(
+        title="uniform, float64",
+        dtype=np.float64,
+        fastinit=_fastinit(fi.Uniform()),
+        numpy=_numpy("random"),
+        numpy_legacy=_legacy_uniform,
+        torch=_torch("uniform_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "normal_float64": Work(
+        title="normal, float64",
+        dtype=np.float64,
+        fastinit=_fastinit(fi.Normal()),
+        numpy=_numpy("standard_normal"),
+        numpy_legacy=_legacy_normal,
+        torch=_torch("normal_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "add": Work(
+        title="x += scale * normal, float32",
+        dtype=np.float32,
+        fastinit=_fastinit_add,
+        numpy=_numpy_add,
+        numpy_legacy=_legacy_add,
+        torch=_torch_add,
+        largest={"numpy_legacy": 24},
+    ),
+    "orthogonal": Work(
+        title="orthogonal, square, float32",
+        dtype=np.float32,
+        fastinit=_fastinit_orthogonal,
+        torch=_torch_init("orthogonal_"),
+    ),
+    "orthogonal_tall": Work(
+        title="orthogonal, tall, float32",
+        dtype=np.float32,
+        fastinit=_fastinit_orthogonal,
+        torch=_torch_init("orthogonal_"),
+    ),
+    "fill": Work(
+        title="constant, float32",
+        dtype=np.float32,
+        fastinit=_fastinit(fi.Constant(VALUE)),
+        numpy=lambda out: functools.partial(out.fill, VALUE),
+        torch=_torch("fill_", VALUE),
+    ),
+    "fill_two_threads": Work(
+        title="constant, float32, two Python threads",
+        dtype=np.float32,
+        numpy=_fill_on_two_threads,
+    ),
+}
+
+
+def prepared(work: str, library: str, memory: Memory, shape: tuple[int, ...]) -> Call:
+    """The call of one cell of the table, on a buffer of this shape."""
+    row = WORKS[work]
+    prepare = getattr(row, library)
+    assert prepare is not None, f"{library} has no {work}"
+    return prepare(memory.view(row.dtype, shape))
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: the CPU as LLVM sees it, threads and versions."""
+    import llvmlite.binding
+    import numba
+    import torch
+
+    from fastinit import threads
+
+    fi.fill(np.empty(1 << 18, np.float32), fi.Normal())  # Numba chooses its threading layer at the first parallel call
+    packages = ("fastinit", "numba", "numpy", "torch")
+    return {
+        "cpu_name": _cpu_name(),
+        "cores": os.cpu_count(),
+        "llvm_cpu": llvmlite.binding.get_host_cpu_name(),
+        "fastinit_threads": threads.count(),
+        "torch_threads": torch.get_num_threads(),
+        "threading_layer": numba.threading_layer() if threads.count() > 1 else "none",
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+    }

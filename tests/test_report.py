@@ -1,0 +1,163 @@
+"""The benchmarks' report: an exact table out of a small JSON, and one line for every input that is none."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+# Loaded by its path: `bench` is no part of the installed package.
+_SPEC = importlib.util.spec_from_file_location("bench_report", Path(__file__).parents[1] / "bench" / "report.py")
+report = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(report)
+
+MACHINE = {
+    "cpu_name": "Some CPU",
+    "llvm_cpu": "znver4",
+    "cores": 8,
+    "fastinit_threads": 8,
+    "torch_threads": 4,
+    "versions": {"python": "3.12.1", "fastinit": "0.1.0", "numba": "0.63.0", "numpy": "2.0.0", "torch": "2.13.0"},
+}
+
+TABLE = """\
+| work | elements | fastinit | NumPy | NumPy legacy | torch | of NumPy | of torch |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| normal, float32 | 2^20 | 2.5 | 0.1 | 0.0123 | 0.3 | 25x | 8.3x |
+| cut, float32 | 2^24 | 1.05 |  |  | 0.004 |  | 262x |
+| square, float32 | 3,000 | 1 |  |  | 2 |  | 0.5x |
+| fill, float32, two Python threads | 2^20 |  | 128 |  |  |  |  |
+
+10^9 elements per second, medians; the last columns are fastinit's multiple. Some CPU (znver4), 8 cores, fastinit on \
+8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, torch 2.13.0, Python 3.12.1; 2025-11-22.
+"""
+
+
+def _benchmark(title, library, elements, speed):
+    extra = {"title": title, "library": library, "elements": elements}
+    return {"extra_info": extra, "stats": {"median": elements / speed / 1e9}}
+
+
+def _results():
+    million = 1 << 20
+    return {
+        "datetime": "2025-11-22T03:32:00+00:00",
+        "machine_info": MACHINE,
+        "benchmarks": [
+            {"extra_info": {"title": "a call", "library": "fastinit"}, "stats": {"median": 1e-6}},
+            _benchmark("normal, float32", "fastinit", 64, 0.01),
+            _benchmark("normal, float32", "numpy", 64, 0.02),
+            _benchmark("normal, float32", "numpy_legacy", 64, 0.01),
+            _benchmark("normal, float32", "torch", 64, 0.01),
+            _benchmark("normal, float32", "fastinit", million, 2.5),
+            _benchmark("normal, float32", "numpy", million, 0.1),
+            _benchmark("normal, float32", "numpy_legacy", million, 0.0123),
+            _benchmark("normal, float32", "torch", million, 0.3),
+            _benchmark("normal, float32", "fastinit", 64 * million, 2.6),  # the legacy library was not measured here
+            _benchmark("normal, float32", "torch", 64 * million, 0.2),
+            _benchmark("cut, float32", "fastinit", 16 * million, 1.05),
+            _benchmark("cut, float32", "torch", 16 * million, 0.004),
+            _benchmark("square, float32", "fastinit", 3000, 1.0),
+            _benchmark("square, float32", "torch", 3000, 2.0),
+            _benchmark("fill, float32, two Python threads", "numpy", million, 128.0),
+        ],
+    }
+
+
+@pytest.fixture
+def results(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(_results()), encoding="utf-8")
+    return path
+
+
+def _refusal(capsys, *arguments):
+    """What a refused call prints: one line."""
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(argument) for argument in arguments])
+    assert stop.value.code == 1
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    return text
+
+
+def test_the_table_is_exact(results, capsys):
+    report.main([str(results)])
+    assert capsys.readouterr().out == TABLE
+
+
+def test_the_table_goes_between_the_markers_and_nothing_else_changes(results, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# above\n\n{report.BEGIN}\nold\n{report.END}\n\nbelow\n", encoding="utf-8")
+    for _ in range(2):  # the second time replaces the first
+        report.main([str(results), "--readme", str(readme)])
+        assert readme.read_text(encoding="utf-8") == f"# above\n\n{report.BEGIN}\n{TABLE}{report.END}\n\nbelow\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", report.BEGIN, f"{report.END}\n{report.BEGIN}", f"{report.BEGIN}{report.BEGIN}{report.END}"],
+    ids=["none", "no end", "wrong order", "twice"],
+)
+def test_a_readme_without_its_markers_is_left_alone(results, tmp_path, capsys, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text, encoding="utf-8")
+    assert "benchmark:begin" in _refusal(capsys, results, "--readme", readme)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_unknown_files_are_named(results, tmp_path, capsys):
+    assert "absent.json" in _refusal(capsys, tmp_path / "absent.json")
+    assert "absent.md" in _refusal(capsys, results, "--readme", tmp_path / "absent.md")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"benchmarks": 1}'])
+def test_what_is_no_benchmark_json_is_refused(tmp_path, capsys, text):
+    path = tmp_path / "results.json"
+    path.write_text(text, encoding="utf-8")
+    assert "results.json" in _refusal(capsys, path)
+
+
+def _without(results, lost):
+    """The results without the benchmarks that `lost` holds of."""
+    return results | {"benchmarks": [row for row in results["benchmarks"] if not lost(row["extra_info"])]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: _without(r, lambda about: True), "no throughput of fastinit"),
+        (lambda r: _without(r, lambda about: about["library"] == "fastinit"), "no throughput of fastinit"),
+        (
+            lambda r: _without(r, lambda about: (about["title"], about["library"]) == ("normal, float32", "fastinit")),
+            "no throughput of fastinit for 'normal, float32'",
+        ),
+        (
+            lambda r: r | {"benchmarks": [_benchmark("a", "fastinit", 64, 1.0), _benchmark("a", "torch", 128, 1.0)]},
+            "no size of 'a'",
+        ),
+        (lambda r: r | {"machine_info": {}}, "'versions'"),
+    ],
+    ids=["nothing", "no fastinit", "no fastinit in one work", "no common size", "no machine"],
+)
+def test_missing_rows_are_refused(tmp_path, capsys, change, words):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(_results())), encoding="utf-8")
+    assert words in _refusal(capsys, path)
+
+
+def test_the_plot_is_written_and_is_the_same_every_time(results, tmp_path):
+    pytest.importorskip("matplotlib")
+    paths = [tmp_path / "docs" / name for name in ("first.svg", "second.svg")]
+    for path in paths:
+        report.main([str(results), "--plot", str(path)])
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    assert b"<svg" in first
+
+
+def test_nothing_to_plot_is_refused(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    one_size = _without(_results(), lambda about: about.get("elements") in (64, 1 << 26))
+    path.write_text(json.dumps(one_size), encoding="utf-8")
+    assert "nothing to plot" in _refusal(capsys, path, "--plot", tmp_path / "plot.svg")
