@@ -41,8 +41,8 @@ class Distribution:
         raise NotImplementedError
 
 
-def _rounded(name: str, value: float, dtype: str) -> float:
-    """The nearest value of a dtype, as a float."""
+def rounded(name: str, value: float, dtype: str) -> float:
+    """The nearest value of a dtype, as a float; ValueError, with the argument named, beyond the dtype's range."""
     with np.errstate(over="ignore"):
         result = float(DTYPES[dtype].type(value))
     if not math.isfinite(result):
@@ -63,13 +63,13 @@ def _next(value: float, towards: float, dtype: str) -> float:
 
 def _at_most(value: float, dtype: str) -> float:
     """The largest value of a dtype that is not above."""
-    near = _rounded("high", value, dtype)
+    near = rounded("high", value, dtype)
     return _next(near, -math.inf, dtype) if near > value else near
 
 
 def _at_least(value: float, dtype: str) -> float:
     """The smallest value of a dtype that is not below."""
-    near = _rounded("low", value, dtype)
+    near = rounded("low", value, dtype)
     return _next(near, math.inf, dtype) if near < value else near
 
 
@@ -103,7 +103,7 @@ class Constant(Distribution):
         return self.value
 
     def pack(self, dtype: str) -> Packed:
-        return Packed("constant", (_rounded("value", self.value, dtype),))
+        return Packed("constant", (rounded("value", self.value, dtype),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Uniform(Distribution):
         return (self.high / 2 - self.low / 2) / math.sqrt(3)
 
     def pack(self, dtype: str) -> Packed:
-        low, high = _rounded("low", self.low, dtype), _rounded("high", self.high, dtype)
+        low, high = rounded("low", self.low, dtype), rounded("high", self.high, dtype)
         if self.low == self.high:
             return Packed("constant", (low,))
         width = self.high - self.low
@@ -175,8 +175,8 @@ class Normal(Distribution):
         return None
 
     def pack(self, dtype: str) -> Packed:
-        mean = _rounded("mean", self.mean, dtype)
-        _rounded("std", self.std, dtype)
+        mean = rounded("mean", self.mean, dtype)
+        rounded("std", self.std, dtype)
         if self.std == 0:
             return Packed("constant", (mean,))
         return Packed("normal", (self.mean, self.std))

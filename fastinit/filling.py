@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from fastinit.buffers import Array, as_region, as_shape, check_target
-from fastinit.distributions import Distribution
+from fastinit.buffers import Array, as_region, as_shape, check_target, dtype_name
+from fastinit.distributions import Distribution, rounded
 from fastinit.engine import draw
 from fastinit.errors import finite
 from fastinit.key import Key, Seed, as_key
@@ -93,7 +93,9 @@ def _write(
     mode: str = "fill",
     scale: float = 1.0,
 ) -> None:
-    check_target(out)
+    dtype = check_target(out)
+    if mode == "add":  # 16-bit sums are made in float32
+        rounded("scale", scale, "float64" if dtype == "float64" else "float32")
     whole_tensor = region is None and (shape is None or shape == out.shape)
     if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
         draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)  # the shortest way, for small calls
@@ -132,7 +134,7 @@ def place(
     indices: tuple[range, ...],
     batch: int = 0,
 ) -> None:
-    """Write the part `indices` of a tensor of `shape`; arguments are checked already.
+    """Write the part `indices` of a tensor of `shape`; all arguments but the law's fit are checked already.
 
     A structured law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
     """
@@ -140,7 +142,7 @@ def place(
         draw(out, distribution, key.words(), mode=mode, scale=scale, shape=shape, indices=indices)
         return
     item = shape[batch:]
-    distribution.check(item)
+    distribution.check(item, dtype_name(out.dtype))
     if out.size == 0:
         return
     for position in np.ndindex(out.shape[:batch]):

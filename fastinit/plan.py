@@ -45,7 +45,7 @@ class Fill:
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         name = dtype_name(as_dtype(dtype))
         if isinstance(found, Structured):  # what cannot be drawn is refused here
-            found.check(sizes)
+            found.check(sizes, name)
         else:
             found.pack(name)
         object.__setattr__(self, "shape", sizes)
@@ -142,8 +142,7 @@ class Plan(Mapping[str, Fill]):
             dtype = check_target(array)
             if array.shape != self[name].shape:
                 raise ValueError(f"{name} must have the shape {self[name].shape}. Received: {array.shape}")
-            if not self[name].distribution.structured:
-                self[name].distribution.pack(dtype)
+            Fill(array.shape, dtype, self[name].distribution)  # raises what the array's dtype cannot hold
         key = Key(self.seed) if seed is None else as_key(seed)
         for name, array in arrays.items():
             fill(array, self[name].distribution, seed=key / name)

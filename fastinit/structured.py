@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastinit.buffers import Array, dtype_name
-from fastinit.distributions import Distribution, Normal, Uniform
+from fastinit.distributions import Distribution, Normal, Uniform, rounded
 from fastinit.engine import draw
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.reflectors import reflect
@@ -43,8 +43,8 @@ class Structured(Distribution):
     def high(self) -> float | None:
         return None
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError for a shape that the law does not exist for."""
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Raise ValueError for a shape that the law does not exist for, or a dtype that cannot hold it."""
         raise NotImplementedError
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
@@ -87,9 +87,10 @@ class Eye(_WithGain):
            [0., 1., 0.]])
     """
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) != 2:
             raise ValueError(f"Only tensors with 2 dimensions are supported. Received: shape {shape}")
+        rounded("gain", self.gain, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         diagonal = np.arange(min(shape))
@@ -111,7 +112,7 @@ class Dirac(Structured):
         if self.groups < 1:
             raise ValueError(f"groups must be at least 1. Received: groups={self.groups}")
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) not in (3, 4, 5):
             raise ValueError(f"Only tensors with 3, 4, or 5 dimensions are supported. Received: shape {shape}")
         if shape[0] % self.groups:
@@ -166,9 +167,10 @@ class Orthogonal(_WithGain):
     def mean(self) -> float:
         return 0.0
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) < 2:
             raise ValueError(f"Only tensors with 2 or more dimensions are supported. Received: shape {shape}")
+        rounded("gain", self.gain, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         dtype = _working_dtype(out)
@@ -188,11 +190,12 @@ class DeltaOrthogonal(_WithGain):
     def mean(self) -> float:
         return 0.0
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) not in (3, 4, 5):
             raise ValueError(f"Only tensors with 3, 4, or 5 dimensions are supported. Received: shape {shape}")
         if shape[1] > shape[0]:
             raise ValueError(f"fan_in must not be above fan_out, channel by channel. Received: shape {shape}")
+        rounded("gain", self.gain, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         centre = tuple((size - 1) // 2 for size in shape[2:])
@@ -231,9 +234,10 @@ class Sparse(Structured):
     def mean(self) -> float:
         return 0.0
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) != 2:
             raise ValueError(f"Only tensors with 2 dimensions are supported. Received: shape {shape}")
+        self.normal.pack(dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         draw(out, self.normal, key.words(), shape=shape, indices=indices, offset=offset)

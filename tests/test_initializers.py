@@ -1,0 +1,376 @@
+"""The table of schemes: every row against the formulas of the mission and against other libraries, from the table."""
+
+import inspect
+import itertools
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+import fastinit as fi
+from fastinit.fans import MODES, NONLINEARITIES
+from fastinit.schemes import ALIASES, SCHEMES, TRUNCATION_STD
+
+# The variance by n = fan_in and m = fan_out, written out; the defaults of every scheme.
+VARIANCES = {
+    "heuristic_uniform": lambda n, m: 1 / (3 * n),
+    "heuristic_normal": lambda n, m: 1 / n,
+    "xavier_uniform": lambda n, m: 2 / (n + m),
+    "xavier_normal": lambda n, m: 2 / (n + m),
+    "he_uniform": lambda n, m: 2 / n,
+    "he_normal": lambda n, m: 2 / n,
+    "lecun_uniform": lambda n, m: 1 / n,
+    "lecun_normal": lambda n, m: 1 / n,
+    "variance_scaling": lambda n, m: 1 / n,
+}
+BOUNDS = {
+    "heuristic_uniform": lambda n, m: 1 / math.sqrt(n),
+    "xavier_uniform": lambda n, m: math.sqrt(6 / (n + m)),
+    "he_uniform": lambda n, m: math.sqrt(6 / n),
+    "lecun_uniform": lambda n, m: math.sqrt(3 / n),
+}
+FIXED = {
+    "zeros": fi.Constant(0),
+    "ones": fi.Constant(1),
+    "constant": fi.Constant(0.5),
+    "uniform": fi.Uniform(0, 1),
+    "normal": fi.Normal(0, 1),
+    "truncated_normal": fi.TruncatedNormal(0, 1, -2, 2),
+    "orthogonal": fi.Orthogonal(1),
+    "delta_orthogonal": fi.DeltaOrthogonal(1),
+    "eye": fi.Eye(1),
+    "dirac": fi.Dirac(1),
+    "sparse": fi.Sparse(0.25, 0.01),
+}
+NEEDED = {"constant": {"value": 0.5}, "sparse": {"sparsity": 0.25}}  # parameters without a default
+OWN_SHAPES = {"eye": (6, 9), "sparse": (6, 9), "dirac": (6, 4, 3), "delta_orthogonal": (6, 4, 3)}
+SHAPES = [(64, 32), (5, 7), (8, 3, 5), (6, 4, 3, 3), (4, 3, 2, 5, 3), (1, 1)]
+KEY = fi.Key(9) / "initializers"
+
+each_scheme = pytest.mark.parametrize("name", SCHEMES)
+each_family = pytest.mark.parametrize("name", VARIANCES)
+
+
+def having(parameter):
+    return pytest.mark.parametrize("name", [row.name for row in SCHEMES.values() if parameter in row.parameters])
+
+
+def shape_of(name):
+    return OWN_SHAPES.get(name, (6, 4, 3))
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def torch_fans(shape):
+    return torch.nn.init._calculate_fan_in_and_fan_out(torch.empty(shape))
+
+
+def io_of(shape):
+    """(out, in, *kernel) -> (*kernel, in, out)."""
+    return (*shape[2:], shape[1], shape[0])
+
+
+# --- the table ---
+
+
+def test_every_scheme_is_tested_here():
+    assert set(VARIANCES) | set(FIXED) == set(SCHEMES)
+    assert not set(VARIANCES) & set(FIXED)
+    assert {
+        name
+        for name, row in SCHEMES.items()
+        if isinstance(fi.law(name, shape_of(name), **NEEDED.get(name, {})), fi.Uniform)
+    } == {
+        *BOUNDS,
+        "uniform",
+    }
+
+
+@each_scheme
+def test_rows_are_complete(name):
+    row, function = SCHEMES[name], getattr(fi, name)
+    assert row.name == function.__name__ == function.__qualname__ == name
+    assert name in fi.__all__
+    for text in (row.formula, row.source, row.doc[0]):
+        assert text
+        assert text in function.__doc__
+
+
+@each_scheme
+def test_signatures(name):
+    parameters = inspect.signature(getattr(fi, name)).parameters
+    shared = ["shape", "out", "seed", "dtype", "layout", "batch_axes", "region"]
+    assert list(parameters) == [*shared, *SCHEMES[name].parameters]
+    assert [parameters[p].default for p in shared] == [None, None, None, "float32", "oi", (), None]
+    assert all(parameters[p].kind is inspect.Parameter.KEYWORD_ONLY for p in list(parameters)[1:])
+    assert {p for p in parameters if parameters[p].default is inspect.Parameter.empty} == set(NEEDED.get(name, {}))
+    law_parameters = inspect.signature(SCHEMES[name].law).parameters
+    assert list(law_parameters)[1:] == list(SCHEMES[name].parameters)
+
+
+@each_scheme
+def test_docstrings_name_every_argument(name):
+    function = getattr(fi, name)
+    arguments = function.__doc__.partition("Args:")[2].partition("Returns:")[0]
+    documented = []
+    for line in arguments.splitlines():
+        names, colon, _ = line.strip().partition(":")
+        if colon and line.startswith(" " * 8) and not line.startswith(" " * 9):
+            documented += names.split(", ")
+    assert sorted(documented) == sorted(inspect.signature(function).parameters)
+    assert "Raises:" in function.__doc__
+    assert f">>> {name}(" in function.__doc__
+
+
+def test_aliases():
+    assert {name: alias for name, row in SCHEMES.items() for alias in row.aliases} == {
+        "xavier_uniform": "glorot_uniform",
+        "xavier_normal": "glorot_normal",
+        "he_uniform": "kaiming_uniform",
+        "he_normal": "kaiming_normal",
+    }
+    assert {alias: name for name, row in SCHEMES.items() for alias in row.aliases} == ALIASES
+    assert not set(ALIASES) & set(SCHEMES)
+    for alias, name in ALIASES.items():
+        assert getattr(fi, alias) is getattr(fi, name)
+        assert fi.law(alias, (8, 5)) == fi.law(name, (8, 5))
+
+
+# --- the laws ---
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@each_family
+def test_variances(name, shape):
+    law = fi.law(name, shape)
+    expected = VARIANCES[name](*torch_fans(shape))
+    assert law.mean == 0
+    assert law.std**2 == pytest.approx(expected, rel=1e-14)
+    if name in BOUNDS:
+        bound = BOUNDS[name](*torch_fans(shape))
+        assert (-law.low, law.high) == pytest.approx((bound, bound), rel=1e-14)
+    else:
+        assert law == fi.Normal(0, law.std)
+
+
+@each_family
+def test_what_is_drawn_has_the_variance(name):
+    """s^2 of N values has a standard deviation of s^2 sqrt(2 / N) at most (less for a uniform law)."""
+    shape = (400, 300)
+    x = getattr(fi, name)(shape, seed=KEY / name, dtype="float64")
+    expected = VARIANCES[name](300, 400)
+    assert x.var() == pytest.approx(expected, rel=4 * math.sqrt(2 / x.size))
+    assert abs(x.mean()) < 4 * math.sqrt(expected / x.size)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_laws_without_fans(name):
+    assert fi.law(name, shape_of(name), **NEEDED.get(name, {})) == FIXED[name]
+
+
+FAN_MODES = {"fan_in": lambda n, m: n, "fan_out": lambda n, m: m, "fan_avg": lambda n, m: (n + m) / 2}
+FAN_MODES["fan_geo_avg"] = lambda n, m: math.sqrt(n * m)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@having("mode")
+def test_modes(name, shape, mode):
+    base = VARIANCES[name](1, 1)
+    expected = base / FAN_MODES[mode](*torch_fans(shape))
+    assert fi.law(name, shape, mode=mode).std ** 2 == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@having("nonlinearity")
+def test_nonlinearities(name, nonlinearity):
+    k = fi.gain(nonlinearity) ** 2
+    if name == "heuristic_normal" and nonlinearity == "tanh":
+        k = 1  # the heuristic's own constant, where torch's gain is 5/3
+    assert fi.law(name, (30, 20), nonlinearity=nonlinearity).std ** 2 == pytest.approx(k / 20, rel=1e-14)
+
+
+@pytest.mark.parametrize("slope", [0, 0.01, 0.2, 1, -0.3, math.sqrt(5)])
+@having("slope")
+def test_slopes(name, slope):
+    law = fi.law(name, (30, 20), nonlinearity="leaky_relu", slope=slope)
+    assert law.std**2 == pytest.approx(2 / ((1 + slope**2) * 20), rel=1e-14)
+
+
+def test_the_heuristic_for_relu_is_he():
+    assert fi.law("heuristic_normal", (30, 20), nonlinearity="relu").std ** 2 == pytest.approx(2 / 20)
+
+
+@having("truncated")
+def test_truncation_keeps_the_wanted_std(name):
+    law = fi.law(name, (30, 20), truncated=True)
+    wanted = math.sqrt(VARIANCES[name](20, 30))
+    before = law.normal.std
+    assert (law.low, law.high) == pytest.approx((-2 * before, 2 * before), rel=1e-15)
+    assert scipy.stats.truncnorm(-2, 2, scale=before).std() == pytest.approx(wanted, rel=1e-12)
+    assert (law.mean, law.std) == (0, pytest.approx(wanted, rel=1e-14))
+    assert pytest.approx(float(scipy.stats.truncnorm(-2, 2).std()), rel=1e-12) == TRUNCATION_STD
+    x = getattr(fi, name)((300, 200), seed=KEY / name, truncated=True)
+    assert abs(x).max() <= np.float32(2 * math.sqrt(VARIANCES[name](200, 300)) / TRUNCATION_STD)
+    assert x.var() == pytest.approx(VARIANCES[name](200, 300), rel=4 * math.sqrt(2 / x.size))
+
+
+@pytest.mark.parametrize("gain", [0, 0.5, 5 / 3])
+@having("gain")
+def test_gain_is_a_factor(name, gain):
+    shape = shape_of(name)
+    x, scaled = (getattr(fi, name)(shape, seed=KEY, dtype="float64", gain=g) for g in (1, gain))
+    np.testing.assert_allclose(scaled, gain * x, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
+@pytest.mark.parametrize("scale", [0.3, 1, 2])
+def test_variance_scaling_is_the_common_denominator(scale, distribution):
+    law = fi.law("variance_scaling", (30, 20), scale=scale, mode="fan_avg", distribution=distribution)
+    assert law.std**2 == pytest.approx(scale / 25, rel=1e-14)
+    kinds = {"uniform": fi.Uniform, "normal": fi.Normal, "truncated_normal": fi.TruncatedNormal}
+    assert type(law) is kinds[distribution]
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(20, 3000), (300, 200)])
+def test_the_default_of_torchs_linear_is_the_uniform_heuristic(inputs, outputs):
+    torch.manual_seed(0)
+    largest = torch.nn.Linear(inputs, outputs).weight.abs().max().item()
+    law = fi.law("heuristic_uniform", (outputs, inputs))
+    assert law.high * 0.999 < largest <= law.high * (1 + 1e-6)
+    assert law.high == pytest.approx(
+        fi.law("he_uniform", (outputs, inputs), nonlinearity="leaky_relu", slope=5**0.5).high
+    )
+
+
+@pytest.mark.parametrize("layout", ["oi", "io"])
+@each_scheme
+def test_a_population_has_the_law_of_one_member(name, layout):
+    needed = NEEDED.get(name, {})
+    one = shape_of(name) if layout == "oi" else io_of(shape_of(name))
+    law = fi.law(name, one, layout=layout, **needed)
+    for at in range(len(one) + 1):
+        population = (*one[:at], 7, *one[at:])
+        assert fi.law(name, population, layout=layout, batch_axes=at, **needed) == law
+        out = getattr(fi, name)(population, seed=KEY, layout=layout, batch_axes=at, **needed)
+        first = getattr(fi, name)(one, seed=KEY, layout=layout, **needed)
+        assert out.shape == population
+        if at == 0:  # members lie one after another in the stream
+            assert same_bits(out[0], first)
+
+
+@each_family
+def test_layout_changes_the_fans_only(name):
+    x = getattr(fi, name)((3, 5, 40), seed=KEY, layout="io", dtype="float64")
+    y = fi.fill(np.empty((3, 5, 40)), fi.law(name, (40, 5, 3)), seed=KEY)
+    assert same_bits(x, y)
+
+
+# --- the functions ---
+
+DTYPES = {
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float32": np.float32,
+    "float64": np.float64,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_scheme
+def test_a_function_fills_by_its_law(name, dtype):
+    shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
+    law = fi.law(name, shape, **needed)
+    expected = fi.fill(np.empty(shape, DTYPES[dtype]), law, seed=KEY)
+    for argument in (dtype, DTYPES[dtype], np.dtype(DTYPES[dtype])):
+        assert same_bits(function(shape, seed=KEY, dtype=argument, **needed), expected)
+    out = np.full(shape, 7, DTYPES[dtype])
+    assert function(out=out, seed=KEY, **needed) is out  # `dtype` is that of a new array: out keeps its own
+    assert same_bits(out, expected)
+    backwards = np.full(shape[::-1], 7, DTYPES[dtype]).T
+    assert function(list(shape), out=backwards, seed=KEY, **needed) is backwards
+    assert same_bits(backwards, expected)
+
+
+@each_scheme
+def test_default_dtype_and_seed(name):
+    needed, function = NEEDED.get(name, {}), getattr(fi, name)
+    one, other = (function(shape_of(name), **needed) for _ in range(2))
+    assert one.dtype == np.float32
+    random = name not in ("zeros", "ones", "constant", "eye", "dirac")
+    assert same_bits(one, other) != random
+
+
+@each_scheme
+def test_regions(name):
+    shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
+    region = (slice(1, 5, 2), slice(None, None, -1))
+    expected = function(shape, seed=KEY, **needed)[region]
+    assert same_bits(function(shape, seed=KEY, region=region, **needed), expected)
+    out = np.full(expected.shape, 7, np.float32)
+    assert function(shape, out=out, seed=KEY, region=region, **needed) is out
+    assert same_bits(out, expected)
+
+
+@each_scheme
+def test_wrong_calls(name):
+    shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
+    out = np.full(shape, 7.0)
+    own = ", ".join(SCHEMES[name].parameters) or "none"
+    larger = (shape[0] + 1, *shape[1:])
+    cases = [
+        (TypeError, f"{name} needs a shape or out", lambda: function(**needed)),
+        (TypeError, "region needs shape, the global one", lambda: function(out=out, region=(slice(1),), **needed)),
+        (TypeError, f"{name} takes no parameter 'sdt'. Allowed: {own}", lambda: function(out=out, sdt=1, **needed)),
+        (TypeError, "seed must be an int or a Key. Received: seed=0.5", lambda: function(out=out, seed=0.5, **needed)),
+        (
+            ValueError,
+            f"out must have the region's shape {larger}, of the global {larger}. Received: {shape}",
+            lambda: function(larger, out=out, **needed),
+        ),
+        (
+            TypeError,
+            "dtype must be one of float16, bfloat16, float32, float64. Received: dtype='int32'",
+            lambda: function(shape, dtype="int32", **needed),
+        ),
+        (ValueError, "unknown layout 'xyz'. Allowed: oi, io", lambda: function(out=out, layout="xyz", **needed)),
+    ]
+    if needed:
+        (missing,) = needed
+        cases.append((TypeError, f"{name} needs the parameter {missing!r}", lambda: function(out=out)))
+    for error, message, call in cases:
+        with pytest.raises(error) as caught:
+            call()
+        assert str(caught.value) == message
+    assert (out == 7).all()
+
+
+BAD_NUMBERS = [("nan", math.nan, ValueError), ("inf", math.inf, ValueError), ("text", "1", TypeError)]
+NUMBERS = {"gain", "value", "low", "high", "mean", "std", "scale", "sparsity"}
+BAD_ARGUMENTS = [
+    (name, parameter, value, error)
+    for name, row in SCHEMES.items()
+    for parameter, (_, value, error) in itertools.product(row.parameters, BAD_NUMBERS)
+    if parameter in NUMBERS
+]
+BAD_ARGUMENTS += [(row.name, "std", -1, ValueError) for row in SCHEMES.values() if "std" in row.parameters]
+BAD_ARGUMENTS += [(f"xavier_{kind}", "gain", -1, ValueError) for kind in ("uniform", "normal")]
+BAD_ARGUMENTS += [("variance_scaling", "scale", -1, ValueError), ("sparse", "sparsity", 1.5, ValueError)]
+BAD_ARGUMENTS += [("dirac", "groups", 0, ValueError), ("dirac", "groups", 1.5, TypeError)]
+BAD_ARGUMENTS += [(f"xavier_{kind}", "gain", 1e200, ValueError) for kind in ("uniform", "normal")]
+
+
+@pytest.mark.parametrize(("name", "parameter", "value", "error"), BAD_ARGUMENTS, ids=str)
+def test_wrong_parameters_are_named(name, parameter, value, error):
+    out = np.full(shape_of(name), 7.0)
+    with pytest.raises(error) as caught:
+        getattr(fi, name)(out=out, seed=0, **{**NEEDED.get(name, {}), parameter: value})
+    message = str(caught.value)
+    assert message.startswith(f"{parameter} must ")
+    assert f"Received: {parameter}={value!r}" in message
+    assert (out == 7).all()

@@ -1,0 +1,134 @@
+"""The rooms of the house: who may import whom, what is compiled where, and what `import fastinit` brings along."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastinit
+
+ROOT = Path(fastinit.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LINES = 450
+
+# Lowest first. A room imports only from rooms in lines before its own; rooms of one line do not know each other.
+ROOMS = [
+    ["kernels"],
+    ["errors"],
+    ["key", "gaussian", "buffers", "fans"],
+    ["threads"],
+    ["distributions"],
+    ["engine"],
+    ["structured"],
+    ["schemes", "filling", "summary", "environment"],
+    ["initializers"],
+    ["plan"],
+    ["checkpoint"],
+    ["__init__"],  # fastinit itself
+    ["cli"],
+]
+FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+FRAMEWORKS = ["torch", "jax", "keras", "tensorflow", "ray", "transformers", "matplotlib", "scipy.linalg", "safetensors"]
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def room_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """The full names of the modules that a file imports anywhere, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def rooms_imported(path):
+    """The rooms that a file imports from."""
+    for name in imported(path):
+        package, _, rest = name.partition(".")
+        if package == "fastinit":
+            room = rest.partition(".")[0]
+            yield room if (ROOT / room).is_dir() or (ROOT / f"{room}.py").exists() else "__init__"
+
+
+@each_file
+def test_a_room_imports_from_rooms_below_only(path):
+    room = room_of(path)
+    assert room in FLOORS, f"{room} has no place in the list of rooms"
+    for other in set(rooms_imported(path)) - {room}:
+        assert FLOORS[other] < FLOORS[room], f"{room} imports from {other}"
+
+
+@each_file
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= LINES
+
+
+@each_file
+def test_numba_is_imported_where_code_is_compiled(path):
+    allowed = room_of(path) in ("kernels", "threads", "environment")  # environment tells Numba's version and threads
+    compiled = {name.partition(".")[0] for name in imported(path)} & {"numba", "llvmlite"}
+    assert allowed or not compiled
+
+
+COMPILERS = {"njit", "jit", "cfunc", "vectorize", "guvectorize", "stencil", "generated_jit", "overload", "intrinsic"}
+
+
+@each_file
+def test_compiler_options_are_named_in_one_place(path):
+    if path == ROOT / "kernels" / "jit.py":
+        return
+    from_numba = {name.rpartition(".")[2] for name in imported(path) if name.startswith("numba.")}
+    assert not from_numba & COMPILERS
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("numba", "nb"):
+            assert node.attr not in COMPILERS
+        if isinstance(node, ast.keyword):
+            assert node.arg not in ("fastmath", "error_model", "boundscheck", "nogil", "forceinline", "inline")
+
+
+def test_the_compiler_options_are_in_jit():
+    """What the test above looks for is there to be found."""
+    text = (ROOT / "kernels" / "jit.py").read_text()
+    assert all(word in text for word in ("numba.njit", "numba.cfunc", "error_model", "boundscheck", "nogil"))
+
+
+def test_importing_fastinit_imports_no_framework_and_compiles_nothing():
+    script = (
+        "import sys, fastinit\n"
+        f"print([name for name in {FRAMEWORKS} if name in sys.modules])\n"
+        "from fastinit.kernels import drive, fill\n"
+        "made = drive.single, drive.serial, drive.parallel, fill.range_kernel\n"
+        "print([one.cache_info().currsize for one in made])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n[0, 0, 0, 0]\n", "")
+
+
+def test_public_names():
+    assert fastinit.__all__ == sorted(fastinit.__all__)
+    assert len(set(fastinit.__all__)) == len(fastinit.__all__)
+    names = {name for name in vars(fastinit) if not name.startswith("_")}
+    public = {name for name in names if not inspect.ismodule(getattr(fastinit, name))}
+    assert public == set(fastinit.__all__)
+
+
+@pytest.mark.parametrize("name", fastinit.__all__)
+def test_public_names_are_documented(name):
+    documentation = getattr(fastinit, name).__doc__
+    assert documentation
+    assert not documentation.startswith(f"{name}(")  # a dataclass writes its signature where there is no docstring
+    assert len(documentation.split()) > 5
+
+
+@each_file
+def test_modules_are_documented(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
