@@ -118,6 +118,17 @@ def write(
 
 
 @_command
+def schemes() -> None:
+    """List the schemes that a job file may name: laws, parameters, sources (Markdown).
+
+    Example: fastinit schemes
+    """
+    from fastinit.schemes import table
+
+    print(table())
+
+
+@_command
 def info(as_json: AsJson = False) -> None:
     """Show versions, the CPU, the threading layer, threads and the cache folder.
 

@@ -344,3 +344,18 @@ def sparse(_: Lazy, *, sparsity: float, std: float = 0.01) -> Distribution:
     sparsity: the share of zeros.
     std: of the other elements."""
     return Sparse(sparsity, std)
+
+
+def table() -> str:
+    """The table in Markdown, as `docs/schemes.md` shows it.
+
+    >>> print(table().splitlines()[2])
+    | `zeros` | 0 |  | A baseline |
+    """
+    lines = ["| scheme | law | parameters | source |", "| --- | --- | --- | --- |"]
+    for scheme in SCHEMES.values():
+        names = ", ".join(f"`{name}`" for name in (scheme.name, *scheme.aliases))
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in scheme.parameters.values()]
+        parameters = f"`{', '.join(shown)}`" if shown else ""
+        lines.append(f"| {names} | {scheme.formula} | {parameters} | {scheme.source} |")
+    return "\n".join(lines)

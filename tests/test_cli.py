@@ -35,7 +35,7 @@ def job(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["info"], ["warmup"]])
+@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["schemes"], ["info"], ["warmup"]])
 def test_help_shows_an_example(command):
     done = fastinit(*command, "--help")
     assert done.returncode == 0
@@ -98,6 +98,10 @@ def test_a_terminal_gets_a_bar(job, tmp_path):
     os.close(leader)
     assert run.returncode == 0
     assert "723.6/723.6 kB" in shown.decode()
+
+
+def test_schemes_lists_the_table():
+    assert fastinit("schemes").stdout.count("\n| `") == 20
 
 
 def test_info_knows_the_versions():

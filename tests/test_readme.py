@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastinit.schemes import ALIASES, SCHEMES
+from fastinit.schemes import ALIASES, SCHEMES, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -59,3 +59,7 @@ def test_the_lower_bounds_are_those_that_are_tested():
     assert [name for name, _ in bounds] == [name for name, _ in pins]
     for (_, bound), (_, pin) in zip(bounds, pins, strict=True):
         assert pin == bound or pin == f"{bound}.0"
+
+
+def test_the_page_of_schemes_is_the_table():
+    assert (ROOT / "docs" / "schemes.md").read_text().endswith(f"\n\n{table()}\n")
