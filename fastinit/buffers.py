@@ -33,7 +33,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     try:
-        found: np.dtype[Any] | None = np.dtype(dtype)
+        found: np.dtype[Any] | None = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         found = None
     if found is None or found not in _NAMES:
@@ -100,6 +100,8 @@ def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[r
         return tuple(range(n) for n in shape)
     if not isinstance(region, tuple) or not all(isinstance(s, slice) for s in region):
         raise TypeError(f"region must be a tuple of slices. Received: region={region!r}")
+    if math.prod(shape) >= 1 << 63:
+        raise ValueError(f"shape must have fewer than 2^63 elements. Received: shape={shape}")
     if len(region) > len(shape):
         raise ValueError(f"region must have at most {len(shape)} slices, one per axis. Received: {len(region)}")
     rest = tuple(slice(None) for _ in shape[len(region) :])

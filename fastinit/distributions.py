@@ -144,13 +144,13 @@ class Uniform(Distribution):
             raise ValueError(f"high - low is over the range of {dtype}. Received: low={self.low!r}, high={self.high!r}")
         last = _next(high, -math.inf, dtype)
         if last < low:
-            raise ValueError(f"no {dtype} lies in [low, high). Received: low={self.low!r}, high={self.high!r}")
+            raise ValueError(f"low and high are one value in {dtype}. Received: low={self.low!r}, high={self.high!r}")
         return Packed("uniform", (self.low, width, last))
 
 
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
-    """The normal law. With std = 0, the mean.
+    """The normal law. With std = 0, the mean. A draw beyond the dtype's range becomes infinite, as in NumPy and torch.
 
     Raises:
         ValueError: std is negative, or a parameter is not finite.

@@ -38,3 +38,11 @@ def non_negative(name: str, value: object) -> float:
     if result < 0:
         raise ValueError(f"{name} must not be negative. Received: {name}={value!r}")
     return result
+
+
+def squared(name: str, value: object) -> float:
+    """The square of a finite number."""
+    result = finite(name, value)
+    if not math.isfinite(result * result):
+        raise ValueError(f"{name} must have a finite square. Received: {name}={value!r}")
+    return result * result

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastinit.errors import finite, unknown
+from fastinit.errors import squared, unknown
 
 LAYOUTS = ("oi", "io")
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
@@ -30,7 +31,7 @@ def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
         case "relu":
             return 2.0
         case "leaky_relu":
-            return 2 / (1 + finite("slope", slope) ** 2)
+            return 2 / (1 + squared("slope", slope))
         case "selu":
             return 9 / 16
         case "gelu":
@@ -79,12 +80,21 @@ class Fans(NamedTuple):
         return max(1.0, fan)
 
 
+def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Batch axes from an int or a sequence of ints."""
+    try:
+        axes = (batch_axes,) if hasattr(batch_axes, "__index__") else tuple(batch_axes)
+        if any(isinstance(axis, bool) for axis in axes):
+            raise TypeError
+        return tuple(operator.index(axis) for axis in axes)
+    except TypeError:
+        raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}") from None
+
+
 def batch_free(ndim: int, batch_axes: int | Sequence[int]) -> list[int]:
     """The axes that are left without the batch axes, in order."""
-    axes = (batch_axes,) if isinstance(batch_axes, int) else tuple(batch_axes)
+    axes = as_axes(batch_axes)
     for axis in axes:
-        if not isinstance(axis, int) or isinstance(axis, bool):
-            raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}")
         if not -ndim <= axis < ndim:
             raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
     batch = [axis % ndim for axis in axes]

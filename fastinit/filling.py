@@ -96,11 +96,11 @@ def _write(
     dtype = check_target(out)
     if mode == "add":  # 16-bit sums are made in float32
         rounded("scale", scale, "float64" if dtype == "float64" else "float32")
-    whole_tensor = region is None and (shape is None or shape == out.shape)
+    whole = None if shape is None else as_shape(shape)
+    whole_tensor = region is None and (whole is None or whole == out.shape)
     if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
         draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)  # the shortest way, for small calls
         return
-    whole = None if shape is None else as_shape(shape)
     key, indices = checked(out, distribution, seed, whole, region)
     place(out, distribution, key, mode=mode, scale=scale, shape=out.shape if whole is None else whole, indices=indices)
 

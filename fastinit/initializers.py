@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target
-from fastinit.fans import canonical_axes
+from fastinit.fans import as_axes, canonical_axes
 from fastinit.filling import checked, fill, place
 from fastinit.key import Seed
-from fastinit.schemes import SCHEMES, as_axes, law_of
+from fastinit.schemes import SCHEMES, law_of
 
 
 class Initializer(Protocol):
@@ -89,6 +89,8 @@ def _initializer(name: str) -> Initializer:
         else:
             check_target(out)
         if not distribution.structured:
+            if region is None and out.shape == whole:
+                return fill(out, distribution, seed=seed)
             return fill(out, distribution, seed=seed, shape=whole, region=region)
         # A structured law is made in the order (*batch, out, in, *kernel).
         axes = canonical_axes(len(whole), layout, batch)

@@ -45,6 +45,8 @@ class Key:
     def __init__(self, seed: int, path: tuple[str, ...] = ()) -> None:
         if type(seed) is not int or seed < 0:
             seed = _checked_seed(seed)
+        if isinstance(path, str):
+            raise TypeError(f"path must be a tuple of names. Received: path={path!r}")
         self._seed = seed
         self._path = tuple(path)
         self._hash = _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from fastinit.buffers import as_shape
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
-from fastinit.errors import non_negative, unknown
-from fastinit.fans import Fans, canonical_axes, fans, gain_squared
+from fastinit.errors import non_negative, squared, unknown
+from fastinit.fans import Fans, as_axes, canonical_axes, fans, gain_squared
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 
 # The standard deviation of N(0, 1) cut at 2 sigma: a normal whose std is divided by it has the wanted std after.
@@ -93,11 +93,6 @@ def law(
     if name not in SCHEMES:
         raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
     return law_of(name, as_shape(shape), layout, as_axes(batch_axes), parameters)
-
-
-def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
-    """Batch axes from an int or a sequence of ints."""
-    return (batch_axes,) if isinstance(batch_axes, int) else tuple(batch_axes)
 
 
 def law_of(
@@ -230,7 +225,7 @@ def xavier_uniform(numbers: Lazy, *, gain: float = 1.0) -> Distribution:
     """Xavier (Glorot) uniform: keeps the variance forward and backward on average.
 
     gain: a factor on the std."""
-    return _scaled(numbers(), scale=non_negative("gain", gain) ** 2, mode="fan_avg", distribution="uniform")
+    return _scaled(numbers(), scale=squared("gain", non_negative("gain", gain)), mode="fan_avg", distribution="uniform")
 
 
 @_scheme("N(0, gain^2 2/(n+m))", _GLOROT + ", eq. 12", aliases=("glorot_normal",))
@@ -239,7 +234,7 @@ def xavier_normal(numbers: Lazy, *, gain: float = 1.0, truncated: bool = False) 
 
     gain: a factor on the std.
     truncated: cut at 2 sigma, std corrected."""
-    scale = non_negative("gain", gain) ** 2
+    scale = squared("gain", non_negative("gain", gain))
     return _scaled(numbers(), scale=scale, mode="fan_avg", distribution="normal", truncated=truncated)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import stat
@@ -87,7 +88,7 @@ def test_the_header_is_as_the_format_wants_it(tmp_path):
     assert header.pop("__metadata__") == {"format": "pt"}
     offsets = [entry["data_offsets"] for entry in header.values()]
     assert offsets[0][0] == 0
-    assert all(before[1] == after[0] for before, after in zip(offsets, offsets[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(offsets))
     assert offsets[-1][1] == len(data) - 8 - length
     sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
     order = [(-sizes[entry["dtype"]], name) for name, entry in header.items()]

@@ -64,33 +64,37 @@ INFINITY = f32(np.inf)
 
 
 def _moments(data, start, count, key, stream, results):
-    """The fields of elements [start, start + count), at results[FIELDS * i] for the i-th chunk of `key` elements."""
-    x = carray(data, count, ELEMENT)
-    found = carray(results, (start // key + u64(1)) * u64(FIELDS))
-    field = start // key * u64(FIELDS)
-    finite, zeros, total = i64(0), i64(0), f64(0)
-    smallest, largest = HIGHEST, LOWEST
-    for i in range(count):
-        value = LOAD(x[i])
-        inside = abs(value) < INFINITY
-        finite += i64(inside)
-        zeros += i64(value == 0)
-        total += f64(value) if inside else f64(0)
-        order = ORDER(value)
-        smallest = min(smallest, order if inside else HIGHEST)
-        largest = max(largest, order if inside else LOWEST)
-    mean = total / f64(max(finite, i64(1)))
-    squares = f64(0)
-    for i in range(count):
-        value = LOAD(x[i])
-        deviation = f64(value) - mean if abs(value) < INFINITY else f64(0)
-        squares += deviation * deviation
-    found[field] = f64(finite)
-    found[field + u64(1)] = f64(zeros)
-    found[field + u64(2)] = UNORDER(smallest)
-    found[field + u64(3)] = UNORDER(largest)
-    found[field + u64(4)] = mean
-    found[field + u64(5)] = squares
+    """The fields of every chunk of `key` elements in [start, start + count), those of chunk i at results[FIELDS * i].
+
+    `start` is a multiple of `key`.
+    """
+    data = carray(data, count, ELEMENT)
+    chunks = (start + count + key - u64(1)) // key
+    results = carray(results, chunks * u64(FIELDS))
+    for chunk in range(start // key, chunks):
+        first = chunk * key - start
+        x = data[first : min(first + key, count)]
+        finite, zeros, total = i64(0), i64(0), f64(0)
+        smallest, largest = HIGHEST, LOWEST
+        for i in range(x.size):
+            value = LOAD(x[i])
+            inside = abs(value) < INFINITY
+            finite += i64(inside)
+            zeros += i64(value == 0)
+            total += f64(value) if inside else f64(0)
+            order = ORDER(value)
+            smallest = min(smallest, order if inside else HIGHEST)
+            largest = max(largest, order if inside else LOWEST)
+        mean = total / f64(max(finite, i64(1)))
+        squares = f64(0)
+        for i in range(x.size):
+            value = LOAD(x[i])
+            deviation = f64(value) - mean if abs(value) < INFINITY else f64(0)
+            squares += deviation * deviation
+        found = results[chunk * u64(FIELDS) :]
+        found[0], found[1] = f64(finite), f64(zeros)
+        found[2], found[3] = UNORDER(smallest), UNORDER(largest)
+        found[4], found[5] = mean, squares
 
 
 _LOADS = {
