@@ -163,7 +163,7 @@ def uniform32(words, out, p, put):
     scale, low, width, last = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3])
     for j in range(COUNTERS):
         for w in range(4):
-            value = fma(unit32(words[64 * w + j]), width, low)
+            value = fma(unit32(words[COUNTERS * w + j]), width, low)
             put(out, 4 * j + w, last if value > last else value, scale)
 
 
@@ -172,7 +172,7 @@ def uniform64(words, out, p, put):
     low, width, last = p[1], p[2], p[3]
     for j in range(COUNTERS):
         for w in range(2):
-            value = fma(unit64(words[64 * w + j]), width, low)
+            value = fma(unit64(words[COUNTERS * w + j]), width, low)
             put(out, 2 * j + w, last if value > last else value, p[0])
 
 
@@ -186,10 +186,10 @@ def normal32(words, out, p, put):
     scale, mean, std = f32(p[0]), f32(p[1]), f32(p[2])
     for w in range(2):
         for j in range(COUNTERS):
-            words[128 * w + j] = bits32(radius32(words[128 * w + j]))
+            words[2 * COUNTERS * w + j] = bits32(radius32(words[2 * COUNTERS * w + j]))
     for j in range(COUNTERS):
         for w in range(2):
-            a, b = normal_pair32(words[128 * w + j], words[128 * w + 64 + j])
+            a, b = normal_pair32(words[2 * COUNTERS * w + j], words[2 * COUNTERS * w + COUNTERS + j])
             put(out, 4 * j + 2 * w, fma(std, a, mean), scale)
             put(out, 4 * j + 2 * w + 1, fma(std, b, mean), scale)
 
@@ -200,7 +200,7 @@ def normal64(words, out, p, put):
     for j in range(COUNTERS):
         words[j] = bits64(radius64(words[j]))
     for j in range(COUNTERS):
-        a, b = normal_pair64(words[j], words[64 + j])
+        a, b = normal_pair64(words[j], words[COUNTERS + j])
         put(out, 2 * j, fma(std, a, mean), scale)
         put(out, 2 * j + 1, fma(std, b, mean), scale)
 
@@ -212,7 +212,7 @@ def narrow_truncated32(words, out, p, put):
     mass, middle = f32(p[7]), f32(p[8])
     for j in range(COUNTERS):
         for w in range(4):
-            z = middle_quantile32(fma(centred32(words[64 * w + j]), mass, middle))
+            z = middle_quantile32(fma(centred32(words[COUNTERS * w + j]), mass, middle))
             put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
 
 
@@ -221,11 +221,11 @@ def truncated32(words, out, p, put):
     scale = f32(p[0])
     for j in range(COUNTERS):
         for w in range(4):
-            put(out, 4 * j + w, f32(truncated(sides32(words[64 * w + j]), p)), scale)
+            put(out, 4 * j + w, f32(truncated(sides32(words[COUNTERS * w + j]), p)), scale)
 
 
 @scalar
 def truncated64(words, out, p, put):
     for j in range(COUNTERS):
         for w in range(2):
-            put(out, 2 * j + w, truncated(sides64(words[64 * w + j]), p), p[0])
+            put(out, 2 * j + w, truncated(sides64(words[COUNTERS * w + j]), p), p[0])
