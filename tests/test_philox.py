@@ -1,0 +1,57 @@
+"""The generator against its published answers, and the compiled words against plain NumPy."""
+
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import reference
+
+import fastinit as fi
+from fastinit.kernels import philox
+
+KNOWN = [
+    [int(word, 16) for word in line.split()]
+    for line in (Path(__file__).parent / "kat" / "philox4x32-10.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+u64 = np.uint64
+
+
+@numba.njit
+def compiled_philox(c0, c1, c2, c3, k0, k1):
+    return philox.philox(c0, c1, c2, c3, k0, k1)
+
+
+@numba.njit
+def compiled_words32(counter, key, stream, words):
+    philox.words32(counter, key, stream, words)
+
+
+@numba.njit
+def compiled_words64(counter, key, stream, words):
+    philox.words64(counter, key, stream, words)
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=["zeros", "ones", "pi"])
+def test_known_answers(known):
+    counter, key, output = known[:4], known[4:6], known[6:]
+    assert len(KNOWN) == 3
+    np.testing.assert_array_equal(reference.philox(np.array([counter], u64), key)[0], np.array(output, u64))
+    found = compiled_philox(*(u64(c) for c in counter), *(u64(k) for k in key))
+    assert [int(word) & 0xFFFFFFFF for word in found] == output
+
+
+@pytest.mark.parametrize("counter", [0, 64, 2**32 - 64, 2**32, 2**40 + 64, 2**62])
+@pytest.mark.parametrize("seed", [0, 2**200])
+def test_words_are_the_blocks_of_the_stream(counter, seed):
+    key = reference.key_words(seed, "name")
+    blocks = reference.blocks(counter, philox.COUNTERS, key)
+    key_word, stream = (u64(word) for word in (fi.Key(seed) / "name").words())
+    assert (int(key_word), int(stream)) == (key[0] | key[1] << 32, key[2] | key[3] << 32)
+    narrow = np.empty(4 * philox.COUNTERS, np.uint32)
+    compiled_words32(u64(counter), key_word, stream, narrow)
+    np.testing.assert_array_equal(narrow.reshape(4, -1).T, blocks)
+    wide = np.empty(2 * philox.COUNTERS, u64)
+    compiled_words64(u64(counter), key_word, stream, wide)
+    np.testing.assert_array_equal(wide.reshape(2, -1).T, blocks[:, ::2] | blocks[:, 1::2] << u64(32))
