@@ -83,6 +83,8 @@ def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     if type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape):
         return shape
     try:
+        if isinstance(shape, (str, bytes, set, frozenset, dict)):
+            raise TypeError
         sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if any(isinstance(n, bool) for n in sizes):
             raise TypeError
@@ -96,12 +98,12 @@ def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
 
 def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[range, ...]:
     """The global indices along every axis that a region covers; axes that it leaves out are whole."""
+    if math.prod(shape) >= 1 << 63:
+        raise ValueError(f"shape must have fewer than 2^63 elements. Received: shape={shape}")
     if region is None:
         return tuple(range(n) for n in shape)
     if not isinstance(region, tuple) or not all(isinstance(s, slice) for s in region):
         raise TypeError(f"region must be a tuple of slices. Received: region={region!r}")
-    if math.prod(shape) >= 1 << 63:
-        raise ValueError(f"shape must have fewer than 2^63 elements. Received: shape={shape}")
     if len(region) > len(shape):
         raise ValueError(f"region must have at most {len(shape)} slices, one per axis. Received: {len(region)}")
     rest = tuple(slice(None) for _ in shape[len(region) :])

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,9 @@ def _command(function: Command) -> Command:
     def run(*args: Any, **options: Any) -> None:
         try:
             function(*args, **options)
+        except BrokenPipeError:  # whoever read our output has gone, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
         except (OSError, ValueError, TypeError) as error:
             print(f"fastinit: {error}", file=sys.stderr)
             raise typer.Exit(1) from None

@@ -23,6 +23,7 @@ NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu", "ge
 
 def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
     """`gain` squared, which is what the variances take: 2 for relu, exactly."""
+    slope_squared = squared("slope", slope)
     match nonlinearity:
         case "linear" | "sigmoid":
             return 1.0
@@ -31,7 +32,7 @@ def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
         case "relu":
             return 2.0
         case "leaky_relu":
-            return 2 / (1 + squared("slope", slope))
+            return 2 / (1 + slope_squared)
         case "selu":
             return 9 / 16
         case "gelu":

@@ -12,6 +12,7 @@ from fastinit.buffers import Array, as_region, as_shape, check_target, dtype_nam
 from fastinit.distributions import Distribution, rounded
 from fastinit.engine import draw
 from fastinit.errors import finite
+from fastinit.fans import as_axes, canonical_axes
 from fastinit.key import Key, Seed, as_key
 from fastinit.structured import Structured
 
@@ -25,6 +26,8 @@ def fill(
     seed: Seed = None,
     shape: int | Sequence[int] | None = None,
     region: tuple[slice, ...] | None = None,
+    layout: str = "oi",
+    batch_axes: int | Sequence[int] = (),
 ) -> AnyArray:
     """Fill an array with a distribution and return it.
 
@@ -35,6 +38,8 @@ def fill(
             `Key(seed) / name`, one name per tensor.
         shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
         region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
+        layout, batch_axes: which axes are out, in and kernel, and which hold independent copies, as in the schemes'
+            functions. Only the structured laws (orthogonal, dirac, ...) depend on them.
 
     Raises:
         TypeError: `out` is no such array, `distribution` is none, or the seed is no int.
@@ -53,7 +58,7 @@ def fill(
     >>> bool((part == whole[2:4, 0:3]).all())
     True
     """
-    _write(out, distribution, seed, shape, region)
+    _write(out, distribution, seed, shape, region, layout, batch_axes)
     return out
 
 
@@ -65,12 +70,14 @@ def add(
     scale: float = 1.0,
     shape: int | Sequence[int] | None = None,
     region: tuple[slice, ...] | None = None,
+    layout: str = "oi",
+    batch_axes: int | Sequence[int] = (),
 ) -> AnyArray:
     """Add `scale` times a draw to an array, in one pass, and return it: `out += scale * z`.
 
-    `z` is what `fill` would draw with the same seed, so a perturbation can be taken back without being kept:
-    evolution strategies and zeroth-order optimisers store the seed alone. The sum is one fused multiply-add; for
-    16-bit arrays it is made in float32 and rounded once. Arguments and errors are those of `fill`.
+    `z` is what `fill` would draw with the same seed, so a perturbation can be taken back, to rounding, without
+    being kept: evolution strategies and zeroth-order optimisers store the seed alone. The sum is one fused
+    multiply-add; for 16-bit arrays it is made in float32 and rounded once. Arguments and errors are those of `fill`.
 
     >>> import numpy as np
     >>> from fastinit import Normal
@@ -80,7 +87,7 @@ def add(
     >>> bool((add(weights, Normal(), seed=1, scale=-0.5) == 0).all())
     True
     """
-    _write(out, distribution, seed, shape, region, "add", finite("scale", scale))
+    _write(out, distribution, seed, shape, region, layout, batch_axes, "add", finite("scale", scale))
     return out
 
 
@@ -90,6 +97,8 @@ def _write(
     seed: Seed,
     shape: int | Sequence[int] | None,
     region: tuple[slice, ...] | None,
+    layout: str,
+    batch_axes: int | Sequence[int],
     mode: str = "fill",
     scale: float = 1.0,
 ) -> None:
@@ -101,46 +110,45 @@ def _write(
     if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
         draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)  # the shortest way, for small calls
         return
-    key, indices = checked(out, distribution, seed, whole, region)
-    place(out, distribution, key, mode=mode, scale=scale, shape=out.shape if whole is None else whole, indices=indices)
-
-
-def checked(
-    out: Array,
-    distribution: Distribution,
-    seed: Seed,
-    shape: tuple[int, ...] | None,
-    region: tuple[slice, ...] | None,
-) -> tuple[Key, tuple[range, ...]]:
-    """The key, and the indices that a valid target holds of a tensor of `shape`, once the rest has been checked."""
     if not isinstance(distribution, Distribution):
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
-    whole = out.shape if shape is None else shape
+    whole = out.shape if whole is None else whole
+    axes = canonical_axes(len(whole), layout, batch_axes)
     indices = as_region(region, whole)
     part = tuple(map(len, indices))
     if part != out.shape:
         raise ValueError(f"out must have the region's shape {part}, of the global {whole}. Received: {out.shape}")
-    return as_key(seed), indices
+    key = as_key(seed)
+    if not isinstance(distribution, Structured):
+        draw(out, distribution, key.words(), mode=mode, scale=scale, shape=whole, indices=indices)
+        return
+    _place(
+        out.transpose(axes),
+        distribution,
+        key,
+        mode=mode,
+        scale=scale,
+        shape=tuple(whole[axis] for axis in axes),
+        indices=tuple(indices[axis] for axis in axes),
+        batch=len(as_axes(batch_axes)),
+    )
 
 
-def place(
+def _place(
     out: Array,
-    distribution: Distribution,
+    distribution: Structured,
     key: Key,
     *,
-    mode: str = "fill",
-    scale: float = 1.0,
+    mode: str,
+    scale: float,
     shape: tuple[int, ...],
     indices: tuple[range, ...],
-    batch: int = 0,
+    batch: int,
 ) -> None:
-    """Write the part `indices` of a tensor of `shape`; all arguments but the law's fit are checked already.
+    """Write the part `indices` of a tensor of `shape`, axes in the order (*batch, out, in, *kernel).
 
-    A structured law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
+    The law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
     """
-    if not isinstance(distribution, Structured):
-        draw(out, distribution, key.words(), mode=mode, scale=scale, shape=shape, indices=indices)
-        return
     item = shape[batch:]
     distribution.check(item, dtype_name(out.dtype))
     if out.size == 0:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target
-from fastinit.fans import as_axes, canonical_axes
-from fastinit.filling import checked, fill, place
+from fastinit.fans import as_axes
+from fastinit.filling import fill
 from fastinit.key import Seed
 from fastinit.schemes import SCHEMES, law_of
 
@@ -80,7 +80,7 @@ def _initializer(name: str) -> Initializer:
         else:
             check_target(out)
             whole = out.shape
-        batch = batch_axes if batch_axes == () else as_axes(batch_axes)
+        batch = () if isinstance(batch_axes, tuple) and not batch_axes else as_axes(batch_axes)
         distribution = law_of(name, whole, layout, batch, parameters)
         if out is None:
             new_dtype = as_dtype(dtype)
@@ -88,22 +88,9 @@ def _initializer(name: str) -> Initializer:
             out = np.empty(whole if indices is None else tuple(map(len, indices)), new_dtype)
         else:
             check_target(out)
-        if not distribution.structured:
-            if region is None and out.shape == whole:
-                return fill(out, distribution, seed=seed)
-            return fill(out, distribution, seed=seed, shape=whole, region=region)
-        # A structured law is made in the order (*batch, out, in, *kernel).
-        axes = canonical_axes(len(whole), layout, batch)
-        key, indices = checked(out, distribution, seed, whole, region)
-        place(
-            out.transpose(axes),
-            distribution,
-            key,
-            shape=tuple(whole[axis] for axis in axes),
-            indices=tuple(indices[axis] for axis in axes),
-            batch=len(batch),
-        )
-        return out
+        if region is None and out.shape == whole and not distribution.structured:
+            return fill(out, distribution, seed=seed)
+        return fill(out, distribution, seed=seed, shape=whole, region=region, layout=layout, batch_axes=batch)
 
     _describe(initialize, name)
     return initialize

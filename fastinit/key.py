@@ -93,7 +93,10 @@ class Key:
 def _encoded(name: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"a name in a key must be a string. Received: {name!r}")
-    return name.encode()
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a name in a key must be Unicode without lone surrogates. Received: {name!r}") from None
 
 
 def _extended(state: Any, part: bytes) -> Any:

@@ -6,13 +6,14 @@ import itertools
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastinit.buffers import Array, as_dtype, as_shape, check_target, dtype_name
 from fastinit.distributions import Distribution
+from fastinit.fans import as_axes, canonical_axes
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.schemes import law
@@ -28,6 +29,7 @@ class Fill:
         dtype: float16, bfloat16, float32 or float64.
         distribution: a distribution, or a scheme's name, which the shape turns into one.
         scheme: the name that the distribution came from, for people to read.
+        layout, batch_axes: as in the schemes' functions.
 
     >>> Fill((3, 4), "float32", "he_normal").distribution
     Normal(mean=0.0, std=0.7071067811865476)
@@ -37,15 +39,28 @@ class Fill:
     dtype: str
     distribution: Distribution
     scheme: str
+    layout: str
+    batch_axes: tuple[int, ...]
 
-    def __init__(self, shape: Any, dtype: Any, distribution: Distribution | str, scheme: str | None = None) -> None:
-        sizes = as_shape(shape)
-        found = law(distribution, sizes) if isinstance(distribution, str) else distribution
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any,
+        distribution: Distribution | str,
+        scheme: str | None = None,
+        layout: str = "oi",
+        batch_axes: int | Sequence[int] = (),
+    ) -> None:
+        sizes, batch = as_shape(shape), as_axes(batch_axes)
+        found = (
+            law(distribution, sizes, layout=layout, batch_axes=batch) if isinstance(distribution, str) else distribution
+        )
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         name = dtype_name(as_dtype(dtype))
         if isinstance(found, Structured):  # what cannot be drawn is refused here
-            found.check(sizes, name)
+            axes = canonical_axes(len(sizes), layout, batch)
+            found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)
         else:
             found.pack(name)
         object.__setattr__(self, "shape", sizes)
@@ -53,6 +68,8 @@ class Fill:
         object.__setattr__(self, "distribution", found)
         label = distribution if isinstance(distribution, str) else type(found).__name__
         object.__setattr__(self, "scheme", scheme or label)
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "batch_axes", batch)
 
     @property
     def size(self) -> int:
@@ -62,6 +79,18 @@ class Fill:
     @property
     def nbytes(self) -> int:
         return self.size * as_dtype(self.dtype).itemsize
+
+    def with_dtype(self, dtype: Any) -> Fill:
+        """The same with another dtype.
+
+        Raises:
+            ValueError: it cannot hold the law.
+        """
+        return Fill(self.shape, dtype, self.distribution, self.scheme, self.layout, self.batch_axes)
+
+    def fill(self, out: Array, key: Key) -> None:
+        """Fill an array of this shape."""
+        fill(out, self.distribution, seed=key, layout=self.layout, batch_axes=self.batch_axes)
 
 
 class Plan(Mapping[str, Fill]):
@@ -80,7 +109,7 @@ class Plan(Mapping[str, Fill]):
     """
 
     def __init__(self, tensors: Mapping[str, Fill | tuple[Any, Any, Distribution | str]], seed: int = 0) -> None:
-        self.seed = as_key(seed).seed
+        self.seed = Key(seed).seed
         self._tensors = {name: _as_fill(name, value) for name, value in tensors.items()}
 
     def __getitem__(self, name: str) -> Fill:
@@ -107,11 +136,7 @@ class Plan(Mapping[str, Fill]):
 
     def with_dtype(self, dtype: Any) -> Plan:
         """The same plan with one dtype for all tensors."""
-        name = dtype_name(as_dtype(dtype))
-        return Plan(
-            {key: Fill(t.shape, name, t.distribution, t.scheme) for key, t in self.items()},
-            self.seed,
-        )
+        return Plan({name: tensor.with_dtype(dtype) for name, tensor in self.items()}, self.seed)
 
     def fill(
         self,
@@ -142,10 +167,10 @@ class Plan(Mapping[str, Fill]):
             dtype = check_target(array)
             if array.shape != self[name].shape:
                 raise ValueError(f"{name} must have the shape {self[name].shape}. Received: {array.shape}")
-            Fill(array.shape, dtype, self[name].distribution)  # raises what the array's dtype cannot hold
+            self[name].with_dtype(dtype)  # raises what the array's dtype cannot hold
         key = Key(self.seed) if seed is None else as_key(seed)
         for name, array in arrays.items():
-            fill(array, self[name].distribution, seed=key / name)
+            self[name].fill(array, key / name)
             if progress is not None:
                 progress(name, self[name])
 
@@ -163,7 +188,7 @@ class Plan(Mapping[str, Fill]):
         """
         path = Path(path)
         try:
-            job = tomllib.loads(path.read_text(encoding="utf-8"))
+            job = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: {error}") from None
         for key in job:
@@ -189,8 +214,11 @@ class Plan(Mapping[str, Fill]):
 
 
 def _as_fill(name: str, value: Fill | tuple[Any, Any, Distribution | str]) -> Fill:
-    if not isinstance(name, str) or not name or name == "__metadata__" or "\0" in name:
-        raise ValueError(f"a tensor's name must be a string, not empty and not __metadata__. Received: {name!r}")
+    if not isinstance(name, str):
+        raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
+    if name in ("", "__metadata__") or "\0" in name:
+        raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
+    Key(0) / name  # raises what no key can hold
     if isinstance(value, Fill):
         return value
     if not isinstance(value, tuple) or len(value) != 3:
@@ -208,12 +236,16 @@ def _fill_of_table(table: Any, dtype: Any) -> Fill:
             raise ValueError(f"{needed} is missing")
     shape, scheme = as_shape(values.pop("shape")), values.pop("scheme")
     dtype = values.pop("dtype", dtype)
+    layout, batch_axes = values.get("layout", "oi"), values.get("batch_axes", ())
     shown = ", ".join(
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
     )
-    return Fill(shape, dtype, law(scheme, shape, **values), f"{scheme}({shown})" if shown else scheme)
+    return Fill(
+        shape, dtype, law(scheme, shape, **values), f"{scheme}({shown})" if shown else scheme, layout, batch_axes
+    )
 
 
+_MOST_NAMES = 1_000_000  # no model has as many; a slip of the keyboard has
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -230,6 +262,8 @@ def expand(pattern: str) -> Iterable[str]:
     if any(brace in text for text in parts[::2] for brace in "{}"):
         raise ValueError(f"unbalanced braces in {pattern!r}")
     choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(parts)]
+    if math.prod(map(len, choices)) > _MOST_NAMES:
+        raise ValueError(f"{pattern!r} stands for more than {_MOST_NAMES:,} names")
     return map("".join, itertools.product(*choices))
 
 
@@ -239,6 +273,8 @@ def _choices(text: str) -> list[str]:
         first, last = map(int, counted.groups())
         if last < first:
             raise ValueError(f"the range {{{text}}} runs backwards")
+        if last - first >= _MOST_NAMES:
+            raise ValueError(f"the range {{{text}}} counts more than {_MOST_NAMES:,} names")
         return [str(i) for i in range(first, last + 1)]
     names = text.split(",")
     if len(names) < 2 or not all(names):

@@ -83,6 +83,9 @@ def law(
         shape, layout, batch_axes: as in the functions of the table.
         parameters: the scheme's own.
 
+    A structured law (orthogonal, dirac, ...) is one over (out, in, *kernel): give `fill` the layout and the batch
+    axes too.
+
     Raises:
         ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
 
@@ -142,6 +145,8 @@ def _scaled(numbers: Fans, *, scale: float, mode: str, distribution: str, trunca
         return Uniform(-bound, bound)
     if distribution not in ("normal", "truncated_normal"):
         raise unknown("distribution", distribution, ("uniform", "normal", "truncated_normal"))
+    if not isinstance(truncated, bool):
+        raise TypeError(f"truncated must be True or False. Received: truncated={truncated!r}")
     if truncated or distribution == "truncated_normal":
         before = std / TRUNCATION_STD
         return TruncatedNormal(0.0, before, -2 * before, 2 * before)

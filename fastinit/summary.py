@@ -64,6 +64,8 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
     if not isinstance(x, np.ndarray) or x.dtype not in DTYPES.values():
         received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise TypeError(f"x must be a NumPy array of {', '.join(DTYPES)}. Received: {received}")
+    if not isinstance(distribution, Distribution | None):
+        raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
     chunks = np.concatenate([_chunks(part) for part in _contiguous_parts(x)] or [np.empty((0, FIELDS))])
     finite, zeros, smallest, largest, means, squares = chunks.T
     count = int(finite.sum())

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import fastinit as fi
+from fastinit import checkpoint
 from fastinit.plan import expand
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
@@ -127,7 +129,7 @@ TENSOR = '[tensors."w"]\nshape = [3, 4]\nscheme = "he_normal"\n'
         ),
         ('[tensors."w"]\nshape = [3]\nscheme = "eye"', "2 dimensions"),
         (f'{TENSOR}[tensors."{{w,v}}"]\nshape = [3]\nscheme = "zeros"', "'w' is named twice"),
-        ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "not __metadata__"),
+        ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "must not be empty, __metadata__"),
         ("tensors = 3", "no tensors"),
         ("[tensors]\nw = 3", "must be a table"),
     ],
@@ -160,13 +162,52 @@ def test_tables_take_layout_and_parameters(tmp_path):
     assert plan["experts"].dtype == "float64"
 
 
+@pytest.mark.parametrize(
+    ("table", "scheme", "options"),
+    [
+        ('shape = [3, 4, 5]\nscheme = "orthogonal"\nbatch_axes = 0', "orthogonal", {"batch_axes": 0}),
+        ('shape = [2, 3, 3]\nscheme = "eye"\nbatch_axes = [0]', "eye", {"batch_axes": (0,)}),
+        ('shape = [3, 4, 5]\nscheme = "delta_orthogonal"\nlayout = "io"', "delta_orthogonal", {"layout": "io"}),
+        ('shape = [3, 4, 4]\nscheme = "dirac"\nlayout = "io"', "dirac", {"layout": "io"}),
+        (
+            'shape = [4, 6]\nscheme = "sparse"\nsparsity = 0.5\nlayout = "io"',
+            "sparse",
+            {"layout": "io", "sparsity": 0.5},
+        ),
+    ],
+)
+def test_structured_laws_keep_layout_and_batch(tmp_path, table, scheme, options):
+    plan = fi.Plan.from_toml(job(tmp_path, f'[tensors."w"]\n{table}'))
+    shape = plan["w"].shape
+    expected = getattr(fi, scheme)(shape, seed=fi.Key(0) / "w", **options)
+    found = np.empty(shape, np.float32)
+    plan.fill({"w": found})
+    np.testing.assert_array_equal(found, expected)
+    from_file = safetensors.numpy.load_file(checkpoint.write(plan.with_dtype("float32"), tmp_path / "out").path)["w"]
+    np.testing.assert_array_equal(from_file, expected)
+
+
+def test_a_plans_seed_is_an_int():
+    with pytest.raises(TypeError, match="seed must be an int"):
+        fi.Plan({}, seed=fi.Key(3) / "x")
+
+
+@pytest.mark.parametrize("pattern", ["{0..9999999999}", "{0..999}.{0..999}.{0..9}"])
+def test_a_pattern_of_too_many_names(pattern):
+    with pytest.raises(ValueError, match="more than 1,000,000 names"):
+        expand(pattern)
+
+
 @pytest.mark.parametrize("value", [3, ("float32", "zeros"), ((3,), "float32", 5)])
 def test_a_plan_takes_fills_or_triples(value):
     with pytest.raises(TypeError, match=r"must be a Fill or|must be a scheme's name"):
         fi.Plan({"w": value})
 
 
-@pytest.mark.parametrize("name", ["", "__metadata__", "a\0b", 3])
-def test_names_that_a_file_could_not_hold(name):
-    with pytest.raises(ValueError, match="a tensor's name"):
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("", ValueError), ("__metadata__", ValueError), ("a\0b", ValueError), ("\ud800", ValueError), (3, TypeError)],
+)
+def test_names_that_a_file_could_not_hold(name, error):
+    with pytest.raises(error, match=r"a tensor's name|a name in a key"):
         fi.Plan({name: ((3,), "float32", "zeros")})

@@ -19,7 +19,6 @@ import numpy as np
 from fastinit.buffers import Array, as_dtype
 from fastinit.checkpoint.layout import FILE_NAME, Entry, layout
 from fastinit.engine import draw
-from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.plan import Plan
 
@@ -72,18 +71,22 @@ def write(
     start = time.perf_counter()
     key = Key(plan.seed) if seed is None else as_key(seed)
     found = layout(plan)
+    if found.nbytes >= 1 << 63:
+        raise ValueError(f"the file must be smaller than 2^63 bytes. Needed: {found.nbytes:,}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / FILE_NAME
     with _exclusive(folder) as folder_descriptor:
-        if target.exists() and not overwrite:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder")
+        if os.path.lexists(target) and not overwrite:
             raise FileExistsError(f"{target} exists; --overwrite (overwrite=True) replaces it")
         _remove_leftovers(folder)
         temporary = folder / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
         # The mode is 0666 less the umask, as for any new file.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            _reserve(descriptor, found.nbytes)
+            _reserve(descriptor, found.nbytes, temporary)
             _write_at(descriptor, memoryview(found.header), 0)
             buffer = np.empty(BUFFER_BYTES, np.uint8)
             for entry in found.entries:
@@ -134,13 +137,13 @@ def _remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _reserve(descriptor: int, nbytes: int) -> None:
+def _reserve(descriptor: int, nbytes: int, path: Path) -> None:
     """Take the space now, where the file system can, so that a full disk shows before the work."""
     try:
         os.posix_fallocate(descriptor, 0, nbytes)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
+            raise OSError(error.errno, f"{error.strerror}: {nbytes:,} bytes are needed", str(path)) from None
         os.ftruncate(descriptor, nbytes)
 
 
@@ -167,7 +170,9 @@ def _blocks(entry: Entry, key: Key, buffer: Array) -> Iterator[Array]:
     """The tensor's elements in order, a buffer at a time."""
     tensor, dtype = entry.fill, as_dtype(entry.fill.dtype)
     if tensor.distribution.structured:
-        yield fill(np.empty(tensor.shape, dtype), tensor.distribution, seed=key)
+        whole = np.empty(tensor.shape, dtype)
+        tensor.fill(whole, key)
+        yield whole
         return
     elements = buffer.view(dtype)
     for first in range(0, tensor.size, elements.size):
