@@ -19,7 +19,7 @@ import numpy as np
 from fastinit.buffers import Rows
 from fastinit.kernels import drive
 
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # a signal handler that fills may interrupt a fill of its own thread
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
 _forked = False
 
@@ -30,6 +30,7 @@ PARALLEL_FROM = 1 << 17
 CHUNK = 1 << 13
 # Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s at the slowest law's pace on one thread.
 SLAB = 1 << 23
+BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
 
 def _after_fork() -> None:
@@ -80,8 +81,8 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
             return
         drive.serial()(kernel, location, size, rows, columns, out_step, start, stream_step, CHUNK, *words, parameters)
         return
-    workers = count()
     for slab in _slabs(region, size):
+        workers = count()  # anew: a signal handler may have forked, and this be the child
         if workers == 1:
             drive.serial()(kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters)
             continue
@@ -91,9 +92,9 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:
-    """The region in pieces of about SLAB elements."""
+    """The region in pieces that cost as much as SLAB elements: a row, short as it may be, is a block of the stream."""
     location, rows, columns, out_step, start, stream_step = region
-    height = max(1, SLAB // columns)
+    height = max(1, SLAB // (columns + BLOCK))
     for row in range(0, rows, height):
         for column in range(0, columns, SLAB):
             yield (

@@ -69,12 +69,13 @@ def _renamed(function: Callable[..., Any], name: str, **names: Any) -> Callable[
 
 
 def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
-    """Compile with the cache, or without where no folder can be written (a read-only install)."""
+    """Compile with the cache, or without where it fails: a read-only install, a full disk, a file that was cut off.
+
+    An error of the compiler itself comes again without the cache, and is raised then.
+    """
     try:
         return compile_(True)
-    except RuntimeError as error:
-        if "cannot cache function" not in str(error):
-            raise
+    except Exception:
         return compile_(False)
 
 

@@ -1,0 +1,92 @@
+"""Fresh Python processes for the tests: what a process does to its cache, its threads or itself stays there.
+
+A snippet runs with warnings as errors and may import this module: `cases` and `digest` work on both sides.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+LAWS = ("constant", "uniform", "normal", "narrow", "truncated")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+ALL = [f"{law} {dtype}" for law in LAWS for dtype in DTYPES]
+# Every block function and every format once: few enough for an empty cache.
+FEW = "uniform float16", "uniform float64", "normal bfloat16", "normal float64", "narrow float32", "truncated float64"
+
+
+def environment(**variables):
+    """This process's environment without Numba's settings (but its cache), and with more than one thread."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "LOCAL_WORLD_SIZE", "PYTHON"))}
+    if "NUMBA_CACHE_DIR" in os.environ:
+        ours["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
+    return ours | {"NUMBA_NUM_THREADS": "4", "PYTHONPATH": path} | {k: str(v) for k, v in variables.items()}
+
+
+def start(code, *, package=None, fork=False, **variables):
+    """Start a snippet; `package` is a folder whose `fastinit` comes before the installed one.
+
+    With `fork`, Python's warning about a fork with threads is let pass.
+    """
+    env = environment(**variables)
+    if package is not None:
+        env["PYTHONPATH"] = os.pathsep.join([str(package), env["PYTHONPATH"]])
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # two edits of one length in one second look the same to a .pyc
+    warnings = ["-W", "error", *(["-W", "ignore::DeprecationWarning"] if fork else [])]
+    command = [sys.executable, "-P", *warnings, "-c", code]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def finish(process, timeout=120):
+    """The standard output of a snippet that must end well; what it wrote is shown where it does not."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children too
+        out, err = process.communicate()
+        raise AssertionError(f"not done after {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}") from None
+    assert (process.returncode, err) == (0, ""), f"exit code {process.returncode}\n--- stdout\n{out}\n--- stderr\n{err}"
+    return out.strip()
+
+
+def run(code, *, timeout=120, **how):
+    return finish(start(code, **how), timeout)
+
+
+def law_of(name):
+    import fastinit as fi
+
+    return {
+        "constant": fi.Constant(0.3),
+        "uniform": fi.Uniform(-1, 3),
+        "normal": fi.Normal(0.5, 2),
+        "narrow": fi.TruncatedNormal(0, 1, -1, 1.5),
+        "truncated": fi.TruncatedNormal(0.25, 1, -4, 3),
+    }[name]
+
+
+def fills(case):
+    """Arrays of a case such as "normal float32": about an element, a block, a chunk, the parallel threshold."""
+    import numpy as np
+
+    import fastinit as fi
+    from fastinit import buffers, threads
+
+    law, dtype = case.split()
+    for size in (1, 255, 1000, threads.PARALLEL_FROM - 1, threads.PARALLEL_FROM + 77, 5 * threads.PARALLEL_FROM + 3):
+        out = np.empty(size, buffers.as_dtype(dtype))
+        yield fi.fill(out, law_of(law), seed=size, shape=(size + 9,), region=(slice(5, size + 5),))
+
+
+def digest(*cases):
+    """A hash of all the bits of all the cases."""
+    found = hashlib.sha256()
+    for case in cases:
+        for array in fills(case):
+            found.update(array.tobytes())
+    return found.hexdigest()

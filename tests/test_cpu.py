@@ -1,0 +1,100 @@
+"""The same bits on every CPU, and code that uses its vectors."""
+
+import json
+import math
+import platform
+import re
+
+import llvmlite.binding
+import numba
+import processes
+import pytest
+
+HOST = llvmlite.binding.get_host_cpu_features()
+# What a Haswell has, as far as a kernel could use it.
+HASWELL = "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse4.2"
+CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWELL) else [])]
+
+ASSEMBLY = """
+import json
+from processes import FEW, digest
+from fastinit.kernels.fill import range_kernel
+from fastinit.kernels.jit import cache_tag
+
+KERNELS = ["uniform float32", "normal float32", "narrow_truncated float32", "normal float64"]
+code = {name: range_kernel(*name.split(), "fill")[1]._library.get_asm_str() for name in KERNELS}
+print(json.dumps({"digest": digest(*FEW), "code": code, "tag": cache_tag()}))
+"""
+# Kernel -> the least number of vector multiplications in it, with AVX or without. Without fma each is a call per lane,
+# and only the multiplications of the loop are left. What is there is two to five times that.
+KERNELS = {
+    "uniform float32": (8, 4),
+    "normal float32": (120, 12),
+    "narrow_truncated float32": (50, 8),
+    "normal float64": (30, 5),
+}
+
+FLOATS = r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]"
+VECTORS = {
+    "wide": rf"^\s+(?:{FLOATS})\s.*%[yz]mm",
+    "narrow": rf"^\s+(?:{FLOATS})\s.*%xmm",
+    "arm": r"^\s+(?:fmul|fmla|fmls)\s+v\d+\.(?:4s|2d)",
+}
+LIBM = r"\b_?_?((?:log|log1p|log2|log10|exp|exp2|expm1|sin|cos|sincos|tan|tanh|erf|erfc|pow|ldexp|sqrt)f?)\b(?!\()"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """CPU -> digest, assembly and cache tag; compiled anew, since what comes from a cache has no assembly."""
+    started = {}
+    for cpu in CPUS:
+        settings = {} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}
+        started[cpu] = processes.start(ASSEMBLY, NUMBA_CACHE_DIR=tmp_path_factory.mktemp(cpu), **settings)
+    return {cpu: json.loads(processes.finish(process, 300)) for cpu, process in started.items()}
+
+
+def vectors(code, cpu):
+    """How many floating-point multiplications on whole vectors there are, of the width that the CPU has."""
+    wide = cpu != "generic" and HOST.get("avx2")
+    kind = ("wide" if wide else "narrow") if platform.machine() in ("x86_64", "AMD64") else "arm"
+    return len(re.findall(VECTORS[kind], code, re.MULTILINE)), wide
+
+
+def called(code):
+    """The functions of libm that some code names; instructions (`sqrtps`) and labels are other words."""
+    return set(re.findall(LIBM, code))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_bits_are_the_same_on_every_cpu(found, cpu):
+    assert found[cpu]["digest"] == processes.digest(*processes.FEW)
+
+
+def test_every_cpu_has_cache_files_of_its_own(found):
+    assert len({found[cpu]["tag"] for cpu in CPUS}) == len(CPUS) >= 2
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_code_is_vectorised(found, kernel, cpu):
+    number, wide = vectors(found[cpu]["code"][kernel], cpu)
+    assert number >= KERNELS[kernel][0 if wide else 1]
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_function_of_libm_is_called(found, kernel, cpu):
+    assert called(found[cpu]["code"][kernel]) == set()
+
+
+def test_calls_of_libm_and_scalar_code_are_seen():
+    """The two checks above, on code that fails them."""
+
+    @numba.cfunc("float64(float64)")
+    def scalar(x):
+        return math.log(x) * x + math.sin(x)
+
+    code = scalar._library.get_asm_str()
+    assert called(code) == {"log", "sin"}
+    assert vectors(code, "host")[0] == 0
