@@ -8,6 +8,8 @@ import secrets
 import struct
 from typing import Any, TypeAlias
 
+import numpy as np
+
 # A new version of the stream is a new word here.
 _FRESH = hashlib.blake2b(digest_size=16, person=b"fastinit-v1")
 _length, _two_words = struct.Struct("<I").pack, struct.Struct("<QQ").unpack
@@ -110,6 +112,8 @@ def _checked_seed(seed: object) -> int:
     if isinstance(seed, bool):
         raise TypeError(f"seed must be an int, not a bool. Received: seed={seed!r}")
     try:
+        if isinstance(seed, np.bool_):  # NumPy before 2.3 takes one for an index, with a warning
+            raise TypeError
         number = operator.index(seed)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"seed must be an int or a Key. Received: seed={seed!r}") from None
