@@ -267,12 +267,10 @@ def _cpu_name() -> str:
 def machine() -> dict[str, Any]:
     """What the numbers depend on: the CPU as LLVM sees it, threads and versions."""
     import llvmlite.binding
-    import numba
     import torch
 
     from fastinit import threads
 
-    fi.fill(np.empty(1 << 18, np.float32), fi.Normal())  # Numba chooses its threading layer at the first parallel call
     packages = ("fastinit", "numba", "numpy", "torch")
     return {
         "cpu_name": _cpu_name(),
@@ -280,7 +278,6 @@ def machine() -> dict[str, Any]:
         "llvm_cpu": llvmlite.binding.get_host_cpu_name(),
         "fastinit_threads": threads.count(),
         "torch_threads": torch.get_num_threads(),
-        "threading_layer": numba.threading_layer() if threads.count() > 1 else "none",
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in packages},
     }

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
-import numba
 
 from fastinit.buffers import DTYPES
 from fastinit.kernels import drive
@@ -25,15 +24,14 @@ _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "sa
 
 def info() -> dict[str, Any]:
     """Versions, the CPU, the threading layer and threads, and where compiled kernels are kept (None: nowhere)."""
-    number = count()  # starts the threading layer, which has no name before
     return {
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "cpu": llvmlite.binding.get_host_cpu_name(),  # type: ignore[no-untyped-call]
         "cores": os.cpu_count(),
-        "threads": number,
-        "threading_layer": numba.threading_layer(),  # type: ignore[attr-defined]
-        "cache_folder": getattr(drive.serial().stats, "cache_path", None),
+        "threads": count(),
+        "threading_layer": "fastinit.pool",  # none of Numba's is started
+        "cache_folder": getattr(drive.shared().stats, "cache_path", None),
     }
 
 
@@ -44,8 +42,7 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
     """
     jobs: list[tuple[str, Callable[[], Any]]] = [
         ("driver of one range", drive.single),
-        ("serial driver", drive.serial),
-        ("parallel driver", drive.parallel),
+        ("driver of many ranges", drive.shared),
     ]
     for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
         jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))

@@ -13,7 +13,7 @@ from fastinit.distributions import Distribution, rounded
 from fastinit.engine import draw
 from fastinit.errors import finite
 from fastinit.fans import as_axes, canonical_axes
-from fastinit.key import Key, Seed, as_key
+from fastinit.key import Key, Seed, as_key, words_of
 from fastinit.structured import Structured
 
 AnyArray = TypeVar("AnyArray", bound=Array)
@@ -108,7 +108,7 @@ def _write(
     whole = None if shape is None else as_shape(shape)
     whole_tensor = region is None and (whole is None or whole == out.shape)
     if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
-        draw(out, distribution, as_key(seed).words(), mode=mode, scale=scale)  # the shortest way, for small calls
+        draw(out, distribution, words_of(seed), mode=mode, scale=scale)  # the shortest way, for small calls
         return
     if not isinstance(distribution, Distribution):
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")

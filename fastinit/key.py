@@ -51,7 +51,7 @@ class Key:
             raise TypeError(f"path must be a tuple of names. Received: path={path!r}")
         self._seed = seed
         self._path = tuple(path)
-        self._hash = _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))
+        self._hash = _seeded(seed)
         self._words = None
         for name in self._path:
             self._hash = _extended(self._hash, _encoded(name))
@@ -92,6 +92,10 @@ class Key:
         return self._words
 
 
+def _seeded(seed: int) -> Any:
+    return _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))
+
+
 def _encoded(name: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"a name in a key must be a string. Received: {name!r}")
@@ -130,3 +134,10 @@ def as_key(seed: Seed) -> Key:
     if isinstance(seed, Key):
         return seed
     return Key(secrets.randbits(128) if seed is None else seed)
+
+
+def words_of(seed: Seed) -> tuple[int, int]:
+    """`as_key(seed).words()`; of a plain int without making the key, which would be a fifth of a small call."""
+    if type(seed) is int and seed >= 0:
+        return _two_words(_seeded(seed).digest())
+    return as_key(seed).words()

@@ -1,56 +1,41 @@
-"""How many threads, and one parallel call at a time.
-
-Numba's threading layers each have a trap: `omp` kills a forked child that starts a kernel, `workqueue` aborts when
-two Python threads start one at once. So a lock is held round every parallel call (each uses all the threads there
-are, two at once would only fight), and a forked child works on one thread. No setting of Numba's is changed.
-"""
+"""How many threads a fill has, and how a region is cut up for them."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import os
-import threading
 from collections.abc import Iterator
 
 import numba
 import numpy as np
 
-from fastinit.buffers import Rows
+from fastinit.buffers import Rows, address
 from fastinit.kernels import drive
+from fastinit.pool import forked, together
 
-_LOCK = threading.RLock()  # a signal handler that fills may interrupt a fill of its own thread
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
-_forked = False
-
-# Starting two threads costs some 10 us, as much as 2^14 elements; but where another process holds a core, OpenMP's
-# barrier waits for a time slice, milliseconds. From 2^17 elements on (0.1 to 0.2 ms) two threads win in both cases.
-# Ranges are many more than threads, so that none waits for a slower core.
-PARALLEL_FROM = 1 << 17
+# Waking a helper takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
+# than threads, so that none waits for a slower core.
+PARALLEL_FROM = 1 << 18
 CHUNK = 1 << 13
 # Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s at the slowest law's pace on one thread.
 SLAB = 1 << 23
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
 
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def count() -> int:
-    """How many threads a large fill uses: Numba's number, shared with the other ranks that torchrun started here."""
-    if _forked:
+    """How many threads a large fill uses: as many as CPUs that this process may run on, or `NUMBA_NUM_THREADS` in its
+    environment, shared with the other ranks that torchrun started here; 1 in a forked child."""
+    if forked():
         return 1
     limit = _LIMIT.get()
     if limit is not None:
         return limit
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(1, numba.get_num_threads() // max(1, int(ranks) if ranks.isdecimal() else 1))
+    available = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    return max(1, available // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 @contextlib.contextmanager
@@ -74,21 +59,17 @@ def thread_limit(number: int) -> Iterator[None]:
 
 def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], parameters: int) -> None:
     """Run a range kernel over a region; `size` is an element's bytes, `parameters` the address of the law's numbers."""
-    location, rows, columns, out_step, start, stream_step = region
-    if rows * columns < PARALLEL_FROM:
-        if rows == 1:
-            drive.single()(kernel, location, start, columns, *words, parameters)
-            return
-        drive.serial()(kernel, location, size, rows, columns, out_step, start, stream_step, CHUNK, *words, parameters)
+    location, rows, columns, _, start, _ = region
+    large = rows * columns >= PARALLEL_FROM
+    if rows == 1 and not large:
+        drive.single()(kernel, location, start, columns, *words, parameters)
         return
     for slab in _slabs(region, size):
-        workers = count()  # anew: a signal handler may have forked, and this be the child
-        if workers == 1:
-            drive.serial()(kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters)
-            continue
-        counter = np.zeros(1, np.int64)
-        with _LOCK:
-            drive.parallel()(kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters, counter.ctypes.data, workers)
+        counter = np.zeros(1, np.int64)  # of the ranges that are taken
+        work = functools.partial(
+            drive.shared(), kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters, address(counter)
+        )
+        together(work, count() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:

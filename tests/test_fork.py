@@ -1,4 +1,4 @@
-"""Forks and Python threads under every threading layer that is here."""
+"""Forks and Python threads beside every threading layer of Numba's that is here: ours must not disturb each other."""
 
 import importlib
 import json
@@ -29,6 +29,7 @@ import fastinit as fi
 from processes import digest
 
 CASES = "normal float32", "uniform bfloat16"
+numba.get_num_threads()  # starts Numba's own threads, which a caller's code may have done
 
 def right():
     assert digest(*CASES) == EXPECTED
@@ -53,7 +54,7 @@ def expected():
 
 @pytest.fixture
 def under(expected):
-    """Run a snippet under a threading layer, which must be the one that worked; the snippet prints JSON."""
+    """Run a snippet beside a threading layer, which must be the one that started; the snippet prints JSON."""
 
     def call(layer, code):
         code = f"{START}\nEXPECTED = {expected!r}\n{code}\nassert numba.threading_layer() == {layer!r}"

@@ -174,7 +174,7 @@ def test_the_limit_does_not_leak_into_other_threads_and_contexts():
     [("1", 8), ("2", 4), ("3", 2), ("8", 1), ("100", 1), ("0", 8), ("", 8), ("-2", 8), ("two", 8), ("²", 8)],
 )
 def test_ranks_of_one_machine_share_its_threads(ranks, expected, monkeypatch):
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     assert threads.count() == expected
     with fi.thread_limit(5):
@@ -183,7 +183,7 @@ def test_ranks_of_one_machine_share_its_threads(ranks, expected, monkeypatch):
 
 def test_without_ranks_the_threads_are_numbas(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 6)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 6)
     assert threads.count() == 6
 
 
@@ -197,15 +197,18 @@ def test_bits_do_not_depend_on_the_ranks(ranks, monkeypatch):
 
 def test_the_work_is_spread_over_the_threads_that_were_asked_for(monkeypatch):
     asked = []
-    driver = threads.drive.parallel()
-    monkeypatch.setattr(threads.drive, "parallel", lambda: lambda *call: (asked.append(call[-1]), driver(*call)))
-    for number in (2, 3):
+
+    def together(work, workers):
+        asked.append(workers)
+        work()
+
+    monkeypatch.setattr(threads, "together", together)
+    for number in (2, 3, 1):
         with fi.thread_limit(number):
             fi.normal(threads.PARALLEL_FROM, seed=KEY)
-    fi.normal(threads.PARALLEL_FROM - 1, seed=KEY)
-    with fi.thread_limit(1):
-        fi.normal(threads.PARALLEL_FROM, seed=KEY)
-    assert asked == [2, 3]
+            fi.normal(threads.PARALLEL_FROM - 1, seed=KEY)
+            fi.normal((3, threads.PARALLEL_FROM // 4), seed=KEY, region=(slice(None), slice(1, None)))
+    assert asked == [2, 1, 3, 1, 1, 1]  # one range has no ranges to share; small rows are not shared
 
 
 # --- other people's threads ---

@@ -1,4 +1,4 @@
-"""The drivers: they know neither law nor dtype, only how to cut a region into ranges and who takes the next one.
+"""The drivers: they know neither law nor dtype, nor threads, only how a region is cut into ranges.
 
 A region is `rows` runs of `columns` elements. Row r begins at byte `r * out_step` of the target and at element
 `start + r * stream_step` of the stream. Ranges are numbered row by row, `chunk` elements each.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
@@ -32,29 +31,19 @@ def _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_s
     )
 
 
-def _serial(kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters):
-    per_row = (columns + chunk - 1) // chunk
-    for i in range(rows * per_row):
-        _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters)
-
-
 def _single(kernel, out, start, count, key, stream, parameters):
     call_range(kernel, out, u64(start), u64(count), key, stream, parameters)
 
 
-def _parallel(
-    kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters, counter, workers
-):
-    """Each worker takes the next range until none is left: with a static split all would wait for the slower core."""
+def _shared(kernel, out, size, rows, columns, out_step, start, stream_step, chunk, key, stream, parameters, counter):
+    """Take the next range until none is left. Any number of threads do so at once: with a static split all would wait
+    for the slower core."""
     per_row = (columns + chunk - 1) // chunk
     ranges = rows * per_row
-    for _ in numba.prange(workers):
+    i = fetch_add(counter)
+    while i < ranges:
+        _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters)
         i = fetch_add(counter)
-        while i < ranges:
-            _one_range(
-                i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters
-            )
-            i = fetch_add(counter)
 
 
 _REGION = (types.int64,) * 9 + (types.uint64, types.uint64, types.int64)
@@ -67,10 +56,6 @@ def single() -> Any:
 
 
 @functools.cache
-def serial() -> Any:
-    return entry(_serial, types.void(*_REGION), "serial")
-
-
-@functools.cache
-def parallel() -> Any:
-    return entry(_parallel, types.void(*_REGION, types.int64, types.int64), "parallel", parallel=True)
+def shared() -> Any:
+    """All the ranges of a region, shared by the threads that call it with one counter (its address comes last)."""
+    return entry(_shared, types.void(*_REGION, types.int64), "shared")

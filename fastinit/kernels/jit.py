@@ -79,11 +79,10 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
         return compile_(False)
 
 
-def entry(function: Callable[..., Any], signature: Any, name: str, *, parallel: bool = False, **names: Any) -> Any:
+def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
     """Compile `function` for one signature, to be called from Python."""
     copy = _renamed(function, name, **names)
-    options = _OPTIONS | {"parallel": parallel}
-    return _cached_or_not(lambda cache: _njit(signature, cache=cache, **options)(copy))
+    return _cached_or_not(lambda cache: _njit(signature, cache=cache, **_OPTIONS)(copy))
 
 
 def address(
