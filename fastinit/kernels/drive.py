@@ -20,15 +20,8 @@ i64, u64 = np.int64, np.uint64
 @scalar
 def _one_range(i, per_row, kernel, out, size, columns, out_step, start, stream_step, chunk, key, stream, parameters):
     row, first = i // per_row, (i % per_row) * chunk
-    call_range(
-        kernel,
-        out + row * out_step + first * size,
-        u64(start + row * stream_step + first),
-        u64(min(chunk, columns - first)),
-        key,
-        stream,
-        parameters,
-    )
+    place, element = out + row * out_step + first * size, u64(start + row * stream_step + first)
+    call_range(kernel, place, element, u64(min(chunk, columns - first)), key, stream, parameters)
 
 
 def _single(kernel, out, start, count, key, stream, parameters):

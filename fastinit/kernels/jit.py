@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import sys
 import types as python_types
 from collections.abc import Callable
 from pathlib import Path
@@ -147,14 +148,74 @@ float_of_bits64 = _bitcast(types.uint64, types.float64, ir.DoubleType())
 
 @intrinsic
 def fetch_add(typing_context: Any, counter: Any) -> Any:
-    """Add one to an int64 that several threads share (its address is given) and return what it was."""
+    """Add one to an int64 that several threads share (its address is given) and return what it was.
+
+    What a thread wrote before is seen by those that find the counter advanced.
+    """
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         word = ir.IntType(64)
         pointer = builder.inttoptr(arguments[0], word.as_pointer())
-        return builder.atomic_rmw("add", pointer, ir.Constant(word, 1), "monotonic")
+        return builder.atomic_rmw("add", pointer, ir.Constant(word, 1), "acq_rel")
 
     return types.int64(counter), generate
+
+
+@intrinsic
+def load_shared(typing_context: Any, counter: Any) -> Any:
+    """The int64 at an address that other threads advance by `fetch_add`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(counter), generate
+
+
+# Lets another thread have the core.
+give_way: Any = types.ExternalFunction("SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32())
+
+
+@intrinsic
+def pointer(typing_context: Any, place: Any) -> Any:
+    """An address as a pointer, as `carray` wants it."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(place), generate
+
+
+def c_caller(c_signature: Any) -> Any:
+    """What calls, from compiled code, the C function of this signature at an address.
+
+    It takes the function's address and then its arguments; pointers are given as addresses too.
+    """
+    pointers = [isinstance(kind, (types.CPointer, types.RawPointer)) for kind in c_signature.args]
+    expected = [types.int64 if pointer else kind for kind, pointer in zip(c_signature.args, pointers, strict=True)]
+
+    @intrinsic
+    def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+        if len(arguments) != len(expected) or None in map(typing_context.can_convert, arguments, expected):
+            raise numba.TypingError(f"{c_signature} is called with an address and {expected}, got {arguments}")
+
+        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            kinds = [context.get_value_type(kind) for kind in c_signature.args]
+            numbers = [
+                context.cast(builder, builder.extract_value(values[1], i), given, wanted)
+                for i, (given, wanted) in enumerate(zip(arguments, expected, strict=True))
+            ]
+            passed = [
+                builder.inttoptr(number, kind) if pointer else number
+                for number, kind, pointer in zip(numbers, kinds, pointers, strict=True)
+            ]
+            c_type = ir.FunctionType(ir.VoidType(), kinds)
+            builder.call(builder.inttoptr(values[0], c_type.as_pointer()), passed)
+            return context.get_dummy_value()
+
+        return types.void(function, types.StarArgTuple.from_types(arguments)), generate
+
+    return call
 
 
 # A range kernel in C's terms: void (*)(void *out, uint64 start, uint64 count, uint64 key, uint64 stream,
@@ -162,21 +223,4 @@ def fetch_add(typing_context: Any, counter: Any) -> Any:
 RANGE_SIGNATURE = types.void(
     types.voidptr, types.uint64, types.uint64, types.uint64, types.uint64, types.CPointer(types.float64)
 )
-
-
-@intrinsic
-def call_range(
-    typing_context: Any, kernel: Any, out: Any, start: Any, count: Any, key: Any, stream: Any, parameters: Any
-) -> Any:
-    """Call the range kernel at an address; `out` and `parameters` are addresses too."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word, byte_pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        arguments = list(arguments)
-        arguments[1] = builder.inttoptr(arguments[1], byte_pointer)
-        arguments[6] = builder.inttoptr(arguments[6], ir.DoubleType().as_pointer())
-        c_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word, word, ir.DoubleType().as_pointer()])
-        builder.call(builder.inttoptr(arguments[0], c_type.as_pointer()), arguments[1:])
-        return _context.get_dummy_value()
-
-    return types.void(kernel, out, start, count, key, stream, parameters), generate
+call_range = c_caller(RANGE_SIGNATURE)

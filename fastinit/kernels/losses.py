@@ -1,0 +1,151 @@
+"""Losses and their gradients in one pass, with the output's activation inside: stable for logits of any size.
+
+A loss kernel in C's terms: void (*)(void *logits, void *gradient, const void *targets, uint64 rows, uint64 columns,
+double weight, double *loss). It writes weight times the sum over the rows of their loss to loss[0] and its gradient with
+respect to the logits; the logits are overwritten. A row's loss is the mean over its columns but for the softmax. NaN goes through everything.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from fastinit.kernels.elementary import log32, log64
+from fastinit.kernels.exponential import exp32, exp64, sigmoid32, sigmoid64, softplus32, softplus64
+from fastinit.kernels.jit import address, c_caller, carray, entry, scalar
+
+f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
+
+LOSS_SIGNATURE = types.void(
+    types.voidptr,
+    types.voidptr,
+    types.voidptr,
+    types.uint64,
+    types.uint64,
+    types.float64,
+    types.CPointer(types.float64),
+)
+call_loss = c_caller(LOSS_SIGNATURE)
+
+# Template arguments, as in `kernels.fill`.
+ELEMENT, EXP, LOG, SIGMOID, SOFTPLUS = f32, exp32, log32, sigmoid32, softplus32
+
+
+@scalar
+def _shifted_exponentials(z, gradient, rows, columns, exp):
+    """z -= the maximum of its row, gradient = exp(z): the rows first, so that the exponentials are one long loop."""
+    for row in range(rows):
+        first = row * columns
+        largest = z[first]
+        for i in range(first, first + columns):
+            largest = max(largest, z[i])
+        for i in range(first, first + columns):
+            z[i] -= largest
+    for i in range(rows * columns):
+        gradient[i] = exp(z[i])
+
+
+@scalar
+def _row_sum(gradient, first, columns):
+    total = gradient[first]
+    for i in range(first + u64(1), first + columns):
+        total += gradient[i]
+    return total
+
+
+@scalar
+def _log_of_sum(total, log):
+    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide)."""
+    return f64(log(total)) + f64(total - total)
+
+
+def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
+    """-log softmax(z)[class], classes as int64."""
+    z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
+    classes = carray(targets, rows, i64)
+    _shifted_exponentials(z, gradient, rows, columns, EXP)
+    sum_of_losses = f64(0)
+    for row in range(rows):
+        first = row * columns
+        total = _row_sum(gradient, first, columns)
+        scale = ELEMENT(weight) / total
+        for i in range(first, first + columns):
+            gradient[i] *= scale
+        mine = first + u64(classes[row])
+        gradient[mine] -= ELEMENT(weight)
+        sum_of_losses += _log_of_sum(total, LOG) - f64(z[mine])
+    loss[0] = sum_of_losses * weight
+
+
+def _softmax_shares(logits, gradient, targets, rows, columns, weight, loss):
+    """-sum of share log softmax(z), the targets being shares of classes."""
+    z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
+    shares = carray(targets, rows * columns, ELEMENT)
+    _shifted_exponentials(z, gradient, rows, columns, EXP)
+    sum_of_losses = f64(0)
+    for row in range(rows):
+        first = row * columns
+        total = _row_sum(gradient, first, columns)
+        of_all = _row_sum(shares, first, columns)
+        scale = of_all / total
+        log_total = _log_of_sum(total, LOG)
+        for i in range(first, first + columns):
+            if shares[i] != ELEMENT(0):
+                sum_of_losses += f64(shares[i]) * (log_total - f64(z[i]))
+            gradient[i] = ELEMENT(weight) * (gradient[i] * scale - shares[i])
+    loss[0] = sum_of_losses * weight
+
+
+def _sigmoid(logits, gradient, targets, rows, columns, weight, loss):
+    """-t log s(z) - (1 - t) log(1 - s(z)) = softplus(z) - t z."""
+    z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
+    targets = carray(targets, rows * columns, ELEMENT)
+    share = ELEMENT(weight / f64(columns))
+    sum_of_losses = f64(0)
+    for i in range(rows * columns):
+        sum_of_losses += f64(SOFTPLUS(z[i]) - targets[i] * z[i])
+        gradient[i] = share * (SIGMOID(z[i]) - targets[i])
+    loss[0] = sum_of_losses * weight / f64(columns)
+
+
+def _squared(logits, gradient, targets, rows, columns, weight, loss):
+    """(z - t)^2."""
+    z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
+    targets = carray(targets, rows * columns, ELEMENT)
+    share = ELEMENT(f64(2) * weight / f64(columns))
+    sum_of_losses = f64(0)
+    for i in range(rows * columns):
+        difference = z[i] - targets[i]
+        sum_of_losses += f64(difference) * f64(difference)
+        gradient[i] = share * difference
+    loss[0] = sum_of_losses * weight / f64(columns)
+
+
+LOSSES = {
+    "softmax_classes": _softmax_classes,
+    "softmax_shares": _softmax_shares,
+    "sigmoid": _sigmoid,
+    "squared": _squared,
+}
+_WIDE = {"ELEMENT": f64, "EXP": exp64, "LOG": log64, "SIGMOID": sigmoid64, "SOFTPLUS": softplus64}
+
+
+@functools.cache
+def loss_kernel(name: str, dtype: str) -> tuple[int, Any]:
+    """The address of a loss for a dtype, and what keeps it alive."""
+    names = _WIDE if dtype == "float64" else {}
+    return address(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)
+
+
+def _call_loss_at(kernel, logits, gradient, targets, rows, columns, weight, loss):
+    call_loss(kernel, logits, gradient, targets, rows, columns, weight, loss)
+
+
+@functools.cache
+def call_loss_at() -> Any:
+    """Calls a loss kernel, with the addresses of its arrays, from Python."""
+    arguments = (*(types.int64,) * 4, types.uint64, types.uint64, types.float64, types.int64)
+    return entry(_call_loss_at, types.void(*arguments), "call_loss_at")
