@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,32 @@ def cache_tag() -> str:
     return digest.hexdigest()
 
 
-def _renamed(function: Callable[..., Any], name: str, **names: Any) -> Callable[..., Any]:
-    """A copy of `function` under a cache name of its own, in which the global `names` mean other objects.
+def _with_globals(function: Callable[..., Any], names: dict[str, Any]) -> python_types.FunctionType:
+    """A copy of `function` in which the global `names` mean other objects.
 
     These are template arguments. A closure would read better, but Numba's cache pickles closures, and a compiled
     function in a closure has a new pickle in every process: nothing would ever be found again.
     """
     copy = python_types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
-    copy.__qualname__ = f"{name}-{cache_tag()}"
     copy.__doc__ = function.__doc__
+    return copy
+
+
+def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, Any]:
+    """Scalar functions by name, in which the global `names` mean other objects; each sees those before it.
+
+    One body serves both float types: the names are its float type, its constants, and what it calls.
+    """
+    known = dict(names)
+    for function in functions:
+        known[function.__name__] = scalar(_with_globals(function, known))
+    return known
+
+
+def _renamed(function: Callable[..., Any], name: str, names: dict[str, Any]) -> Callable[..., Any]:
+    """A copy of `function` under a cache name of its own, with template arguments."""
+    copy = _with_globals(function, names)
+    copy.__qualname__ = f"{name}-{cache_tag()}"
     return copy
 
 
@@ -81,7 +98,7 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
 def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
     """Compile `function` for one signature, to be called from Python."""
-    copy = _renamed(function, name, **names)
+    copy = _renamed(function, name, names)
     return _cached_or_not(lambda cache: _njit(signature, cache=cache, **_OPTIONS)(copy))
 
 
@@ -92,7 +109,7 @@ def address(
 
     With `reassociate`, sums may be reordered: for statistics, never for what makes values.
     """
-    copy = _renamed(function, name, **names)
+    copy = _renamed(function, name, names)
     options = _OPTIONS | ({"fastmath": _REASSOCIATE} if reassociate else {})
     compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **options)(copy))
     return compiled.address, compiled
@@ -164,19 +181,43 @@ RANGE_SIGNATURE = types.void(
 )
 
 
-@intrinsic
-def call_range(
-    typing_context: Any, kernel: Any, out: Any, start: Any, count: Any, key: Any, stream: Any, parameters: Any
-) -> Any:
-    """Call the range kernel at an address; `out` and `parameters` are addresses too."""
+# An activation's forward: void (*)(void *kept, void *out, void *bias, uint64 rows, uint64 columns,
+# const double *parameters).
+FORWARD_SIGNATURE = types.void(
+    types.voidptr, types.voidptr, types.voidptr, types.uint64, types.uint64, types.CPointer(types.float64)
+)
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word, byte_pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        arguments = list(arguments)
-        arguments[1] = builder.inttoptr(arguments[1], byte_pointer)
-        arguments[6] = builder.inttoptr(arguments[6], ir.DoubleType().as_pointer())
-        c_type = ir.FunctionType(ir.VoidType(), [byte_pointer, word, word, word, word, ir.DoubleType().as_pointer()])
-        builder.call(builder.inttoptr(arguments[0], c_type.as_pointer()), arguments[1:])
-        return _context.get_dummy_value()
+# An activation's backward: void (*)(void *gradient, void *kept, uint64 count, const double *parameters).
+BACKWARD_SIGNATURE = types.void(types.voidptr, types.voidptr, types.uint64, types.CPointer(types.float64))
 
-    return types.void(kernel, out, start, count, key, stream, parameters), generate
+
+def _caller(c_signature: Any) -> Any:
+    """What calls, from compiled code, the C function of this signature at an address.
+
+    It takes the function's address and then its arguments, all of them 64-bit integers: pointers are addresses too.
+    """
+
+    @intrinsic
+    def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
+        given = (function, *arguments)
+        if len(arguments) != len(c_signature.args) or not all(kind in (types.int64, types.uint64) for kind in given):
+            raise numba.TypingError(f"{c_signature} is called with an address and 64-bit integers, got {given}")
+
+        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            kinds = [context.get_value_type(kind) for kind in c_signature.args]
+            passed = [
+                builder.inttoptr(value, kind) if isinstance(kind, ir.PointerType) else value
+                for value, kind in zip(values[1:], kinds, strict=True)
+            ]
+            c_type = ir.FunctionType(ir.VoidType(), kinds)
+            builder.call(builder.inttoptr(values[0], c_type.as_pointer()), passed)
+            return context.get_dummy_value()
+
+        return types.void(*given), generate
+
+    return call
+
+
+call_range = _caller(RANGE_SIGNATURE)  # (kernel, out, start, count, key, stream, parameters)
+call_forward = _caller(FORWARD_SIGNATURE)  # (kernel, kept, out, bias, rows, columns, parameters)
+call_backward = _caller(BACKWARD_SIGNATURE)  # (kernel, gradient, kept, count, parameters)
