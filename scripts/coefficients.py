@@ -1,14 +1,16 @@
-"""Make the polynomial and rational coefficients of `fastinit/kernels/elementary.py`.
+"""Make the polynomial and rational coefficients of `fastinit/kernels/elementary.py` and `exponential.py`.
 
 Each function is interpolated at Chebyshev nodes in 60 digits, which stays within a small factor of the minimax
 error, and the leading coefficients are pinned where an exact one exists (log1p(x) = x + ..., cos(0) = 1). The output
-is Python source: paste it over the tables of `elementary.py`; `tests/test_elementary.py` measures the result in ulps.
+is Python source: paste it over the tables of the two files; `tests/test_elementary.py` and `test_exponential.py`
+measure the result in ulps.
 
-Run: python scripts/coefficients.py
+Run: python scripts/coefficients.py elementary, or exponential
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import mpmath as mp
@@ -101,7 +103,55 @@ def quantile_tail(r: mp.mpf) -> mp.mpf:
     return mp.findroot(lambda x: mp.log(mp.erfc(x / mp.sqrt(2)) / 2) - mp.log(p), start)
 
 
-def main() -> None:
+def expm1_tail(r: mp.mpf) -> mp.mpf:
+    """(exp(r) - 1 - r) / r^2"""
+    return (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf("1e-18") else mp.mpf(0.5)
+
+
+def erf_over(z: mp.mpf) -> mp.mpf:
+    """erf(x) / x with z = x^2"""
+    x = mp.sqrt(z)
+    return mp.erf(x) / x if z else 2 / mp.sqrt(mp.pi)
+
+
+SHIFT = 4  # K below: of the small integers the one with the fewest terms
+
+
+def erfcx_over(t: mp.mpf) -> mp.mpf:
+    """(x + K) exp(x^2) erfc(x) with t = (x - K) / (x + K): half of the line becomes an interval"""
+    x = SHIFT * (1 + t) / (1 - t)
+    return (x + SHIFT) * mp.exp(x**2) * mp.erfc(x)
+
+
+def shifted(x: float) -> mp.mpf:
+    """The t of an x."""
+    return (mp.mpf(x) - SHIFT) / (mp.mpf(x) + SHIFT)
+
+
+def exponential() -> None:
+    """The tables of `kernels/exponential.py`."""
+    half, quarter = mp.log(2) / 2 * mp.mpf("1.001"), mp.mpf(1) / 4
+    jobs = [
+        ("EXPM1_32", expm1_tail, -half, half, 5, "f32"),
+        ("ERF_32", erf_over, mp.mpf(0), quarter, 4, "f32"),
+        ("ERFCX_32", erfcx_over, mp.mpf(-1), shifted(10.5), 10, "f32"),
+        ("EXPM1_64", expm1_tail, -half, half, 10, "f64"),
+        ("ERF_64", erf_over, mp.mpf(0), quarter, 8, "f64"),
+        ("ERFCX_64", erfcx_over, mp.mpf(-1), shifted(27.5), 22, "f64"),
+    ]
+    show_all(jobs)
+
+
+def show_all(jobs: list[tuple[str, Function, mp.mpf, mp.mpf, int, str]]) -> None:
+    """Interpolate and print (name, function, low, high, degree, type)."""
+    for name, f, low, high, degree, type_name in jobs:
+        c = polynomial(f, low, high, degree)
+        print(f"# relative error 2^{mp.nstr(error(f, horner(c), low, high), 4)}")
+        show(name, c, type_name)
+
+
+def elementary() -> None:
+    """The tables of `kernels/elementary.py`."""
     third = mp.mpf(1) / 3
     jobs = [
         ("LOG1P_32", log1p_tail, -third, third, 8, "f32"),
@@ -111,10 +161,7 @@ def main() -> None:
         ("SINPI_64", sinpi_over, mp.mpf(0), mp.mpf(1) / 16, 6, "f64"),
         ("COSPI_64", cospi_tail, mp.mpf(0), mp.mpf(1) / 16, 6, "f64"),
     ]
-    for name, f, low, high, degree, type_name in jobs:
-        c = polynomial(f, low, high, degree)
-        print(f"# relative error 2^{mp.nstr(error(f, horner(c), low, high), 4)}")
-        show(name, c, type_name)
+    show_all(jobs)
 
     # The nodes crowd towards the singular end: evenly (in Chebyshev's sense) in w = -log(1 - 4 q^2) for the middle
     # and in log r for the tails. Even nodes in z and r lose 6 to 10 bits.
@@ -139,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    {"elementary": elementary, "exponential": exponential}[sys.argv[1]]()

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import sys
 import types as python_types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,32 @@ def cache_tag() -> str:
     return digest.hexdigest()
 
 
-def _renamed(function: Callable[..., Any], name: str, **names: Any) -> Callable[..., Any]:
-    """A copy of `function` under a cache name of its own, in which the global `names` mean other objects.
+def _with_globals(function: Callable[..., Any], names: dict[str, Any]) -> python_types.FunctionType:
+    """A copy of `function` in which the global `names` mean other objects.
 
     These are template arguments. A closure would read better, but Numba's cache pickles closures, and a compiled
     function in a closure has a new pickle in every process: nothing would ever be found again.
     """
     copy = python_types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
-    copy.__qualname__ = f"{name}-{cache_tag()}"
     copy.__doc__ = function.__doc__
+    return copy
+
+
+def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, Any]:
+    """Scalar functions by name, in which the global `names` mean other objects; each sees those before it.
+
+    One body serves both float types: the names are its float type, its constants, and what it calls.
+    """
+    known = dict(names)
+    for function in functions:
+        known[function.__name__] = scalar(_with_globals(function, known))
+    return known
+
+
+def _renamed(function: Callable[..., Any], name: str, names: dict[str, Any]) -> Callable[..., Any]:
+    """A copy of `function` under a cache name of its own, with template arguments."""
+    copy = _with_globals(function, names)
+    copy.__qualname__ = f"{name}-{cache_tag()}"
     return copy
 
 
@@ -82,7 +99,7 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
 def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
     """Compile `function` for one signature, to be called from Python."""
-    copy = _renamed(function, name, **names)
+    copy = _renamed(function, name, names)
     return _cached_or_not(lambda cache: _njit(signature, cache=cache, **_OPTIONS)(copy))
 
 
@@ -93,7 +110,7 @@ def address(
 
     With `reassociate`, sums may be reordered: for statistics, never for what makes values.
     """
-    copy = _renamed(function, name, **names)
+    copy = _renamed(function, name, names)
     options = _OPTIONS | ({"fastmath": _REASSOCIATE} if reassociate else {})
     compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **options)(copy))
     return compiled.address, compiled
@@ -223,4 +240,15 @@ def c_caller(c_signature: Any) -> Any:
 RANGE_SIGNATURE = types.void(
     types.voidptr, types.uint64, types.uint64, types.uint64, types.uint64, types.CPointer(types.float64)
 )
-call_range = c_caller(RANGE_SIGNATURE)
+call_range = c_caller(RANGE_SIGNATURE)  # (kernel, out, start, count, key, stream, parameters)
+
+# An activation's forward: void (*)(void *kept, void *out, void *bias, uint64 rows, uint64 columns,
+# const double *parameters).
+FORWARD_SIGNATURE = types.void(
+    types.voidptr, types.voidptr, types.voidptr, types.uint64, types.uint64, types.CPointer(types.float64)
+)
+call_forward = c_caller(FORWARD_SIGNATURE)  # (kernel, kept, out, bias, rows, columns, parameters)
+
+# An activation's backward: void (*)(void *gradient, void *kept, uint64 count, const double *parameters).
+BACKWARD_SIGNATURE = types.void(types.voidptr, types.voidptr, types.uint64, types.CPointer(types.float64))
+call_backward = c_caller(BACKWARD_SIGNATURE)  # (kernel, gradient, kept, count, parameters)

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.activations import call_backward, call_forward
 from fastinit.kernels.blas import gemm
-from fastinit.kernels.jit import call_range, carray, entry, fetch_add, give_way, load_shared, pointer, scalar
+from fastinit.kernels.jit import call_backward, call_forward, call_range, carray, entry, fetch_add, give_way, load_shared, pointer, scalar
 from fastinit.kernels.losses import call_loss
 from fastinit.kernels.updates import call_update
 

@@ -1,0 +1,240 @@
+"""Activations and their derivatives: one pass over a matrix, the bias added on the way.
+
+A layer keeps one matrix for the way back: the output y where f' is a simple function of it, the input z elsewhere
+(`KEEPS`). As in `kernels.exponential`, a body serves both float types: `name_value(z, p)` is f and
+`name_derivative(kept, p)` f', p being the activation's parameter. NaN comes through: where both sides of a comparison
+would drop it, a second select has it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+from numba import types
+
+from fastinit.kernels.exponential import FLOAT, NAMES, exp, expm1, normal_tail, sigmoid, softplus, tanh
+from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, address, carray, fma, scalars
+
+PARAMETERS = 1  # float64 numbers that every kernel reads
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+TANH_LINEAR, TANH_CUBIC = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
+BELL = 1 / math.sqrt(2 * math.pi)
+GELU_FAR, SILU_FAR = 40, 1000  # from here on the two are z or a zero; an infinity times that zero would be NaN
+
+
+def sides(y, below, above):
+    """`below` up to 0, `above` over 0; and NaN."""
+    return below if y <= FLOAT(0) else (above if y > FLOAT(0) else y)
+
+
+def within(z, far):
+    z = -far if z < -far else z
+    return far if z > far else z
+
+
+def identity_value(z, p):
+    return z
+
+
+def identity_derivative(y, p):
+    return y if y != y else FLOAT(1)
+
+
+def relu_value(z, p):
+    return sides(z, FLOAT(0), z)
+
+
+def relu_derivative(y, p):
+    return sides(y, FLOAT(0), FLOAT(1))
+
+
+def leaky_relu_value(z, p):
+    return sides(z, p * z, z)
+
+
+def leaky_relu_derivative(y, p):
+    return sides(y, p, FLOAT(1))
+
+
+def elu_value(z, p):
+    return z if z > FLOAT(0) else p * expm1(z)
+
+
+def elu_derivative(y, p):
+    return FLOAT(1) if y > FLOAT(0) else y + p
+
+
+def selu_value(z, p):
+    return FLOAT(SELU_SCALE) * z if z > FLOAT(0) else FLOAT(SELU_SCALE * SELU_ALPHA) * expm1(z)
+
+
+def selu_derivative(y, p):
+    return FLOAT(SELU_SCALE) if y > FLOAT(0) else y + FLOAT(SELU_SCALE * SELU_ALPHA)
+
+
+def sigmoid_value(z, p):
+    return sigmoid(z)
+
+
+def sigmoid_derivative(y, p):
+    return fma(-y, y, y)
+
+
+def tanh_value(z, p):
+    return tanh(z)
+
+
+def tanh_derivative(y, p):
+    return fma(-y, y, FLOAT(1))
+
+
+def softplus_value(z, p):
+    return softplus(z)
+
+
+def softplus_derivative(y, p):
+    """sigmoid(z) = 1 - e^-y."""
+    return -expm1(-y)
+
+
+def gelu_value(z, p):
+    """z Phi(z) = z (1 + erf(z / sqrt 2)) / 2, without the cancellation of the second form on the left."""
+    near = within(z, FLOAT(GELU_FAR))
+    tail, _ = normal_tail(near)
+    return (z if z > FLOAT(0) else near) * (FLOAT(1) - tail if z > FLOAT(0) else tail)
+
+
+def gelu_derivative(z, p):
+    """Phi(z) + z phi(z)."""
+    z = within(z, FLOAT(GELU_FAR))
+    tail, bell = normal_tail(z)
+    return fma(z, FLOAT(BELL) * bell, FLOAT(1) - tail if z > FLOAT(0) else tail)
+
+
+def gelu_tanh_value(z, p):
+    """z (1 + tanh u) / 2 = z sigmoid(2 u), 2 u = sqrt(8 / pi) (z + 0.044715 z^3)."""
+    near = within(z, FLOAT(GELU_FAR))
+    inner = near * fma(near * near, FLOAT(TANH_CUBIC), FLOAT(TANH_LINEAR))
+    return (z if z > FLOAT(0) else near) * sigmoid(inner)
+
+
+def sigmoid_pair(z):
+    """(sigmoid(z), sigmoid(-z))."""
+    small = exp(-abs(z))
+    large = FLOAT(1) / (FLOAT(1) + small)
+    small = small * large
+    right = z >= FLOAT(0)
+    return (large if right else small), (small if right else large)
+
+
+def gelu_tanh_derivative(z, p):
+    z = within(z, FLOAT(GELU_FAR))
+    square = z * z
+    left, right = sigmoid_pair(z * fma(square, FLOAT(TANH_CUBIC), FLOAT(TANH_LINEAR)))
+    return fma(left * right, z * fma(square, FLOAT(3 * TANH_CUBIC), FLOAT(TANH_LINEAR)), left)
+
+
+def silu_value(z, p):
+    return (z if z > FLOAT(0) else within(z, FLOAT(SILU_FAR))) * sigmoid(z)
+
+
+def silu_derivative(z, p):
+    """s + z s (1 - s), s = sigmoid(z)."""
+    z = within(z, FLOAT(SILU_FAR))
+    left, right = sigmoid_pair(z)
+    return fma(z, left * right, left)
+
+
+# Activation -> what a layer keeps of it, f and f'.
+_TABLE = {
+    "identity": ("output", identity_value, identity_derivative),
+    "relu": ("output", relu_value, relu_derivative),
+    "leaky_relu": ("output", leaky_relu_value, leaky_relu_derivative),
+    "elu": ("output", elu_value, elu_derivative),
+    "selu": ("output", selu_value, selu_derivative),
+    "sigmoid": ("output", sigmoid_value, sigmoid_derivative),
+    "tanh": ("output", tanh_value, tanh_derivative),
+    "softplus": ("output", softplus_value, softplus_derivative),
+    "gelu": ("input", gelu_value, gelu_derivative),
+    "gelu_tanh": ("input", gelu_tanh_value, gelu_tanh_derivative),
+    "silu": ("input", silu_value, silu_derivative),
+}
+KEEPS = {name: keeps for name, (keeps, _, _) in _TABLE.items()}
+
+_BODIES = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
+_COMPILED = {dtype: scalars(_BODIES, **names) for dtype, names in NAMES.items()}
+_ELEMENTS = {"float32": types.float32, "float64": types.float64}
+
+# Template arguments of the loops; the kernels have their own.
+ELEMENT, VALUE, DERIVATIVE = types.float64, identity_value, identity_derivative
+
+
+def _forward_in_place(kept, out, bias, rows, columns, parameters):
+    """kept = f(kept + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
+    vectorised loop begins with."""
+    y = carray(kept, (rows, columns), ELEMENT)
+    b = carray(bias, columns, ELEMENT)
+    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    for r in range(rows):
+        for c in range(columns):
+            y[r, c] = VALUE(y[r, c] + b[c], p)
+
+
+def _forward_apart(kept, out, bias, rows, columns, parameters):
+    """kept += bias; out = f(kept)."""
+    z = carray(kept, (rows, columns), ELEMENT)
+    y = carray(out, (rows, columns), ELEMENT)
+    b = carray(bias, columns, ELEMENT)
+    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    for r in range(rows):
+        for c in range(columns):
+            value = z[r, c] + b[c]
+            z[r, c] = value
+            y[r, c] = VALUE(value, p)
+
+
+def _backward(gradient, kept, count, parameters):
+    """gradient *= f'(kept)."""
+    g = carray(gradient, count, ELEMENT)
+    x = carray(kept, count, ELEMENT)
+    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    for i in range(count):
+        g[i] *= DERIVATIVE(x[i], p)
+
+
+@functools.cache
+def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
+    """The address of an activation's forward kernel, compiled on first use; and what keeps it alive.
+
+    C signature: void(void *kept, void *out, void *bias, uint64 rows, uint64 columns, double *parameters), the
+    matrices row-major and contiguous, of shape (rows, columns), the bias of length columns. Where the output is kept,
+    kept = f(kept + bias) and `out` is not touched; where the input is, kept += bias and out = f(kept), `out` being
+    other memory.
+    """
+    loop = _forward_in_place if KEEPS[name] == "output" else _forward_apart
+    return _kernel(loop, FORWARD_SIGNATURE, "forward", name, dtype)
+
+
+@functools.cache
+def backward_kernel(name: str, dtype: str) -> tuple[int, Any]:
+    """The address of an activation's backward kernel, compiled on first use; and what keeps it alive.
+
+    C signature: void(void *gradient, void *kept, uint64 count, double *parameters): gradient *= f'(kept).
+    """
+    return _kernel(_backward, BACKWARD_SIGNATURE, "backward", name, dtype)
+
+
+def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> tuple[int, Any]:
+    compiled = _COMPILED[dtype]
+    return address(
+        loop,
+        signature,
+        f"{way}_{name}_{dtype}",
+        FLOAT=compiled["FLOAT"],
+        ELEMENT=_ELEMENTS[dtype],
+        VALUE=compiled[f"{name}_value"],
+        DERIVATIVE=compiled[f"{name}_derivative"],
+    )

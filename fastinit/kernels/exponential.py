@@ -1,0 +1,217 @@
+"""The exponential and what is made of it, in fma, + - * /, selects and polynomials, so that loops vectorise.
+
+Every function is one body for both float types: `FLOAT` and the other capitals are float64's here, and float32's in
+the copies that `jit.scalars` compiles. The coefficients come from `scripts/coefficients.py`; the errors in ulps that
+the docstrings name are asserted against mpmath in the tests. NaN comes through everywhere: clamps are selects whose
+comparison is false for it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastinit.kernels import elementary
+from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, polynomial, scalars
+
+f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
+
+# --- made by scripts/coefficients.py exponential, highest degree first ---
+# relative error 2^-28.35
+EXPM1_32 = (
+    f32(0.000198910805),
+    f32(0.00139337307),
+    f32(0.00833331084),
+    f32(0.0416664642),
+    f32(0.166666667),
+    f32(0.500000001),
+)
+# relative error 2^-29.43
+ERF_32 = (
+    f32(0.00471908257),
+    f32(-0.0267577327),
+    f32(0.112828314),
+    f32(-0.376126090),
+    f32(1.12837917),
+)
+# relative error 2^-28.48
+ERFCX_32 = (
+    f32(-0.000777068299),
+    f32(-0.000440444552),
+    f32(0.00618732559),
+    f32(-0.0262800077),
+    f32(0.0763895792),
+    f32(-0.174024634),
+    f32(0.330848716),
+    f32(-0.540853094),
+    f32(0.773208868),
+    f32(-0.976548740),
+    f32(1.09599566),
+)
+# relative error 2^-58.21
+EXPM1_64 = (
+    f64(2.0914755325893202e-9),
+    f64(2.5105312729622102e-8),
+    f64(2.7557273478718580e-7),
+    f64(2.7557255170000887e-6),
+    f64(2.4801587325677462e-5),
+    f64(0.00019841269875002279),
+    f64(0.0013888888888883711),
+    f64(0.0083333333333260831),
+    f64(0.041666666666666670),
+    f64(0.16666666666666671),
+    f64(0.50000000000000000),
+)
+# relative error 2^-57.78
+ERF_64 = (
+    f64(1.4725865480556744e-6),
+    f64(-1.4845849259707870e-5),
+    f64(0.00012053335124353741),
+    f64(-0.00085482977536749669),
+    f64(0.0052239773730214700),
+    f64(-0.026866170632887929),
+    f64(0.11283791670925353),
+    f64(-0.37612638903183474),
+    f64(1.1283791670955126),
+)
+# relative error 2^-57.28
+ERFCX_64 = (
+    f64(8.8923650824538734e-10),
+    f64(-6.9731765481838963e-10),
+    f64(-1.5224847883687635e-8),
+    f64(3.5265157733177003e-9),
+    f64(1.2408010985923537e-7),
+    f64(-7.9127896736467865e-8),
+    f64(-8.4644561897159692e-7),
+    f64(1.4269062796438086e-6),
+    f64(4.6947258902851885e-6),
+    f64(-1.8862141788750367e-5),
+    f64(-3.6353389358654692e-6),
+    f64(0.00017681318751674849),
+    f64(-0.00045505263527494785),
+    f64(-0.00028095893420234934),
+    f64(0.0061120556477607421),
+    f64(-0.026370053332541235),
+    f64(0.076381514910006416),
+    f64(-0.17401093724042525),
+    f64(0.33085158787798253),
+    f64(-0.54085383131322073),
+    f64(0.77320870226523755),
+    f64(-0.97654872908088212),
+    f64(1.0959956610004911),
+)
+# --- end of what the script made ---
+
+# Template arguments: float64's here, float32's in `_FLOAT32`. Adding 1.5 * 2^(mantissa bits) to a small number rounds
+# it to an integer and leaves that in the low bits: the conversion that AVX2 lacks for 64-bit integers.
+FLOAT, WORD, BITS, OF_BITS, SIGN = f64, u64, bits64, float_of_bits64, u64(1 << 63)
+ROUNDER, ROUNDER_BITS, MANTISSA, BIAS = f64(1.5 * 2.0**52), u64(0x4338000000000000), u64(52), u64(1023)
+LN2_HIGH, LN2_LOW = elementary.LN2_HIGH_64, elementary.LN2_LOW_64
+LOWEST, HIGHEST = f64(-746), f64(710)  # just past where exp is 0 and infinite
+EXPM1, ERF, ERFCX, LOG_OF_PARTS = EXPM1_64, ERF_64, ERFCX_64, elementary.log_of_parts64
+
+_FLOAT32: dict[str, Any] = {
+    "FLOAT": f32, "WORD": u32, "BITS": bits32, "OF_BITS": float_of_bits32, "SIGN": u32(1 << 31),
+    "ROUNDER": f32(1.5 * 2.0**23), "ROUNDER_BITS": u32(0x4B400000), "MANTISSA": u32(23), "BIAS": u32(127),
+    "LN2_HIGH": elementary.LN2_HIGH_32, "LN2_LOW": elementary.LN2_LOW_32, "LOWEST": f32(-104), "HIGHEST": f32(89),
+    "EXPM1": EXPM1_32, "ERF": ERF_32, "ERFCX": ERFCX_32, "LOG_OF_PARTS": elementary.log_of_parts32,
+}  # fmt: skip
+
+LOG2_E, SQRT_HALF = 1 / math.log(2), math.sqrt(0.5)
+ERFCX_SHIFT = 4  # K of the script's `erfcx_over`
+
+
+def reduced(x):
+    """(word, e) with exp(x) = 2^k (1 + e): k is in the word's low bits, e = exp(r) - 1 for |r| <= ln 2 / 2."""
+    t = fma(x, FLOAT(LOG2_E), ROUNDER)
+    k = t - ROUNDER
+    r = fma(-k, LN2_LOW, fma(-k, LN2_HIGH, x))
+    return BITS(t), fma(r * r, polynomial(r, EXPM1), r)
+
+
+def exp(x):
+    """e^x within 1 ulp, subnormal results included; 0 and infinity beyond them."""
+    x = LOWEST if x < LOWEST else x
+    x = HIGHEST if x > HIGHEST else x
+    word, e = reduced(x)
+    # 2^k in two factors: at the ends k is no exponent of a float. The second one alone rounds.
+    exponents = WORD(word - WORD(ROUNDER_BITS - WORD(BIAS + BIAS)))
+    first = WORD(exponents >> WORD(1))
+    second = WORD(exponents - first)
+    return (FLOAT(1) + e) * OF_BITS(WORD(first << MANTISSA)) * OF_BITS(WORD(second << MANTISSA))
+
+
+def expm1(x):
+    """e^x - 1 for x <= 0, within 1.5 ulps."""
+    x = FLOAT(-64) if x < FLOAT(-64) else x
+    word, e = reduced(x)
+    scale = OF_BITS(WORD(WORD(word + BIAS) << MANTISSA))
+    return fma(e, scale, scale - FLOAT(1))
+
+
+def with_sign(size, x):
+    """The non-negative `size` with the sign of x."""
+    return OF_BITS(WORD(BITS(size) | WORD(BITS(x) & SIGN)))
+
+
+def tanh(x):
+    """tanh(x) within 3 ulps: -m / (2 + m) with m = exp(-2 |x|) - 1, which keeps its digits near 0."""
+    m = expm1(FLOAT(-2) * abs(x))
+    return with_sign(-m / (FLOAT(2) + m), x)
+
+
+def sigmoid(x):
+    """1 / (1 + e^-x) within 3 ulps; e^x in the far left tail, subnormal results included."""
+    small = exp(-abs(x))
+    return (FLOAT(1) if x >= FLOAT(0) else small) / (FLOAT(1) + small)
+
+
+def softplus(x):
+    """log(1 + e^x) within 3 ulps; e^x in the far left tail, subnormal results included."""
+    small = exp(-abs(x))
+    # log(1 + small): over 1/3 as ln 2 + log((1 + small) / 2), which is where the logarithm's polynomial is good.
+    upper = small > FLOAT(1 / 3)
+    k = FLOAT(1) if upper else FLOAT(0)
+    excess = FLOAT(0.5) * (small - FLOAT(1)) if upper else small
+    return (x if x > FLOAT(0) else FLOAT(0)) + LOG_OF_PARTS(k, excess)
+
+
+def scaled_erfc(x):
+    """exp(x^2) erfc(x) for x >= 0, within 4 ulps up to where erfc underflows and finite beyond."""
+    inverse = FLOAT(1) / (x + FLOAT(ERFCX_SHIFT))
+    return inverse * polynomial(fma(FLOAT(-2 * ERFCX_SHIFT), inverse, FLOAT(1)), ERFCX)
+
+
+def erf(x):
+    """erf(x) within 3 ulps."""
+    size = abs(x)
+    small = x * polynomial(x * x, ERF)
+    large = with_sign(FLOAT(1) - exp(-(x * x)) * scaled_erfc(size), x)
+    return small if size < FLOAT(0.5) else large
+
+
+def normal_tail(z):
+    """(Phi(-|z|), exp(-z^2 / 2)) for |z| <= 40, within 4 and 2 ulps while they are normal floats.
+
+    A rounded square would lose as many ulps as it is large: its rounding error is taken into the exponential.
+    """
+    half = FLOAT(0.5) * z
+    square = half * z
+    rounded = exp(-square)
+    bell = fma(-fma(half, z, -square), rounded, rounded)
+    return FLOAT(0.5) * bell * scaled_erfc(FLOAT(SQRT_HALF) * abs(z)), bell
+
+
+_BODIES = (reduced, exp, expm1, with_sign, tanh, sigmoid, softplus, scaled_erfc, erf, normal_tail)
+
+# What a body for both float types needs to call these: the template arguments and the compiled functions, by name.
+NAMES = {"float32": scalars(_BODIES, **_FLOAT32), "float64": scalars(_BODIES, FLOAT=FLOAT)}
+
+exp32, exp64 = (NAMES[dtype]["exp"] for dtype in NAMES)
+expm1_32, expm1_64 = (NAMES[dtype]["expm1"] for dtype in NAMES)
+tanh32, tanh64 = (NAMES[dtype]["tanh"] for dtype in NAMES)
+sigmoid32, sigmoid64 = (NAMES[dtype]["sigmoid"] for dtype in NAMES)
+softplus32, softplus64 = (NAMES[dtype]["softplus"] for dtype in NAMES)
+erf32, erf64 = (NAMES[dtype]["erf"] for dtype in NAMES)
