@@ -23,7 +23,7 @@ from numba import types
 from fastinit.kernels.blas import gemm
 from fastinit.kernels.jit import call_backward, call_forward, call_range, carray, entry, fetch_add, give_way, load_shared, pointer, scalar
 from fastinit.kernels.losses import call_loss
-from fastinit.kernels.updates import call_update
+from fastinit.kernels.updates import CHUNK, call_update
 
 f32, f64, i64, u8, u64 = np.float32, np.float64, np.int64, np.uint8, np.uint64
 
@@ -77,7 +77,6 @@ LAYER_FIELDS = 12
 ) = range(27)
 RUN_FIELDS = 27
 
-UPDATE_CHUNK = i64(1 << 14)  # parameters: 64 KB each of weights and gradients, in L2
 SPINS = 1000  # looks at a counter, some microseconds, before the core is offered to others
 
 ELEMENT = f32  # a template argument of the entries, as in `kernels.fill`; the functions below get it as `kind`
@@ -313,7 +312,7 @@ def _train(layers, run, largest):
             _wait(phase, propagating + slices)
             phase += i64(16)
         step += 1
-        chunks = (run[COUNT] + UPDATE_CHUNK - 1) // UPDATE_CHUNK if run[UPDATE] != i64(0) else i64(1)
+        chunks = (run[COUNT] + CHUNK - 1) // CHUNK if run[UPDATE] != i64(0) else i64(1)
         task = fetch_add(phase)
         if task < chunks:
             norm = math.sqrt(_sum(squares, 2 * depth * slices))
@@ -323,8 +322,8 @@ def _train(layers, run, largest):
                     record = carray(pointer(run[RECORDS] + i64(16) * (step - 1 - run[STEP])), 2, f64)
                     record[0], record[1] = _sum(losses, slices), norm
                 if run[UPDATE] != i64(0):
-                    first = task * UPDATE_CHUNK
-                    _updated(run, i64(0), first, min(first + UPDATE_CHUNK, run[COUNT]), factor, step)
+                    first = task * CHUNK
+                    _updated(run, i64(0), first, min(first + CHUNK, run[COUNT]), factor, step)
                 _finish(phase)
                 task = fetch_add(phase)
         _wait(phase, chunks)

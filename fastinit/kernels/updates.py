@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import address, c_caller, carray
+from fastinit.kernels.jit import address, c_caller, carray, entry, fetch_add
 
-f32, f64 = np.float32, np.float64
+f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
 UPDATE_SIGNATURE = types.void(
     types.voidptr,
@@ -30,6 +30,7 @@ UPDATE_SIGNATURE = types.void(
 )
 call_update = c_caller(UPDATE_SIGNATURE)
 RATES = 6  # float64 numbers that every update gets
+CHUNK = i64(1 << 14)  # parameters: 64 KB each of weights, gradients and memory, in L2
 
 ELEMENT = f32  # a template argument, as in `kernels.fill`
 
@@ -71,12 +72,12 @@ def _adam(weights, gradient, first, second, count, factor, step, rates):
     left1, left2 = ELEMENT(f64(1) - rates[2]), ELEMENT(f64(1) - rates[3])
     rate = ELEMENT(rates[0] / (f64(1) - rates[2] ** step))
     root = ELEMENT(f64(1) / math.sqrt(f64(1) - rates[3] ** step))
-    kept = ELEMENT(f64(1) - rates[0] * rates[5])
+    lost = ELEMENT(rates[0] * rates[5])  # of the weights; 1 - lost would lose half of its digits
     for i in range(count):
         slope = scale * g[i] + decay * w[i]
         m[i] = beta1 * m[i] + left1 * slope
         v[i] = beta2 * v[i] + left2 * slope * slope
-        w[i] = kept * w[i] - rate * m[i] / (math.sqrt(v[i]) * root + epsilon)
+        w[i] -= lost * w[i] + rate * m[i] / (math.sqrt(v[i]) * root + epsilon)
 
 
 UPDATES = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
@@ -87,3 +88,35 @@ def update_kernel(name: str, dtype: str) -> tuple[int, Any]:
     """The address of an update for a dtype, and what keeps it alive."""
     names = {"ELEMENT": f64} if dtype == "float64" else {}
     return address(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
+
+
+def _update_pieces(pieces, kernel, size, factor, step, rates, counter):
+    """An update of arrays (rows of `pieces`: four addresses and a count), CHUNK elements at a time, by all the threads
+    that call this with one counter."""
+    wanted = fetch_add(counter)
+    before = i64(0)  # chunks of the arrays so far
+    for piece in range(pieces.shape[0]):
+        elements = pieces[piece, 4]
+        chunks = (elements + CHUNK - 1) // CHUNK
+        while wanted < before + chunks:
+            first = (wanted - before) * CHUNK
+            place = first * size
+            call_update(
+                kernel,
+                pieces[piece, 0] + place,
+                pieces[piece, 1] + place,
+                pieces[piece, 2] + place,
+                pieces[piece, 3] + place,
+                u64(min(CHUNK, elements - first)),
+                factor,
+                step,
+                rates,
+            )
+            wanted = fetch_add(counter)
+        before += chunks
+
+
+@functools.cache
+def update_pieces() -> Any:
+    arguments = types.int64, types.int64, types.float64, types.float64, types.int64, types.int64
+    return entry(_update_pieces, types.void(types.int64[:, ::1], *arguments), "update_pieces")
