@@ -157,6 +157,16 @@ def fetch_add(typing_context: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
+@intrinsic
+def doubles(typing_context: Any, location: Any) -> Any:
+    """The pointer to the float64 numbers at an address (an integer), for `carray`."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
+
+    return types.CPointer(types.float64)(location), generate
+
+
 # A range kernel in C's terms: void (*)(void *out, uint64 start, uint64 count, uint64 key, uint64 stream,
 # const double *parameters).
 RANGE_SIGNATURE = types.void(
