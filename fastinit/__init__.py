@@ -6,6 +6,7 @@
 ((512, 784), dtype('float32'))
 """
 
+from fastinit.clipping import adaptive_clip, clip_by_global_norm, clip_by_norm, clip_by_value, global_norm
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.fans import fans, gain
 from fastinit.filling import add, fill
@@ -57,7 +58,11 @@ __all__ = [
     "Summary",
     "TruncatedNormal",
     "Uniform",
+    "adaptive_clip",
     "add",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "constant",
     "delta_orthogonal",
     "dirac",
@@ -65,6 +70,7 @@ __all__ = [
     "fans",
     "fill",
     "gain",
+    "global_norm",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",

@@ -56,26 +56,46 @@ def _overlaps_itself(out: Array) -> bool:
     return False
 
 
-def check_target(out: Any) -> str:
-    """The dtype's name of an array that can be filled.
+def check_source(x: Any, name: str) -> str:
+    """The dtype's name of an array that can be read; `name` is what messages call it.
 
     Raises:
-        TypeError: not a NumPy array, or not of a dtype that can be filled.
+        TypeError: not a NumPy array, or of another dtype.
+    """
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array. Received: {type(x).__name__}")
+    found = _NAMES.get(x.dtype)
+    if found is None:
+        raise TypeError(f"{name} must have one of the dtypes {', '.join(DTYPES)}. Received: {x.dtype!r}")
+    return found
+
+
+def check_target(out: Any, name: str = "out") -> str:
+    """The dtype's name of an array that can be written; `name` is what messages call it.
+
+    Raises:
+        TypeError: not a NumPy array, or of another dtype.
         ValueError: read-only, or its elements share memory.
     """
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
-    name = _NAMES.get(out.dtype)
-    if name is None:
-        raise TypeError(f"out must have one of the dtypes {', '.join(DTYPES)}. Received: {out.dtype!r}")
+    found = check_source(out, name)
     flags = out.flags
     if flags.carray:  # contiguous, aligned and writeable: the usual case
-        return name
+        return found
     if not flags.writeable:
-        raise ValueError("out must be writeable. Received: a read-only array")
+        raise ValueError(f"{name} must be writeable. Received: a read-only array")
     if not flags.c_contiguous and _overlaps_itself(out):
-        raise ValueError(f"out must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
-    return name
+        raise ValueError(f"{name} must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
+    return found
+
+
+def memory_order(x: Array) -> Array:
+    """The same elements in the order in which they lie in memory, where that makes a view without gaps of them; for
+    work that does not care for the order. Otherwise the array as it is."""
+    if not x.flags.c_contiguous:
+        forward = x[tuple(slice(None, None, -1 if step < 0 else 1) for step in x.strides)]
+        forward = forward.transpose(sorted(range(x.ndim), key=lambda axis: -forward.strides[axis]))
+        return forward if forward.flags.c_contiguous else x
+    return x
 
 
 def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import llvmlite.binding
 from fastinit.buffers import DTYPES
 from fastinit.kernels import drive
 from fastinit.kernels.fill import BLOCKS, range_kernel
+from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
 from fastinit.kernels.reduce import moments
 from fastinit.kernels.reflectors import reflect
 from fastinit.threads import count
@@ -43,10 +44,15 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
     jobs: list[tuple[str, Callable[[], Any]]] = [
         ("driver of one range", drive.single),
         ("driver of many ranges", drive.shared),
+        ("driver of a list of ranges", drive.listed),
     ]
     for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
         jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))
     jobs += [(f"moments {dtype}", functools.partial(moments, dtype)) for dtype in DTYPES]
+    for kind, dtype in itertools.product(KINDS, DTYPES):
+        jobs.append((f"norm {kind} {dtype}", functools.partial(norm_kernel, kind, dtype)))
+    for name, kernel in (("scale", scale_kernel), ("clamp", clamp_kernel)):
+        jobs += [(f"{name} {dtype}", functools.partial(kernel, dtype)) for dtype in DTYPES]
     jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in ("float32", "float64")]
     for done, (name, compile_) in enumerate(jobs, start=1):
         compile_()

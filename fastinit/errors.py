@@ -16,20 +16,25 @@ def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names)}")
 
 
-def finite(name: str, value: object) -> float:
-    """The value as a float, or an error: TypeError for what is no real number, ValueError for NaN and infinity.
+def real(name: str, value: object) -> float:
+    """The value as a float, which may be infinite or NaN; a TypeError for what is no real number.
 
     A negative zero becomes zero: the two are equal, and equal laws must draw equal values.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number. Received: {name}={value!r}")
     try:
-        result = float(value)
+        return float(value) + 0.0
     except OverflowError:  # an int beyond float64's range
-        result = math.inf
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+def finite(name: str, value: object) -> float:
+    """The value as a float, or an error: TypeError for what is no real number, ValueError for NaN and infinity."""
+    result = real(name, value)
     if not math.isfinite(result):
         raise ValueError(f"{name} must be finite. Received: {name}={value!r}")
-    return result + 0.0
+    return result
 
 
 def non_negative(name: str, value: object) -> float:

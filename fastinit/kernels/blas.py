@@ -68,19 +68,29 @@ def gemm(
         numbers = number.as_pointer()
         kind = ir.FunctionType(
             ir.VoidType(),
-            [byte_pointer] * 2 + [integers] * 3 + [numbers, numbers, integers, numbers, integers]
+            [byte_pointer] * 2
+            + [integers] * 3
+            + [numbers, numbers, integers, numbers, integers]
             + [numbers, numbers, integers],
         )
         builder.call(
             builder.inttoptr(routine, kind.as_pointer()),
             [
-                flag(ta), flag(tb), pointer(m, integer), pointer(n, integer), pointer(k, integer), pointer(one_, number),
-                matrix(a), pointer(lda, integer), matrix(b), pointer(ldb, integer),
-                pointer(ir.Constant(number, 0.0), number), matrix(c), pointer(ldc, integer),
+                flag(ta),
+                flag(tb),
+                pointer(m, integer),
+                pointer(n, integer),
+                pointer(k, integer),
+                pointer(one_, number),
+                matrix(a),
+                pointer(lda, integer),
+                matrix(b),
+                pointer(ldb, integer),
+                pointer(ir.Constant(number, 0.0), number),
+                matrix(c),
+                pointer(ldc, integer),
             ],
         )
         return context.get_dummy_value()
 
-    return types.void(
-        routine, types.boolean, types.boolean, m, n, k, one, a, lda, b, ldb, c, ldc
-    ), generate
+    return types.void(routine, types.boolean, types.boolean, m, n, k, one, a, lda, b, ldb, c, ldc), generate

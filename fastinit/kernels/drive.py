@@ -1,4 +1,4 @@
-"""The drivers: they know neither law nor dtype, nor threads, only how a region is cut into ranges.
+"""The drivers: they know neither law nor dtype, nor threads, only how a region is cut into ranges, or a list of ranges.
 
 A region is `rows` runs of `columns` elements. Row r begins at byte `r * out_step` of the target and at element
 `start + r * stream_step` of the stream. Ranges are numbered row by row, `chunk` elements each.
@@ -39,6 +39,19 @@ def _shared(kernel, out, size, rows, columns, out_step, start, stream_step, chun
         i = fetch_add(counter)
 
 
+# What a row of a list says: a kernel, where its range lies, its elements, the kernel's `stream` and its `parameters`.
+LIST_FIELDS = 5
+
+
+def _listed(ranges, key, counter):
+    """Take the next range of a list until none is left, on any number of threads at once. The ranges lie anywhere and
+    may each have another kernel."""
+    i = fetch_add(counter)
+    while i < ranges.shape[0]:
+        call_range(ranges[i, 0], ranges[i, 1], u64(0), u64(ranges[i, 2]), key, u64(ranges[i, 3]), ranges[i, 4])
+        i = fetch_add(counter)
+
+
 _REGION = (types.int64,) * 9 + (types.uint64, types.uint64, types.int64)
 
 
@@ -52,3 +65,9 @@ def single() -> Any:
 def shared() -> Any:
     """All the ranges of a region, shared by the threads that call it with one counter (its address comes last)."""
     return entry(_shared, types.void(*_REGION, types.int64), "shared")
+
+
+@functools.cache
+def listed() -> Any:
+    """All the ranges of a list, an int64 array of LIST_FIELDS columns, shared as those of `shared`."""
+    return entry(_listed, types.void(types.int64[:, ::1], types.uint64, types.int64), "listed")

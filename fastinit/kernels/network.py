@@ -21,7 +21,18 @@ import numpy as np
 from numba import types
 
 from fastinit.kernels.blas import gemm
-from fastinit.kernels.jit import call_backward, call_forward, call_range, carray, entry, fetch_add, give_way, load_shared, pointer, scalar
+from fastinit.kernels.jit import (
+    call_backward,
+    call_forward,
+    call_range,
+    carray,
+    entry,
+    fetch_add,
+    give_way,
+    load_shared,
+    pointer,
+    scalar,
+)
 from fastinit.kernels.losses import call_loss
 from fastinit.kernels.updates import CHUNK, call_update
 
@@ -353,7 +364,9 @@ def _train_members(layers, run, largest, members, worker_bytes):
                 if index > 0:
                     _propagated(run, table, index, delta, below, i64(0), rows, shift, ELEMENT)
                 units = table[index, OUTPUTS]
-                _accumulated(run, table, index, begin, rows, delta, i64(0), units, shift, squares + i64(16) * index, ELEMENT)
+                _accumulated(
+                    run, table, index, begin, rows, delta, i64(0), units, shift, squares + i64(16) * index, ELEMENT
+                )
             norm = math.sqrt(_sum(squares, 2 * depth))
             record = carray(pointer(run[RECORDS] + i64(16) * (step * members + member)), 2, f64)
             record[0], record[1] = _sum(losses, i64(1)), norm

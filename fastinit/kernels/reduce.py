@@ -10,7 +10,6 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
@@ -53,13 +52,8 @@ def unorder64(key):
     return float_of_bits64(u64(key ^ ((key >> i64(63)) & i64(0x7FFFFFFFFFFFFFFF))))
 
 
-@scalar
-def _itself(x):
-    return x
-
-
 # Template arguments, as in `kernels.fill`.
-ELEMENT, LOAD, ORDER, UNORDER, LOWEST, HIGHEST = f32, _itself, order32, unorder32, i32(-(2**31)), i32(2**31 - 1)
+ELEMENT, LOAD, ORDER, UNORDER, LOWEST, HIGHEST = f32, store.itself, order32, unorder32, i32(-(2**31)), i32(2**31 - 1)
 INFINITY = f32(np.inf)
 
 
@@ -97,18 +91,10 @@ def _moments(data, start, count, key, stream, results):
         found[4], found[5] = mean, squares
 
 
-_LOADS = {
-    "float16": (types.uint16, store.of_f16),
-    "bfloat16": (types.uint16, store.of_bf16),
-    "float32": (types.float32, _itself),
-    "float64": (types.float64, _itself),
-}
-
-
 @functools.cache
 def moments(dtype: str) -> tuple[int, Any]:
     """The address of the kernel for a dtype, and what keeps it alive."""
-    element, load = _LOADS[dtype]
+    element, load = store.LOADS[dtype]
     names: dict[str, Any] = {}
     if dtype == "float64":
         names = {"ORDER": order64, "UNORDER": unorder64, "LOWEST": i64(-(2**63)), "HIGHEST": i64(2**63 - 1)}

@@ -7,6 +7,7 @@ arithmetic that vectorises and needs no instruction that some CPU lacks.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 from fastinit.kernels.jit import bits32, float_of_bits32, fma, scalar
 
@@ -90,3 +91,17 @@ def fill_f16(out, i, value, scale):
 @scalar
 def add_f16(out, i, value, scale):
     out[i] = f16_of(fma(scale, value, of_f16(out[i])))
+
+
+@scalar
+def itself(value):
+    return value
+
+
+# Format -> (type in memory, what widens an element to float32 or keeps it).
+LOADS = {
+    "float16": (types.uint16, of_f16),
+    "bfloat16": (types.uint16, of_bf16),
+    "float32": (types.float32, itself),
+    "float64": (types.float64, itself),
+}

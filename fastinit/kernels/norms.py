@@ -1,0 +1,185 @@
+"""Norms and what clips by them: range kernels that sum chunk by chunk in float64, and that scale or clamp in place.
+
+A chunk gives one float64 number, whichever thread makes it, so a norm does not depend on the thread count.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from fastinit.kernels import store
+from fastinit.kernels.fill import FORMATS
+from fastinit.kernels.jit import (
+    RANGE_SIGNATURE,
+    address,
+    carray,
+    float_of_bits32,
+    float_of_bits64,
+    pointer,
+    scalar,
+)
+
+f32, f64, i64, u16, u32, u64 = np.float32, np.float64, np.int64, np.uint16, np.uint32, np.uint64
+
+
+@scalar
+def _unscaled(stream):
+    return f64(1), f64(1)
+
+
+@scalar
+def _scaled(stream):
+    numbers = carray(pointer(stream), 2, f64)
+    return numbers[0], numbers[1]
+
+
+# A term of a sum, as two numbers whose product it is: only a product that is made next to the sum becomes one fma with
+# it, because compiler options are those of the function that an instruction was written in.
+@scalar
+def _square(value, factor, exponent):
+    return f64(value), f64(value)
+
+
+@scalar
+def _size(value, factor, exponent):
+    return abs(f64(value)), f64(1)
+
+
+@scalar
+def _power(value, factor, exponent):
+    return (abs(f64(value)) * factor) ** exponent, f64(1)
+
+
+# Template arguments, as in `kernels.fill`.
+ELEMENT, LOAD, TERM, NUMBERS = f32, store.itself, _square, _unscaled
+
+
+def _sums(data, start, count, key, stream, results):
+    """The sum of the terms of every chunk of `key` elements in [start, start + count), chunk i's at results[i].
+
+    `start` is a multiple of `key`. A power reads its factor and its exponent at the address `stream`.
+    """
+    data = carray(data, count, ELEMENT)
+    chunks = (start + count + key - u64(1)) // key
+    results = carray(results, chunks)
+    factor, exponent = NUMBERS(stream)
+    for chunk in range(start // key, chunks):
+        first = chunk * key - start
+        x = data[first : min(first + key, count)]
+        total = f64(0)
+        for i in range(x.size):
+            left, right = TERM(LOAD(x[i]), factor, exponent)
+            total += left * right
+        results[chunk] = total
+
+
+@scalar
+def _of_bits32(bits):
+    return f64(float_of_bits32(u32(bits)))
+
+
+@scalar
+def _of_bits64(bits):
+    return float_of_bits64(u64(bits))
+
+
+@scalar
+def _of_bits_f16(bits):
+    return f64(store.of_f16(u16(bits)))
+
+
+@scalar
+def _of_bits_bf16(bits):
+    return f64(store.of_bf16(u16(bits)))
+
+
+INTEGER, MAGNITUDE, FLOAT_OF = np.int32, np.int32(0x7FFFFFFF), _of_bits32
+
+
+def _largest(data, start, count, key, stream, results):
+    """The largest magnitude of every chunk, NaN where there is one; the rest as in `_sums`.
+
+    Bits without their sign have the order of the magnitudes, and a NaN is above infinity there: an integer maximum
+    keeps it, and vectorises, which one of floats does not.
+    """
+    data = carray(data, count, INTEGER)
+    chunks = (start + count + key - u64(1)) // key
+    results = carray(results, chunks)
+    for chunk in range(start // key, chunks):
+        first = chunk * key - start
+        x = data[first : min(first + key, count)]
+        largest = INTEGER(0)
+        for i in range(x.size):
+            largest = max(largest, INTEGER(x[i] & MAGNITUDE))
+        results[chunk] = FLOAT_OF(largest)
+
+
+# Kind -> (a term of the sum, where its factor and exponent come from).
+_TERMS = {"squares": (_square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
+_INTEGERS = {
+    "float16": (np.int16, np.int16(0x7FFF), _of_bits_f16),
+    "bfloat16": (np.int16, np.int16(0x7FFF), _of_bits_bf16),
+    "float32": (np.int32, np.int32(0x7FFFFFFF), _of_bits32),
+    "float64": (np.int64, np.int64(0x7FFFFFFFFFFFFFFF), _of_bits64),
+}
+KINDS = (*_TERMS, "largest")
+
+
+@functools.cache
+def norm_kernel(kind: str, dtype: str) -> tuple[int, Any]:
+    """The address of the range kernel that reduces chunks of `key` elements, and what keeps it alive.
+
+    Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of (factor |x|)^exponent,
+    two float64 numbers at the address `stream`).
+    """
+    name = f"norm_{kind}_{dtype}"
+    if kind == "largest":
+        integer, magnitude, float_of = _INTEGERS[dtype]
+        return address(_largest, RANGE_SIGNATURE, name, INTEGER=integer, MAGNITUDE=magnitude, FLOAT_OF=float_of)
+    element, load = store.LOADS[dtype]
+    term, numbers = _TERMS[kind]
+    names = {"ELEMENT": element, "LOAD": load, "TERM": term, "NUMBERS": numbers}
+    return address(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
+
+
+PUT, NUMBER = store.fill_native, f64
+
+
+def _scale(data, start, count, key, stream, parameters):
+    """Multiply by parameters[0]: 16-bit elements in float32, others in float64; rounded once."""
+    data = carray(data, count, ELEMENT)
+    factor = NUMBER(carray(parameters, 1)[0])
+    for i in range(data.size):
+        PUT(data, i, NUMBER(LOAD(data[i])) * factor, factor)
+
+
+def _clamp(data, start, count, key, stream, parameters):
+    """Into [parameters[0], parameters[1]], which the dtype holds; NaN stays."""
+    data = carray(data, count, ELEMENT)
+    bounds = carray(parameters, 2)
+    low, high = NUMBER(bounds[0]), NUMBER(bounds[1])
+    for i in range(data.size):
+        value = NUMBER(LOAD(data[i]))
+        value = low if value < low else value
+        PUT(data, i, high if value > high else value, low)
+
+
+def _in_place(function: Any, name: str, dtype: str, number: type) -> tuple[int, Any]:
+    element, load = store.LOADS[dtype]
+    names = {"ELEMENT": element, "LOAD": load, "PUT": FORMATS[dtype][1], "NUMBER": number}
+    return address(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
+
+
+@functools.cache
+def scale_kernel(dtype: str) -> tuple[int, Any]:
+    """The address of the range kernel that multiplies by parameters[0] in place, and what keeps it alive."""
+    return _in_place(_scale, "scale", dtype, f64 if dtype in ("float32", "float64") else f32)
+
+
+@functools.cache
+def clamp_kernel(dtype: str) -> tuple[int, Any]:
+    """The address of the range kernel that clamps between parameters[0] and [1] in place, and what keeps it alive."""
+    return _in_place(_clamp, "clamp", dtype, f64 if dtype == "float64" else f32)
