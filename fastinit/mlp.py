@@ -1,0 +1,389 @@
+"""A thin model on one flat buffer of parameters: initialise, forward, loss, backward, clip, update, predict."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastinit import training
+from fastinit.activations import Activation, as_activation
+from fastinit.buffers import Array, as_dtype
+from fastinit.distributions import Constant, Distribution, Uniform
+from fastinit.errors import non_negative, unknown
+from fastinit.filling import fill
+from fastinit.key import Key, Seed, as_key
+from fastinit.losses import FLOATS, Targets, as_targets
+from fastinit.optimizers import Optimizer
+from fastinit.schemes import law
+
+OUTPUTS = ("softmax", "sigmoid", "identity")
+# The scheme that fits an activation (design of the field: He for those that are linear on one side, LeCun for the
+# self-normalising one, Xavier for the rest).
+FITTING = dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus"), "he_normal") | {
+    "selu": "lecun_normal"
+}
+
+Init = str | Distribution | Sequence[str | Distribution]
+
+
+@dataclass
+class History:
+    """What happened in each epoch. With a population, every entry is an array of its members' numbers.
+
+    Attributes:
+        loss: mean over the samples.
+        gradient_norm: mean L2 norm of the gradient before clipping.
+        clipped: share of the steps whose gradient was clipped.
+        validation: score on the validation data; empty without them.
+    """
+
+    loss: list[Any] = field(default_factory=list)
+    gradient_norm: list[Any] = field(default_factory=list)
+    clipped: list[Any] = field(default_factory=list)
+    validation: list[Any] = field(default_factory=list)
+
+
+class MLP:
+    """A multilayer perceptron, or a population of them, trained in compiled code.
+
+    Args:
+        sizes: features, then the units of every layer, the last being the outputs.
+        activation: of the hidden layers: a name, or an `activation` with parameters.
+        output: "softmax" (classes), "sigmoid" (two classes with one output, else independent yes-or-no labels), or
+            "identity" (regression). The loss is the cross-entropy, or the mean squared error.
+        init: the weights' law: a scheme's name, a distribution, or one of those for each layer. Default: he_normal for
+            the relu family (relu, leaky_relu, elu, gelu, gelu_tanh, silu, softplus), lecun_normal for selu,
+            xavier_uniform for the rest. Biases begin at zero.
+        seed: an int or a `Key`; None draws fresh entropy. Layer i's weights are the stream of
+            `Key(seed) / "layers.i.weight"`.
+        dtype: "float32" or "float64".
+        population: so many candidate solutions, evaluated and trained together: `parameters` and all results have a
+            leading axis of this size. None: a single model, without that axis.
+
+    The result of training is the same for the same seed and thread count (BLAS rounds differently for other slices of a
+    batch); the weights to begin with are the same always.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range.
+
+    >>> model = MLP([2, 8, 1], activation="tanh", output="sigmoid", seed=0)
+    >>> {name: array.shape for name, array in model.parameters.items()}["layers.0.weight"]
+    (8, 2)
+    >>> X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), np.array([0, 1, 1, 0])
+    >>> from fastinit import Adam
+    >>> history = model.fit(X, y, epochs=300, batch_size=4, optimizer=Adam(0.05))
+    >>> model.predict(X).tolist(), model.score(X, y)
+    ([0, 1, 1, 0], 1.0)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Activation = "relu",
+        output: str = "softmax",
+        *,
+        init: Init | None = None,
+        seed: Seed = 0,
+        dtype: Any = "float32",
+        population: int | None = None,
+    ) -> None:
+        self.sizes = _as_sizes(sizes)
+        self.activation = as_activation(activation)
+        if output not in OUTPUTS:
+            raise unknown("output", output, OUTPUTS)
+        self.output = output
+        self.dtype = as_dtype(dtype)
+        if self.dtype.name not in FLOATS:
+            raise TypeError(f"dtype must be one of {', '.join(FLOATS)}. Received: dtype={dtype!r}")
+        if population is not None and (type(population) is not int or population < 1):
+            raise ValueError(f"population must be a positive int or None. Received: population={population!r}")
+        self.population = population
+        self.key = as_key(seed)
+        self.epochs = 0  # that `fit` has made; each has a shuffle of its own
+        self._shapes = [
+            shape
+            for n, m in zip(self.sizes, self.sizes[1:], strict=False)
+            for shape in ((m, n), (m,))
+        ]  # fmt: skip
+        names = [f"layers.{i // 2}.{'bias' if i % 2 else 'weight'}" for i in range(len(self._shapes))]
+        members, total = population or 1, sum(map(math.prod, self._shapes))
+        flat, slopes = (np.zeros((members, total), self.dtype) for _ in range(2))
+        self.parameters: dict[str, Array] = self._views(names, flat)
+        self.gradients: dict[str, Array] = self._views(names, slopes)
+        self._net = training.Network(
+            [self.activation] * (len(self.sizes) - 2) + [as_activation("identity")],
+            self._by_layer(flat),
+            self._by_layer(slopes),
+            flat,
+            slopes,
+        )
+        self._initialise(init)
+
+    def _parts(self, flat: Array) -> list[Array]:
+        """A buffer (..., parameters) as views of the shapes of all weights and biases."""
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])
+        return [
+            flat[..., end - math.prod(shape) : end].reshape(*flat.shape[:-1], *shape)
+            for end, shape in zip(ends, self._shapes, strict=True)
+        ]
+
+    def _views(self, names: list[str], flat: Array) -> dict[str, Array]:
+        return dict(zip(names, self._parts(flat if self.population else flat[0]), strict=True))
+
+    def _by_layer(self, flat: Array) -> list[list[tuple[Array, Array]]]:
+        members = [self._parts(member) for member in flat]
+        return [list(zip(parts[::2], parts[1::2], strict=True)) for parts in members]
+
+    def _initialise(self, init: Init | None) -> None:
+        layers = len(self.sizes) - 1
+        if init is None:
+            init = FITTING.get(self.activation.name, "xavier_uniform")
+        each = [init] * layers if isinstance(init, str | Distribution) else list(init)
+        if len(each) != layers:
+            raise ValueError(f"init must be one law, or one for each of {layers} layers. Received: {len(each)}")
+        batch_axes = () if self.population is None else (0,)
+        for i, chosen in enumerate(each):
+            name = f"layers.{i}.weight"
+            shape = self._shapes[2 * i]
+            distribution = law(chosen, shape) if isinstance(chosen, str) else chosen
+            fill(self.parameters[name], distribution, seed=self.key / name, batch_axes=batch_axes)
+
+    def forward(self, X: Any) -> Array:  # noqa: N803 - scikit-learn's name
+        """The last layer's outputs before their activation (logits): (samples, outputs), for X (samples, features).
+
+        With a population: (members, samples, outputs).
+
+        Raises:
+            TypeError: X is no array of numbers.
+            ValueError: X has another shape.
+        """
+        found = training.predict(self._net, self._as_samples(X))
+        return found if self.population else found[0]
+
+    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+        """Probabilities, in scikit-learn's shapes: (samples, classes); with one sigmoid output (samples, 2), else
+        (samples, labels). A population has its members in front.
+
+        Raises:
+            ValueError: the output is "identity", or X has another shape.
+        """
+        if self.output == "identity":
+            raise ValueError('an output of "identity" has no probabilities: use predict')
+        logits = self.forward(X)
+        if self.output == "softmax":
+            exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+            return result
+        yes = as_activation("sigmoid")(logits)
+        return np.concatenate([1 - yes, yes], axis=-1) if self.sizes[-1] == 1 else yes
+
+    def predict(self, X: Any) -> Array:  # noqa: N803
+        """Classes (samples,), yes-or-no labels (samples, labels), or values: (samples,) for one output, else (samples,
+        outputs). A population has its members in front."""
+        logits = self.forward(X)
+        if self.output == "softmax":
+            return logits.argmax(axis=-1)
+        found = (logits > 0).astype(np.int64) if self.output == "sigmoid" else logits
+        return found[..., 0] if self.sizes[-1] == 1 else found
+
+    def score(self, X: Any, y: Any) -> Any:  # noqa: N803
+        """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
+        array of the members' scores."""
+        samples = self._as_samples(X)
+        targets = self._as_targets(y, len(samples))
+        found = self.predict(samples)
+        if self.output == "identity":
+            wanted = targets.array.reshape(found.shape[1:] if self.population else found.shape).astype(np.float64)
+            axis = 0 if not self.population else 1
+            total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
+            scores = 1 - ((wanted - found) ** 2).sum(axis=axis) / total
+            result = scores.mean(axis=-1) if self.sizes[-1] > 1 else scores
+        else:
+            wanted = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
+            if self.output == "sigmoid":
+                wanted = (wanted[:, 0] if self.sizes[-1] == 1 else wanted) > 0.5
+            right = found == wanted
+            if self.output == "sigmoid" and self.sizes[-1] > 1:
+                right = right.all(axis=-1)
+            result = right.mean(axis=-1)
+        return result if self.population else float(result)
+
+    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, dict[str, Array]]:  # noqa: N803
+        """The mean loss over all samples, and its gradients: `gradients`, views that the next call overwrites."""
+        return self._one_step(X, y, None, None)[..., 0][()], self.gradients
+
+    def step(self, X: Any, y: Any, optimizer: Optimizer, max_grad_norm: float | None = None) -> Any:  # noqa: N803
+        """One step on one batch: forward, loss, backward, clip, update, in one compiled call.
+
+        Args:
+            X: (samples, features) numbers; converted to the model's dtype.
+            y: classes (samples,) as ints, or shares (samples, classes); 0 to 1, or -1 and 1, for "sigmoid"; values for
+                "identity". One output takes (samples,) too.
+            optimizer: an `SGD`, `Adam` or `AdamW`, of this model.
+            max_grad_norm: L2 norm of all gradients together to clip at. `gradients` holds them unclipped.
+
+        Returns:
+            The loss before the step: a float, or an array of the members' losses. NaN in X or the weights reaches it.
+
+        Raises:
+            TypeError, ValueError: what does not fit; nothing was changed.
+        """
+        return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))[..., 0][()]
+
+    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:  # noqa: N803
+        samples = self._as_samples(X, at_least=1)
+        targets = self._as_targets(y, len(samples))
+        trainer = training.Trainer(self._net, samples, targets, len(samples), optimizer, largest)
+        [records] = trainer.steps()
+        found: Array = records[0]
+        return found if self.population else found[0]
+
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        max_grad_norm: float | None = None,
+        validation: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+        progress: bool = False,
+        callback: Callable[[int, History], Any] | None = None,
+    ) -> History:
+        """Train for so many epochs; all steps of an epoch run in compiled code.
+
+        Args:
+            X, y: as in `step`.
+            epochs, batch_size: positive ints. The last batch of an epoch may be smaller.
+            optimizer: of this model. A second `fit` goes on where the first ended, if it gets the same one.
+            max_grad_norm: as in `step`.
+            validation: (X, y) that are scored after every epoch.
+            shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's number.
+            progress: a progress bar on a terminal.
+            callback: called with the epoch's number from 0 and the history; ends the training by returning True.
+
+        Returns:
+            What happened, by epoch. A loss that is not finite ends nothing, but is warned of.
+
+        Ctrl-C ends the training after a whole step; the model can be used, and trained on.
+
+        Raises:
+            TypeError, ValueError: what does not fit; nothing was changed.
+        """
+        samples = self._as_samples(X, at_least=1)
+        targets = self._as_targets(y, len(samples))
+        for name, number in (("epochs", epochs), ("batch_size", batch_size)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a positive int. Received: {name}={number!r}")
+        if validation is not None:
+            checked = self._as_samples(validation[0])
+            self._as_targets(validation[1], len(checked))
+        optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
+        trainer = training.Trainer(self._net, samples, targets, batch_size, optimizer, largest)
+        weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
+        weights[-1] = len(samples) - weights[:-1].sum()
+        history = History()
+        for epoch in _with_bar(epochs) if progress else range(epochs):
+            order = self._order(len(samples)) if shuffle else None
+            self.epochs += 1
+            records = np.concatenate(list(trainer.steps(order)))
+            losses, norms = records[..., 0], records[..., 1]
+            clipped = norms > (math.inf if largest is None else largest)
+            means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
+            for found, mean in zip((history.loss, history.gradient_norm, history.clipped), means, strict=True):
+                found.append(mean if self.population else float(mean[0]))
+            if validation is not None:
+                history.validation.append(self.score(*validation))
+            if not np.isfinite(losses).all():
+                warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
+            if callback is not None and callback(epoch, history) is True:
+                break
+        return history
+
+    def _order(self, samples: int) -> Array:
+        numbers = np.empty(samples)
+        fill(numbers, Uniform(), seed=self.key / "shuffle" / str(self.epochs))
+        return np.argsort(numbers, kind="stable").astype(np.int64)
+
+    def _as_samples(self, X: Any, at_least: int = 0) -> Array:  # noqa: N803
+        array = np.asarray(X)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"X must be real numbers. Received: dtype {array.dtype}")
+        if array.ndim != 2 or array.shape[1] != self.sizes[0] or len(array) < at_least:
+            some = " and at least one sample" if at_least else ""
+            raise ValueError(f"X must have shape (samples, {self.sizes[0]}){some}. Received: shape {array.shape}")
+        return np.ascontiguousarray(array, self.dtype)
+
+    def _as_targets(self, y: Any, samples: int) -> Targets:
+        return as_targets(y, self.output, samples, self.sizes[-1], self.dtype)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters, by name, and what `load` needs to a safetensors file."""
+        from safetensors.numpy import save_file
+
+        about = {
+            "sizes": list(self.sizes),
+            "activation": [self.activation.name, dict(self.activation.parameters)],
+            "output": self.output,
+            "dtype": self.dtype.name,
+            "population": self.population,
+            "epochs": self.epochs,
+            "seed": [str(self.key.seed), list(self.key.path)],
+        }
+        tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
+        save_file(tensors, os.fspath(path), metadata={"format": "np", "fastinit.MLP": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MLP:
+        """The model that `save` wrote.
+
+        Raises:
+            ValueError: the file holds no such model.
+        """
+        from safetensors import safe_open
+
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            text = (file.metadata() or {}).get("fastinit.MLP")
+            if text is None:
+                raise ValueError(f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}")
+            about = json.loads(text)
+            name, parameters = about.pop("activation")
+            seed, names = about.pop("seed")
+            epochs = about.pop("epochs")
+            made = Activation(name, tuple(parameters.items()))
+            model = cls(activation=made, seed=Key(int(seed), tuple(names)), init=Constant(0), **about)
+            model.epochs = epochs
+            for name, array in model.parameters.items():
+                array[...] = file.get_tensor(name)
+        return model
+
+
+def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(sizes)
+    if len(found) < 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in found):
+        raise ValueError(f"sizes must be two or more positive ints: features, layers. Received: sizes={sizes!r}")
+    return tuple(map(int, found))
+
+
+def _as_optimizer(optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an SGD, Adam or AdamW. Received: {optimizer!r}")
+    return optimizer
+
+
+def _as_norm(max_grad_norm: float | None) -> float | None:
+    return None if max_grad_norm is None else non_negative("max_grad_norm", max_grad_norm)
+
+
+def _with_bar(epochs: int) -> Any:
+    from rich.progress import track
+
+    return track(range(epochs), description="epochs", transient=True)
