@@ -117,7 +117,7 @@ class MLP:
         flat, slopes = (np.zeros((members, total), self.dtype) for _ in range(2))
         self.parameters: dict[str, Array] = self._views(names, flat)
         self.gradients: dict[str, Array] = self._views(names, slopes)
-        self._net = training.Network(
+        self.network = training.Network(
             [self.activation] * (len(self.sizes) - 2) + [as_activation("identity")],
             self._by_layer(flat),
             self._by_layer(slopes),
@@ -164,7 +164,7 @@ class MLP:
             TypeError: X is no array of numbers.
             ValueError: X has another shape.
         """
-        found = training.predict(self._net, self._as_samples(X))
+        found = training.predict(self.network, self.as_samples(X))
         return found if self.population else found[0]
 
     def predict_proba(self, X: Any) -> Array:  # noqa: N803
@@ -196,7 +196,7 @@ class MLP:
     def score(self, X: Any, y: Any) -> Any:  # noqa: N803
         """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
         array of the members' scores."""
-        samples = self._as_samples(X)
+        samples = self.as_samples(X)
         targets = self._as_targets(y, len(samples))
         found = self.predict(samples)
         if self.output == "identity":
@@ -238,9 +238,9 @@ class MLP:
         return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))[..., 0][()]
 
     def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:  # noqa: N803
-        samples = self._as_samples(X, at_least=1)
+        samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
-        trainer = training.Trainer(self._net, samples, targets, len(samples), optimizer, largest)
+        trainer = training.Trainer(self.network, samples, targets, len(samples), optimizer, largest)
         [records] = trainer.steps()
         found: Array = records[0]
         return found if self.population else found[0]
@@ -278,16 +278,16 @@ class MLP:
         Raises:
             TypeError, ValueError: what does not fit; nothing was changed.
         """
-        samples = self._as_samples(X, at_least=1)
+        samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
         for name, number in (("epochs", epochs), ("batch_size", batch_size)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a positive int. Received: {name}={number!r}")
         if validation is not None:
-            checked = self._as_samples(validation[0])
+            checked = self.as_samples(validation[0])
             self._as_targets(validation[1], len(checked))
         optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
-        trainer = training.Trainer(self._net, samples, targets, batch_size, optimizer, largest)
+        trainer = training.Trainer(self.network, samples, targets, batch_size, optimizer, largest)
         weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
         weights[-1] = len(samples) - weights[:-1].sum()
         history = History()
@@ -313,7 +313,8 @@ class MLP:
         fill(numbers, Uniform(), seed=self.key / "shuffle" / str(self.epochs))
         return np.argsort(numbers, kind="stable").astype(np.int64)
 
-    def _as_samples(self, X: Any, at_least: int = 0) -> Array:  # noqa: N803
+    def as_samples(self, X: Any, at_least: int = 0) -> Array:  # noqa: N803
+        """X as the kernels take it: contiguous, of the model's dtype; errors as in `step`."""
         array = np.asarray(X)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"X must be real numbers. Received: dtype {array.dtype}")

@@ -44,6 +44,15 @@ class Network:
     def widths(self) -> list[int]:
         return [self.weights[0][0][0].shape[1], *(weight.shape[0] for weight, _ in self.weights[0])]
 
+    def upto(self, layer: int) -> Network:
+        """The same weights, up to a layer whose outputs are left without an activation."""
+
+        def cut(members: list[list[tuple[Array, Array]]]) -> list[list[tuple[Array, Array]]]:
+            return [member[: layer + 1] for member in members]
+
+        activations = [*self.activations[:layer], Activation("identity")]
+        return Network(activations, cut(self.weights), cut(self.gradients), self.parameters, self.slopes)
+
 
 class Memory:
     """One block of memory, handed out in aligned pieces; `copies` blocks in all, a thread may have its own."""
