@@ -191,33 +191,41 @@ FORWARD_SIGNATURE = types.void(
 BACKWARD_SIGNATURE = types.void(types.voidptr, types.voidptr, types.uint64, types.CPointer(types.float64))
 
 
-def _caller(c_signature: Any) -> Any:
-    """What calls, from compiled code, the C function of this signature at an address.
+def _call(c_signature: Any, function: Any, *arguments: Any) -> Any:
+    """What an intrinsic returns that calls the C function at an address; its pointers are addresses too."""
+    if not all(kind in (types.int64, types.uint64) for kind in (function, *arguments)):
+        raise numba.TypingError(f"addresses and numbers must be 64-bit integers, got {(function, *arguments)}")
 
-    It takes the function's address and then its arguments, all of them 64-bit integers: pointers are addresses too.
-    """
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        kinds = [context.get_value_type(kind) for kind in c_signature.args]
+        passed = [
+            builder.inttoptr(value, kind) if isinstance(kind, ir.PointerType) else value
+            for value, kind in zip(values[1:], kinds, strict=True)
+        ]
+        c_type = ir.FunctionType(ir.VoidType(), kinds)
+        builder.call(builder.inttoptr(values[0], c_type.as_pointer()), passed)
+        return context.get_dummy_value()
 
-    @intrinsic
-    def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
-        given = (function, *arguments)
-        if len(arguments) != len(c_signature.args) or not all(kind in (types.int64, types.uint64) for kind in given):
-            raise numba.TypingError(f"{c_signature} is called with an address and 64-bit integers, got {given}")
-
-        def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            kinds = [context.get_value_type(kind) for kind in c_signature.args]
-            passed = [
-                builder.inttoptr(value, kind) if isinstance(kind, ir.PointerType) else value
-                for value, kind in zip(values[1:], kinds, strict=True)
-            ]
-            c_type = ir.FunctionType(ir.VoidType(), kinds)
-            builder.call(builder.inttoptr(values[0], c_type.as_pointer()), passed)
-            return context.get_dummy_value()
-
-        return types.void(*given), generate
-
-    return call
+    return types.void(function, *arguments), generate
 
 
-call_range = _caller(RANGE_SIGNATURE)  # (kernel, out, start, count, key, stream, parameters)
-call_forward = _caller(FORWARD_SIGNATURE)  # (kernel, kept, out, bias, rows, columns, parameters)
-call_backward = _caller(BACKWARD_SIGNATURE)  # (kernel, gradient, kept, count, parameters)
+@intrinsic
+def call_range(
+    typing_context: Any, kernel: Any, out: Any, start: Any, count: Any, key: Any, stream: Any, parameters: Any
+) -> Any:
+    """Call the range kernel at an address; `out` and `parameters` are addresses too."""
+    return _call(RANGE_SIGNATURE, kernel, out, start, count, key, stream, parameters)
+
+
+@intrinsic
+def call_forward(
+    typing_context: Any, kernel: Any, kept: Any, out: Any, bias: Any, rows: Any, columns: Any, parameters: Any
+) -> Any:
+    """Call an activation's forward kernel at an address; `kept`, `out`, `bias`, `parameters` are addresses too."""
+    return _call(FORWARD_SIGNATURE, kernel, kept, out, bias, rows, columns, parameters)
+
+
+@intrinsic
+def call_backward(typing_context: Any, kernel: Any, gradient: Any, kept: Any, count: Any, parameters: Any) -> Any:
+    """Call an activation's backward kernel at an address; `gradient`, `kept`, `parameters` are addresses too."""
+    return _call(BACKWARD_SIGNATURE, kernel, gradient, kept, count, parameters)
