@@ -6,6 +6,7 @@
 ((512, 784), dtype('float32'))
 """
 
+from fastinit.activations import activation
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.fans import fans, gain
 from fastinit.filling import add, fill
@@ -57,6 +58,7 @@ __all__ = [
     "Summary",
     "TruncatedNormal",
     "Uniform",
+    "activation",
     "add",
     "constant",
     "delta_orthogonal",

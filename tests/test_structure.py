@@ -20,7 +20,7 @@ ROOMS = [
     ["errors", "pool"],
     ["key", "gaussian", "buffers", "fans"],
     ["threads"],
-    ["distributions"],
+    ["distributions", "activations"],
     ["engine"],
     ["structured"],
     ["schemes", "filling", "summary", "environment"],
