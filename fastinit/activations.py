@@ -5,26 +5,27 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastinit import fans
 from fastinit.errors import non_negative, squared, unknown
+from fastinit.fans import gain as gain_of
 from fastinit.kernels import activations as kernels
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """A row of the table."""
 
     formula: str
     source: str
     gain: Callable[..., float]  # of the parameters; `fans.gain` where it has it, He's second moment where not
-    parameters: dict[str, float] = {}  # the defaults
+    parameters: dict[str, float] = field(default_factory=dict)  # the defaults
 
 
 def _by_moment(moment: float) -> Callable[[], float]:
@@ -39,7 +40,7 @@ def _elu_gain(alpha: float) -> float:
 
 
 def _named(nonlinearity: str) -> Callable[[], float]:
-    return functools.partial(fans.gain, nonlinearity)
+    return functools.partial(gain_of, nonlinearity)
 
 
 _GELU = "Hendrycks & Gimpel, arXiv:1606.08415, 2016"
@@ -52,7 +53,7 @@ ACTIVATIONS: dict[str, Row] = {
     "leaky_relu": Row(
         "z, slope z below 0",
         "Maas, Hannun, Ng, ICML 2013",
-        functools.partial(fans.gain, "leaky_relu"),
+        functools.partial(gain_of, "leaky_relu"),
         {"slope": 0.01},
     ),
     "elu": Row("z, alpha (e^z - 1) below 0", "Clevert, Unterthiner, Hochreiter, ICLR 2016", _elu_gain, {"alpha": 1.0}),
@@ -71,8 +72,8 @@ class Activation:
     """A function of every unit of a layer: a name of the table and its parameters. Made by `activation`.
 
     Args:
-        name: identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, gelu (by the normal distribution function),
-            gelu_tanh, silu.
+        name: identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, gelu (z Phi(z), the erf form), gelu_tanh
+            or silu.
         parameters: (name, value) pairs; those left out take their defaults. leaky_relu's slope and elu's alpha may be
             0 but not negative: f' is read off the sign of the output.
 
@@ -109,7 +110,7 @@ class Activation:
 
     @property
     def gain(self) -> float:
-        """The factor by which a layer's weights make up for it, as `gain`; by He's second moment where that has none."""
+        """The factor by which a layer's weights make up for it: `gain`'s, or by He's second moment."""
         return ACTIVATIONS[self.name].gain(**dict(self.parameters))
 
     @property
@@ -150,7 +151,7 @@ class Activation:
             kept = result
             kept[...] = z
         else:
-            kept = np.array(z, order="C")
+            kept = z.copy(order="C")
         columns = z.shape[-1] if z.ndim else 1
         bias = np.zeros(columns, z.dtype)
         _, kernel = kernels.forward_kernel(self.name, str(z.dtype))
@@ -173,7 +174,7 @@ class Activation:
         `kept` is float32 or float64 of any shape; the result is a new array like it.
         """
         _check_floats("kept", kept)
-        kept = np.array(kept, order="C")
+        kept = kept.copy(order="C")
         slopes = np.ones_like(kept)
         _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
         kernel.ctypes(slopes.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))

@@ -179,7 +179,7 @@ def softplus(x):
 
 
 def scaled_erfc(x):
-    """exp(x^2) erfc(x) for x >= 1/2, within 5 ulps up to where erfc underflows and finite beyond."""
+    """exp(x^2) erfc(x) for x >= 1/2, within 5 ulps up to where erfc underflows."""
     inverse = FLOAT(1) / (x + FLOAT(ERFCX_SHIFT))
     # t = (x - K) / (x + K), and what the two roundings left, which would double the error.
     t = (x - FLOAT(ERFCX_SHIFT)) * inverse
@@ -190,8 +190,10 @@ def scaled_erfc(x):
 def erf(x):
     """erf(x) within 4 ulps."""
     size = abs(x)
-    small = x * polynomial(x * x, ERF)
-    large = with_sign(FLOAT(1) - exp(-(x * x)) * scaled_erfc(size), x)
+    size = FLOAT(10) if size > FLOAT(10) else size
+    square = size * size
+    small = x * polynomial(square, ERF)
+    large = with_sign(FLOAT(1) - exp(-square) * scaled_erfc(size), x)
     return small if size < FLOAT(0.5) else large
 
 
