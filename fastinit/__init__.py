@@ -6,6 +6,7 @@
 ((512, 784), dtype('float32'))
 """
 
+from fastinit.activations import activation
 from fastinit.clipping import adaptive_clip, clip_by_global_norm, clip_by_norm, clip_by_value, global_norm
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.fans import fans, gain
@@ -37,6 +38,11 @@ from fastinit.initializers import (
     zeros,
 )
 from fastinit.key import Key
+from fastinit.layers import dense_backward, dense_forward
+from fastinit.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
+from fastinit.lsuv import lsuv
+from fastinit.mlp import MLP, History
+from fastinit.optimizers import SGD, Adam, AdamW
 from fastinit.plan import Fill, Plan
 from fastinit.schemes import law
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
@@ -44,12 +50,17 @@ from fastinit.summary import Summary, summarize
 from fastinit.threads import thread_limit
 
 __all__ = [
+    "MLP",
+    "SGD",
+    "Adam",
+    "AdamW",
     "Constant",
     "DeltaOrthogonal",
     "Dirac",
     "Distribution",
     "Eye",
     "Fill",
+    "History",
     "Key",
     "Normal",
     "Orthogonal",
@@ -58,6 +69,7 @@ __all__ = [
     "Summary",
     "TruncatedNormal",
     "Uniform",
+    "activation",
     "adaptive_clip",
     "add",
     "clip_by_global_norm",
@@ -65,6 +77,8 @@ __all__ = [
     "clip_by_value",
     "constant",
     "delta_orthogonal",
+    "dense_backward",
+    "dense_forward",
     "dirac",
     "eye",
     "fans",
@@ -82,9 +96,13 @@ __all__ = [
     "law",
     "lecun_normal",
     "lecun_uniform",
+    "lsuv",
+    "mean_squared_error",
     "normal",
     "ones",
     "orthogonal",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
     "sparse",
     "summarize",
     "thread_limit",

@@ -1,4 +1,4 @@
-"""BLAS on one thread while our own threads run: two pools, one inside the other, were up to 300 times slower than one."""
+"""BLAS on one thread while our own threads run: one pool inside another was up to 300 times slower than one pool."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import llvmlite.binding
 
 from fastinit.buffers import DTYPES
 from fastinit.kernels import drive
+from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
 from fastinit.kernels.fill import BLOCKS, range_kernel
 from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
 from fastinit.kernels.reduce import moments
@@ -54,6 +55,9 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
     for name, kernel in (("scale", scale_kernel), ("clamp", clamp_kernel)):
         jobs += [(f"{name} {dtype}", functools.partial(kernel, dtype)) for dtype in DTYPES]
     jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in ("float32", "float64")]
+    for activation, dtype in itertools.product(KEEPS, ("float32", "float64")):
+        for way, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
+            jobs.append((f"{way} {activation} {dtype}", functools.partial(kernel, activation, dtype)))
     for done, (name, compile_) in enumerate(jobs, start=1):
         compile_()
         if progress is not None:

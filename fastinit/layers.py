@@ -38,8 +38,8 @@ def dense_forward(
         bias: (out,), or None.
         activation: a name, or an `activation` with parameters.
         out: (batch, out), C-contiguous: where the result goes. Default: a new array.
-        kept: (batch, out), C-contiguous: gets the activation's input z where `dense_backward` needs it (gelu, gelu_tanh,
-            silu); the others need their output alone, and leave `kept` alone.
+        kept: (batch, out), C-contiguous: gets the activation's input z where `dense_backward` needs it (gelu,
+            gelu_tanh, silu); the others need their output alone, and leave `kept` alone.
 
     Returns:
         The result, `out` where it was given.
@@ -89,8 +89,8 @@ def dense_backward(
         kept: (batch, out): what the activation keeps: the layer's result y, or its `kept` (gelu, gelu_tanh, silu).
         weight: (out, in).
         activation: as in `dense_forward`.
-        dx, dweight, dbias: C-contiguous arrays of the shapes of x, weight and bias: where the gradients go. Default: new
-            ones.
+        dx, dweight, dbias: C-contiguous arrays of the shapes of x, weight and bias: where the gradients go. Default:
+            new ones.
 
     Returns:
         (dx, dweight, dbias).

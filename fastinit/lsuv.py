@@ -14,7 +14,7 @@ from fastinit.training import predict
 SAMPLES = 1024  # of the data that are looked at
 
 
-def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> list[float]:  # noqa: N803
+def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> list[float]:
     """Give every layer orthonormal weights, scaled so that its outputs on the data have variance 1.
 
     Layer by layer from the first: the weights become an orthogonal matrix, then they are divided by the standard

@@ -155,7 +155,7 @@ class MLP:
             distribution = law(chosen, shape) if isinstance(chosen, str) else chosen
             fill(self.parameters[name], distribution, seed=self.key / name, batch_axes=batch_axes)
 
-    def forward(self, X: Any) -> Array:  # noqa: N803 - scikit-learn's name
+    def forward(self, X: Any) -> Array:
         """The last layer's outputs before their activation (logits): (samples, outputs), for X (samples, features).
 
         With a population: (members, samples, outputs).
@@ -167,7 +167,7 @@ class MLP:
         found = training.predict(self.network, self.as_samples(X))
         return found if self.population else found[0]
 
-    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+    def predict_proba(self, X: Any) -> Array:
         """Probabilities, in scikit-learn's shapes: (samples, classes); with one sigmoid output (samples, 2), else
         (samples, labels). A population has its members in front.
 
@@ -184,16 +184,17 @@ class MLP:
         yes = as_activation("sigmoid")(logits)
         return np.concatenate([1 - yes, yes], axis=-1) if self.sizes[-1] == 1 else yes
 
-    def predict(self, X: Any) -> Array:  # noqa: N803
+    def predict(self, X: Any) -> Array:
         """Classes (samples,), yes-or-no labels (samples, labels), or values: (samples,) for one output, else (samples,
         outputs). A population has its members in front."""
         logits = self.forward(X)
         if self.output == "softmax":
-            return logits.argmax(axis=-1)
+            classes: Array = logits.argmax(axis=-1)
+            return classes
         found = (logits > 0).astype(np.int64) if self.output == "sigmoid" else logits
         return found[..., 0] if self.sizes[-1] == 1 else found
 
-    def score(self, X: Any, y: Any) -> Any:  # noqa: N803
+    def score(self, X: Any, y: Any) -> Any:
         """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
         array of the members' scores."""
         samples = self.as_samples(X)
@@ -206,20 +207,20 @@ class MLP:
             scores = 1 - ((wanted - found) ** 2).sum(axis=axis) / total
             result = scores.mean(axis=-1) if self.sizes[-1] > 1 else scores
         else:
-            wanted = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
+            classes = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
             if self.output == "sigmoid":
-                wanted = (wanted[:, 0] if self.sizes[-1] == 1 else wanted) > 0.5
-            right = found == wanted
+                classes = (classes[:, 0] if self.sizes[-1] == 1 else classes) > 0.5
+            right = found == classes
             if self.output == "sigmoid" and self.sizes[-1] > 1:
                 right = right.all(axis=-1)
             result = right.mean(axis=-1)
         return result if self.population else float(result)
 
-    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, dict[str, Array]]:  # noqa: N803
+    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, dict[str, Array]]:
         """The mean loss over all samples, and its gradients: `gradients`, views that the next call overwrites."""
         return self._one_step(X, y, None, None)[..., 0][()], self.gradients
 
-    def step(self, X: Any, y: Any, optimizer: Optimizer, max_grad_norm: float | None = None) -> Any:  # noqa: N803
+    def step(self, X: Any, y: Any, optimizer: Optimizer, max_grad_norm: float | None = None) -> Any:
         """One step on one batch: forward, loss, backward, clip, update, in one compiled call.
 
         Args:
@@ -237,7 +238,7 @@ class MLP:
         """
         return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))[..., 0][()]
 
-    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:  # noqa: N803
+    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:
         samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
         trainer = training.Trainer(self.network, samples, targets, len(samples), optimizer, largest)
@@ -247,7 +248,7 @@ class MLP:
 
     def fit(
         self,
-        X: Any,  # noqa: N803
+        X: Any,
         y: Any,
         epochs: int,
         batch_size: int,
@@ -266,7 +267,8 @@ class MLP:
             optimizer: of this model. A second `fit` goes on where the first ended, if it gets the same one.
             max_grad_norm: as in `step`.
             validation: (X, y) that are scored after every epoch.
-            shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's number.
+            shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's
+                number.
             progress: a progress bar on a terminal.
             callback: called with the epoch's number from 0 and the history; ends the training by returning True.
 
@@ -313,7 +315,7 @@ class MLP:
         fill(numbers, Uniform(), seed=self.key / "shuffle" / str(self.epochs))
         return np.argsort(numbers, kind="stable").astype(np.int64)
 
-    def as_samples(self, X: Any, at_least: int = 0) -> Array:  # noqa: N803
+    def as_samples(self, X: Any, at_least: int = 0) -> Array:
         """X as the kernels take it: contiguous, of the model's dtype; errors as in `step`."""
         array = np.asarray(X)
         if array.dtype.kind not in "biuf":

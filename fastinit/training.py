@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -192,8 +191,8 @@ class Trainer:
     def steps(self, order: Array | None = None) -> Iterator[Array]:
         """Whole steps over all samples, in this order (int64 indices) where there is one.
 
-        Yields, after every call into compiled code, (steps, members, 2) float64: loss and norm of the gradient. What was
-        yielded is done; an interrupt between leaves whole steps.
+        Yields, after every call into compiled code, (steps, members, 2) float64: loss and norm of the gradient. What
+        was yielded is done; an interrupt between leaves whole steps.
         """
         rows = len(self._samples)
         per_call = max(1, SLAB_PRODUCTS // self._products) * self._batch

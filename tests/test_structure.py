@@ -20,13 +20,13 @@ ROOMS = [
     ["errors", "pool"],
     ["key", "gaussian", "buffers", "fans"],
     ["threads"],
-    ["distributions", "vectors"],
-    ["engine", "clipping"],
+    ["distributions", "vectors", "activations", "blas", "losses"],
+    ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["schemes", "filling", "summary", "environment"],
-    ["initializers"],
-    ["plan"],
-    ["checkpoint"],
+    ["initializers", "training"],
+    ["plan", "mlp"],
+    ["checkpoint", "lsuv"],
     ["__init__"],  # fastinit itself
     ["cli"],
 ]

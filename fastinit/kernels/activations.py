@@ -149,7 +149,7 @@ def silu_derivative(z, p):
 
 
 # Activation -> what a layer keeps of it, f and f'.
-_TABLE = {
+_TABLE: dict[str, tuple[str, Any, Any]] = {
     "identity": ("output", identity_value, identity_derivative),
     "relu": ("output", relu_value, relu_derivative),
     "leaky_relu": ("output", leaky_relu_value, leaky_relu_derivative),
@@ -164,7 +164,7 @@ _TABLE = {
 }
 KEEPS = {name: keeps for name, (keeps, _, _) in _TABLE.items()}
 
-_BODIES = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
+_BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
 _COMPILED = {dtype: scalars(_BODIES, **names) for dtype, names in NAMES.items()}
 _ELEMENTS = {"float32": types.float32, "float64": types.float64}
 

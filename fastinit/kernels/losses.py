@@ -1,8 +1,9 @@
 """Losses and their gradients in one pass, with the output's activation inside: stable for logits of any size.
 
 A loss kernel in C's terms: void (*)(void *logits, void *gradient, const void *targets, uint64 rows, uint64 columns,
-double weight, double *loss). It writes weight times the sum over the rows of their loss to loss[0] and its gradient with
-respect to the logits; the logits are overwritten. A row's loss is the mean over its columns but for the softmax. NaN goes through everything.
+double weight, double *loss). It writes weight times the sum of the rows' losses to loss[0], and the gradient of that
+with respect to the logits; the logits are overwritten. A row's loss is the mean over its columns but for the softmax, which
+has one for a row. NaN goes through everything.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ from fastinit.kernels.updates import CHUNK, call_update
 
 f32, f64, i64, u8, u64 = np.float32, np.float64, np.int64, np.uint8, np.uint64
 
-# The columns of a table of layers, int64. Addresses but the first three; KEPT and OUT are (rows, outputs), the same memory
-# where the activation keeps its output.
+# The columns of a table of layers, int64. Addresses but the first three; KEPT and OUT are (rows, outputs), the same
+# memory where the activation keeps its output.
 (
     INPUTS,
     OUTPUTS,
@@ -189,7 +189,7 @@ def _copy(target, source, size):
 
 @scalar
 def _loss(run, layers, begin, rows, first, last, shift, loss, kind):
-    """Forward and loss of rows [first, last) of a batch; the loss, a share of the batch's mean, to the address `loss`."""
+    """Forward and loss of rows [first, last) of a batch; the loss, its share of the mean, to the address `loss`."""
     samples, targets = _gathered(run, layers[0], begin, first, last, shift)
     _forward(run[GEMM], layers, samples, first, last, shift, kind)
     top = layers[layers.shape[0] - 1]
@@ -282,7 +282,7 @@ def _factor(norm, largest):
 
 
 def _train(layers, run, largest):
-    """Whole steps over samples [BEGIN, END), together with every other thread that calls this with the same counters."""
+    """Whole steps over samples [BEGIN, END), on every thread that calls this with the same counters."""
     depth, slices, batch = layers.shape[0], run[SLICES], run[BATCH]
     phase, losses = run[COUNTERS], run[PARTIALS]
     squares = losses + i64(8) * slices
@@ -376,7 +376,7 @@ def _train_members(layers, run, largest, members, worker_bytes):
 
 
 def _predict(layers, routine, samples, rows, block, results, counters, worker_bytes):
-    """The outputs of the last layer for all samples, `block` rows at a time, to (members, rows, outputs) at `results`."""
+    """The last layer's outputs for all samples, `block` rows at a time, to (members, rows, outputs) at `results`."""
     members, depth = layers.shape[0], layers.shape[1]
     shift = fetch_add(counters + i64(8)) * worker_bytes
     blocks = (rows + block - 1) // block
@@ -419,7 +419,7 @@ def _dense_backward(layers, routine, samples, delta, below, rows, slices, counte
 
 
 _TABLE, _TABLES, _ROW = types.int64[:, ::1], types.int64[:, :, ::1], types.int64[::1]
-_ENTRIES = {
+_ENTRIES: dict[str, tuple[Any, Any]] = {
     "train": (_train, types.void(_TABLE, _ROW, types.float64)),
     "train_members": (_train_members, types.void(_TABLES, _ROW, types.float64, types.int64, types.int64)),
     "predict": (_predict, types.void(_TABLES, *(types.int64,) * 7)),

@@ -1,0 +1,367 @@
+"""Activations: values and slopes against torch's and finite differences, the ends, the gains, the words."""
+
+import ctypes
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+import fastinit as fi
+from fastinit.activations import ACTIVATIONS, Activation, as_activation
+from fastinit.environment import warmup
+from fastinit.fans import NONLINEARITIES
+from fastinit.kernels import jit
+from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
+
+nn = torch.nn.functional
+# Name -> (our parameters, torch's function).
+CASES = {
+    "identity": ({}, lambda z: z * 1),
+    "relu": ({}, torch.relu),
+    "leaky_relu": ({"slope": 0.2}, functools.partial(nn.leaky_relu, negative_slope=0.2)),
+    "elu": ({"alpha": 0.7}, functools.partial(nn.elu, alpha=0.7)),
+    "selu": ({}, nn.selu),
+    "sigmoid": ({}, torch.sigmoid),
+    "tanh": ({}, torch.tanh),
+    "softplus": ({}, functools.partial(nn.softplus, threshold=50)),
+    "gelu": ({}, nn.gelu),
+    "gelu_tanh": ({}, functools.partial(nn.gelu, approximate="tanh")),
+    "silu": ({}, nn.silu),
+}
+# In units of the dtype's eps, relative to 1 + |f|; f' loses what y lost.
+TOLERANCE = 4
+DTYPES = ("float32", "float64")
+# f at -inf and f' at -inf and inf; f(inf) is inf but for the two that saturate.
+LIMITS = {
+    "identity": (-np.inf, 1, 1),
+    "relu": (0, 0, 1),
+    "leaky_relu": (-np.inf, 0.2, 1),
+    "elu": (-0.7, 0, 1),
+    "selu": (-1.7580993408473766, 0, 1.0507009873554805),
+    "sigmoid": (0, 0, 0),
+    "tanh": (-1, 0, 0),
+    "softplus": (0, 0, 1),
+    "gelu": (0, 0, 1),
+    "gelu_tanh": (0, 0, 1),
+    "silu": (0, 0, 1),
+}
+
+each_name = pytest.mark.parametrize("name", CASES)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def made(name):
+    return fi.activation(name, **CASES[name][0])
+
+
+def value_and_slope(name, z):
+    """f and f' as a layer takes them: the slope from what is kept."""
+    activation = made(name)
+    y = activation(z)
+    return y, activation.derivative(y if activation.keeps == "output" else z)
+
+
+def torchs(name, z):
+    """torch's f and f' in float64."""
+    x = torch.tensor(np.asarray(z, np.float64), requires_grad=True)
+    y = CASES[name][1](x)
+    y.sum().backward()
+    return y.detach().numpy(), x.grad.numpy()
+
+
+def points(dtype, size=1000):
+    return np.random.default_rng(3).normal(0, 3, size).astype(dtype)
+
+
+def close(found, expected, dtype):
+    """Within the tolerance; the result has the right dtype."""
+    assert found.dtype == dtype
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE * eps, atol=TOLERANCE * eps)
+
+
+def test_the_tables_have_the_same_names():
+    assert list(ACTIVATIONS) == list(KEEPS) == list(CASES) == list(LIMITS)
+
+
+# --- values and slopes ---
+
+
+@each_dtype
+@each_name
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_values_and_slopes_are_torchs(name, dtype, size):
+    z = points(dtype, size)
+    for found, expected in zip(value_and_slope(name, z), torchs(name, z), strict=True):
+        close(found, expected, dtype)
+
+
+@each_dtype
+@each_name
+def test_large_arguments(name, dtype):
+    z = np.array([1e4, -1e4, 300, -300, 90, -90, 30, -30], dtype)
+    for found, expected in zip(value_and_slope(name, z), torchs(name, z), strict=True):
+        close(found, expected, dtype)
+
+
+@each_name
+def test_slopes_are_finite_differences(name):
+    z, h = points("float64"), 1e-6
+    z = z[abs(z) > 2 * h]
+    activation = made(name)
+    differences = (activation(z + h) - activation(z - h)) / (2 * h)
+    np.testing.assert_allclose(value_and_slope(name, z)[1], differences, rtol=1e-8, atol=1e-8)
+
+
+@each_dtype
+@each_name
+def test_zeros_of_either_sign(name, dtype):
+    z = np.array([0.0, -0.0], dtype)
+    for found, expected in zip(value_and_slope(name, z), torchs(name, z), strict=True):
+        close(found, expected, dtype)
+
+
+@each_dtype
+@each_name
+def test_infinities_and_nan(name, dtype):
+    left, left_slope, right_slope = LIMITS[name]
+    right = 1 if name in ("sigmoid", "tanh") else np.inf
+    y, slope = value_and_slope(name, np.array([-np.inf, np.inf, np.nan], dtype))
+    close(y, [left, right, np.nan], dtype)
+    close(slope, [left_slope, right_slope, np.nan], dtype)
+
+
+@each_dtype
+def test_the_left_tail_of_gelu_keeps_its_digits(dtype):
+    """z Phi(z) with Phi by erf, as torch has it, is off by a share of 1e-3 at -5 in float32."""
+    z = -np.linspace(1, 12 if dtype == "float32" else 37, 200).astype(dtype)
+    expected = z.astype(np.float64) * np.exp(scipy.stats.norm.logcdf(z.astype(np.float64)))
+    rtol = 1e-6 if dtype == "float32" else 1e-12  # of SciPy's logarithm, hundreds, taken back by exp
+    np.testing.assert_allclose(made("gelu")(z), expected, rtol=rtol)
+
+
+@each_dtype
+def test_parameters_change_the_function(dtype):
+    z = np.array([-2.0, 3.0], dtype)
+    for slope in (0.0, 0.5, 2.0):
+        leaky = fi.activation("leaky_relu", slope=slope)
+        np.testing.assert_array_equal(leaky(z), np.array([-2 * slope, 3], dtype))
+        np.testing.assert_array_equal(leaky.derivative(leaky(z)), np.array([slope, 1], dtype))
+    for alpha in (0.0, 3.0):
+        elu = fi.activation("elu", alpha=alpha)
+        close(elu(z) / 3, np.array([alpha * np.expm1(-2.0), 3]) / 3, dtype)
+        close(elu.derivative(elu(z)) / 3, np.array([alpha * np.exp(-2.0), 1]) / 3, dtype)
+
+
+# --- arrays ---
+
+
+@each_dtype
+@each_name
+def test_shapes_and_strides(name, dtype):
+    z = points(dtype, 60).reshape(3, 4, 5)
+    activation = made(name)
+    expected = activation(z.ravel()).reshape(z.shape)
+    before = z.copy()
+    for view in (lambda a: a, np.transpose, lambda a: a[::-1, ::2, 1:], lambda a: a[:, 0, 0], lambda a: a[:0]):
+        found = activation(view(z))
+        np.testing.assert_array_equal(found, view(expected))
+        assert found.flags.c_contiguous
+        out = np.full((6, 8, 10), 7, dtype)
+        inner = view(out[1::2, ::2, ::2])
+        assert activation(view(z), out=inner) is inner
+        np.testing.assert_array_equal(inner, view(expected))
+        assert (out[::2] == 7).all()
+    np.testing.assert_array_equal(z, before)
+    assert activation(z[0, 0, 0, ...]).shape == ()
+    assert activation(z, out=z) is z
+    np.testing.assert_array_equal(z, expected)
+
+
+@each_name
+def test_the_slope_leaves_what_is_kept(name):
+    kept = points("float32", 12).reshape(3, 4)
+    before = kept.copy()
+    found = made(name).derivative(kept.T)
+    np.testing.assert_array_equal(kept, before)
+    np.testing.assert_array_equal(found, made(name).derivative(kept).T)
+
+
+# --- the kernels' own interface ---
+
+
+def address(array):
+    return array.ctypes.data
+
+
+@each_dtype
+@each_name
+def test_the_kernels_add_the_bias_and_multiply_the_gradient(name, dtype):
+    rng = np.random.default_rng(5)
+    z, bias, gradient = (rng.normal(size=shape).astype(dtype) for shape in ((5, 9), 9, (5, 9)))
+    expected, slopes = value_and_slope(name, z + bias)
+    kept, out, change = z.copy(), np.full_like(z, 7), gradient.copy()
+    packed = made(name).packed
+    parameters = packed.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+    _, forward = forward_kernel(name, dtype)
+    forward.ctypes(address(kept), address(out), address(bias), 5, 9, parameters)
+    if KEEPS[name] == "output":
+        np.testing.assert_array_equal(kept, expected)
+        assert (out == 7).all()
+    else:
+        np.testing.assert_array_equal(kept, z + bias)
+        np.testing.assert_array_equal(out, expected)
+    _, backward = backward_kernel(name, dtype)
+    backward.ctypes(address(change), address(kept), kept.size, parameters)
+    np.testing.assert_array_equal(change, gradient * slopes)
+
+
+def _forward_of(kernel, kept, out, bias, rows, columns, parameters):
+    jit.call_forward(kernel, kept, out, bias, rows, columns, parameters)
+
+
+def _backward_of(kernel, gradient, kept, count, parameters):
+    jit.call_backward(kernel, gradient, kept, count, parameters)
+
+
+def test_compiled_code_calls_the_kernels_by_address():
+    i64 = jit.types.int64
+    forward = jit.entry(_forward_of, jit.types.void(*(i64,) * 7), "test_call_forward")
+    backward = jit.entry(_backward_of, jit.types.void(*(i64,) * 5), "test_call_backward")
+    z, bias, packed = points("float32", 12).reshape(3, 4), np.arange(4, dtype=np.float32), made("silu").packed
+    kept, out, gradient = z.copy(), np.empty_like(z), np.full_like(z, 2)
+    kernel, _ = forward_kernel("silu", "float32")
+    forward(kernel, address(kept), address(out), address(bias), 3, 4, address(packed))
+    kernel, _ = backward_kernel("silu", "float32")
+    backward(kernel, address(gradient), address(kept), 12, address(packed))
+    expected, slopes = value_and_slope("silu", z + bias)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(gradient, 2 * slopes)
+
+
+def test_an_address_is_an_integer():
+    i64 = jit.types.int64
+    signature = jit.types.void(i64, i64, jit.types.float32, i64, i64)
+    with pytest.raises(jit.numba.TypingError, match=r"must be 64-bit integers, got \(int64, int64, float32"):
+        jit.entry(_backward_of, signature, "test_call_refused")
+
+
+@pytest.mark.slow
+def test_warmup_compiles_the_kernels():
+    named = []
+    warmup(lambda name, _done, _total: named.append(name))
+    assert {f"{way} {name} {dtype}" for way in ("forward", "backward") for name in KEEPS for dtype in DTYPES} <= set(
+        named
+    )
+
+
+# --- the table ---
+
+
+@each_name
+def test_gains(name):
+    activation = made(name)
+    known = {"identity": "linear"}.get(name, name)
+    if known in NONLINEARITIES:
+        assert activation.gain == fi.gain(known, **activation_slope(activation))
+        return
+
+    def weighed(z):
+        return float(activation(np.array(z))) ** 2 * scipy.stats.norm.pdf(z)
+
+    moment = sum(scipy.integrate.quad(weighed, *ends, epsabs=1e-13)[0] for ends in ((-12, 0), (0, 12)))
+    assert activation.gain == pytest.approx(moment**-0.5, rel=1e-10)
+
+
+def activation_slope(activation):
+    return dict(activation.parameters) if activation.name == "leaky_relu" else {}
+
+
+def test_an_activation_is_data():
+    activation = fi.activation("leaky_relu")
+    assert activation == Activation("leaky_relu", (("slope", 0.01),)) == as_activation("leaky_relu")
+    assert as_activation(activation) is activation
+    assert {activation: 1}[fi.activation("leaky_relu", slope=0.01)] == 1
+    assert activation != fi.activation("leaky_relu", slope=0.02)
+    assert fi.activation("leaky_relu", slope=-0.0) == fi.activation("leaky_relu", slope=0)
+    assert activation.packed.tolist() == [0.01]
+    assert activation.packed.dtype == np.float64
+    assert fi.activation("elu").packed.tolist() == [1.0]
+    assert fi.activation("tanh").packed.tolist() == [0.0]
+    assert (activation.keeps, fi.activation("gelu").keeps) == ("output", "input")
+    assert activation.source == "Maas, Hannun, Ng, ICML 2013"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        activation.name = "relu"
+
+
+ALLOWED = ", ".join(CASES)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "error", "message"),
+    [
+        ("rellu", {}, ValueError, f"unknown activation 'rellu'; did you mean 'relu'? Allowed: {ALLOWED}"),
+        ("xyz", {}, ValueError, f"unknown activation 'xyz'. Allowed: {ALLOWED}"),
+        ("relu", {"slope": 0.1}, TypeError, "relu takes no parameter 'slope'. Allowed: none"),
+        ("elu", {"slope": 0.1}, TypeError, "elu takes no parameter 'slope'. Allowed: alpha"),
+        ("leaky_relu", {"slope": -1}, ValueError, "slope must not be negative. Received: slope=-1"),
+        ("leaky_relu", {"slope": np.nan}, ValueError, "slope must be finite. Received: slope=nan"),
+        ("leaky_relu", {"slope": "1"}, TypeError, "slope must be a real number. Received: slope='1'"),
+        ("elu", {"alpha": -0.5}, ValueError, "alpha must not be negative. Received: alpha=-0.5"),
+        ("elu", {"alpha": np.inf}, ValueError, "alpha must be finite. Received: alpha=inf"),
+    ],
+)
+def test_bad_names_and_parameters(name, parameters, error, message):
+    with pytest.raises(error) as caught:
+        fi.activation(name, **parameters)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("x", [None, 1, fi.fill], ids=str)
+def test_what_is_no_activation(x):
+    with pytest.raises(TypeError) as caught:
+        as_activation(x)
+    assert str(caught.value) == f"activation must be a name or an Activation. Received: {x!r}"
+
+
+@pytest.mark.parametrize(
+    ("received", "shown"),
+    [
+        ([1.0], "list"),
+        (1.0, "float"),
+        (np.ones(2, np.int64), "int64"),
+        (np.ones(2, np.float16), "float16"),
+        (np.ones(2, ">f4"), ">f4"),
+    ],
+    ids=str,
+)
+def test_what_is_no_array_of_floats(received, shown):
+    relu = fi.activation("relu")
+    good = np.ones(2, np.float32)
+    for argument, call in (
+        ("z", lambda: relu(received)),
+        ("out", lambda: relu(good, out=received)),
+        ("kept", lambda: relu.derivative(received)),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value) == f"{argument} must be a NumPy array of float32 or float64. Received: {shown}"
+
+
+def test_an_out_that_does_not_fit():
+    relu, z = fi.activation("relu"), np.ones((2, 3), np.float32)
+    for out, shown in (
+        (np.ones((3, 2), np.float32), "float32 of shape (3, 2)"),
+        (np.ones((2, 3)), "float64 of shape (2, 3)"),
+    ):
+        with pytest.raises(ValueError, match=r"^out must be float32") as caught:
+            relu(z, out=out)
+        assert str(caught.value) == f"out must be float32 of shape (2, 3). Received: {shown}"
+    frozen = np.ones((2, 3), np.float32)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match=r"^out must be writeable\. Received: a read-only array$"):
+        relu(z, out=frozen)
