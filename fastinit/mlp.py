@@ -15,13 +15,14 @@ import numpy as np
 from fastinit import training
 from fastinit.activations import Activation, as_activation
 from fastinit.buffers import Array, as_dtype
-from fastinit.distributions import Constant, Distribution, Uniform
+from fastinit.distributions import Distribution, Uniform
 from fastinit.errors import non_negative, unknown
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.losses import FLOATS, Targets, as_targets
 from fastinit.optimizers import Optimizer
 from fastinit.schemes import law
+from fastinit.threads import count
 
 OUTPUTS = ("softmax", "sigmoid", "identity")
 # The scheme that fits an activation (design of the field: He for those that are linear on one side, LeCun for the
@@ -124,6 +125,7 @@ class MLP:
             flat,
             slopes,
         )
+        self._trainer: tuple[Any, training.Trainer] | None = None
         self._initialise(init)
 
     def _parts(self, flat: Array) -> list[Array]:
@@ -204,7 +206,9 @@ class MLP:
             wanted = targets.array.reshape(found.shape[1:] if self.population else found.shape).astype(np.float64)
             axis = 0 if not self.population else 1
             total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
-            scores = 1 - ((wanted - found) ** 2).sum(axis=axis) / total
+            rest = ((wanted - found) ** 2).sum(axis=axis)
+            # Of targets that do not vary all or nothing is explained, as scikit-learn has it.
+            scores = np.where(total > 0, 1 - rest / np.where(total > 0, total, 1), rest == 0)
             result = scores.mean(axis=-1) if self.sizes[-1] > 1 else scores
         else:
             classes = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
@@ -238,11 +242,17 @@ class MLP:
         """
         return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))[..., 0][()]
 
+    def _trainer_of(self, batch: int, targets: Targets) -> training.Trainer:
+        """The trainer for batches of this size, from the last call if it still fits."""
+        wanted = batch, targets.kernel, targets.array.dtype, count()
+        if self._trainer is None or self._trainer[0] != wanted:
+            self._trainer = wanted, training.Trainer(self.network, batch, targets)
+        return self._trainer[1]
+
     def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:
         samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
-        trainer = training.Trainer(self.network, samples, targets, len(samples), optimizer, largest)
-        [records] = trainer.steps()
+        [records] = self._trainer_of(len(samples), targets).steps(samples, targets, optimizer, largest)
         found: Array = records[0]
         return found if self.population else found[0]
 
@@ -289,14 +299,14 @@ class MLP:
             checked = self.as_samples(validation[0])
             self._as_targets(validation[1], len(checked))
         optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
-        trainer = training.Trainer(self.network, samples, targets, batch_size, optimizer, largest)
+        trainer = self._trainer_of(min(batch_size, len(samples)), targets)
         weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
         weights[-1] = len(samples) - weights[:-1].sum()
         history = History()
         for epoch in _with_bar(epochs) if progress else range(epochs):
             order = self._order(len(samples)) if shuffle else None
             self.epochs += 1
-            records = np.concatenate(list(trainer.steps(order)))
+            records = np.concatenate(list(trainer.steps(samples, targets, optimizer, largest, order)))
             losses, norms = records[..., 0], records[..., 1]
             clipped = norms > (math.inf if largest is None else largest)
             means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
@@ -332,17 +342,8 @@ class MLP:
         """Write the parameters, by name, and what `load` needs to a safetensors file."""
         from safetensors.numpy import save_file
 
-        about = {
-            "sizes": list(self.sizes),
-            "activation": [self.activation.name, dict(self.activation.parameters)],
-            "output": self.output,
-            "dtype": self.dtype.name,
-            "population": self.population,
-            "epochs": self.epochs,
-            "seed": [str(self.key.seed), list(self.key.path)],
-        }
         tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
-        save_file(tensors, os.fspath(path), metadata={"format": "np", "fastinit.MLP": json.dumps(about)})
+        save_file(tensors, os.fspath(path), metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -357,16 +358,38 @@ class MLP:
             text = (file.metadata() or {}).get("fastinit.MLP")
             if text is None:
                 raise ValueError(f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}")
-            about = json.loads(text)
-            name, parameters = about.pop("activation")
-            seed, names = about.pop("seed")
-            epochs = about.pop("epochs")
-            made = Activation(name, tuple(parameters.items()))
-            model = cls(activation=made, seed=Key(int(seed), tuple(names)), init=Constant(0), **about)
-            model.epochs = epochs
+            model = _restored(json.loads(text))
             for name, array in model.parameters.items():
                 array[...] = file.get_tensor(name)
         return model
+
+    def _about(self) -> dict[str, Any]:
+        """All but the parameters, as JSON has it."""
+        return {
+            "sizes": list(self.sizes),
+            "activation": [self.activation.name, dict(self.activation.parameters)],
+            "output": self.output,
+            "dtype": self.dtype.name,
+            "population": self.population,
+            "epochs": self.epochs,
+            "seed": [str(self.key.seed), list(self.key.path)],
+        }
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are models of their own: views of their own buffer, at its own address."""
+        return _restored, (self._about(), self.network.parameters, self.network.slopes)
+
+
+def _restored(about: dict[str, Any], parameters: Array | None = None, slopes: Array | None = None) -> MLP:
+    about = dict(about)
+    (name, numbers), (seed, names), epochs = about.pop("activation"), about.pop("seed"), about.pop("epochs")
+    key = Key(int(seed), tuple(names))
+    model = MLP(activation=Activation(name, tuple(numbers.items())), seed=key, init="zeros", **about)
+    model.epochs = epochs
+    for target, source in ((model.network.parameters, parameters), (model.network.slopes, slopes)):
+        if source is not None:
+            target[...] = source
+    return model
 
 
 def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -125,101 +125,99 @@ def predict(net: Network, samples: Array) -> Array:
 
 
 class Trainer:
-    """Steps of a network over samples and targets, in batches.
+    """Memory and tables for steps of a network in batches of one size; kept, so that a small step is a short call.
 
     Args:
-        net: the network.
-        samples: (samples, inputs), contiguous, of the network's dtype.
-        targets: checked, one row per sample.
-        batch: rows of a step; the last one may have fewer.
-        optimizer: whose memory and step count go on; None computes gradients only.
-        max_grad_norm: L2 norm, of a member's whole gradient, to clip at; None clips nothing.
+        net: the network, whose arrays stay where they are.
+        batch: rows of a step at most.
+        targets: the kind and the dtype of targets that the steps will get.
     """
 
-    def __init__(
-        self,
-        net: Network,
-        samples: Array,
-        targets: Targets,
-        batch: int,
-        optimizer: Optimizer | None = None,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        self._net, self._samples, self._targets = net, samples, targets
-        self._batch = min(batch, len(samples))
-        self._optimizer = optimizer
-        self._largest = math.inf if max_grad_norm is None else max_grad_norm
+    def __init__(self, net: Network, batch: int, targets: Targets) -> None:
+        self.net, self.batch, self.threads = net, batch, count()
         self._members, self._depth = len(net.weights), len(net.activations)
-        threads = count()
-        dtype = samples.dtype.name
-        self._products = 3 * net.parameters.size * self._batch  # of a step
+        self._dtype, size = net.parameters.dtype.name, net.parameters.itemsize
+        self._products = 3 * net.parameters.size * batch  # multiply-adds of a step
         # One network is cut into a slice for each thread, a population into its members.
         self._alone = self._members == 1
-        self._slices = threads if self._alone else 1
-        self._threads = threads if self._alone else min(threads, self._members)
-        row_bytes = targets.array.itemsize * math.prod(targets.array.shape[1:])
-        delta = self._batch * max(net.widths[1:]) * samples.itemsize
-        self._work_memory = _memory(
+        self._workers = self.threads if self._alone else min(self.threads, self._members)
+        slices = self.threads if self._alone else 1
+        row_bytes = targets.array[:1].nbytes
+        delta = -(-batch * max(net.widths[1:]) * size // ALIGNMENT) * ALIGNMENT
+        self._memory = memory = _memory(
             net,
-            self._batch,
-            1 if self._alone else self._threads,
-            delta=-(-delta // ALIGNMENT) * ALIGNMENT * 2,
-            samples=self._batch * samples[0].nbytes,
-            targets=self._batch * row_bytes,
-            partials=8 * network.partials(self._depth, self._slices),
+            batch,
+            1 if self._alone else self._workers,
+            delta=2 * delta,
+            samples=batch * net.widths[0] * size,
+            targets=batch * row_bytes,
+            partials=8 * network.partials(self._depth, slices),
         )
-        self._tables = _tables(net, self._work_memory)
+        self._tables = _tables(net, memory)
         self._run = run = np.zeros(network.RUN_FIELDS, np.int64)
-        run[network.GEMM] = gemm_address(dtype)
-        run[network.LOSS], _ = loss_kernel(targets.kernel, dtype)
-        run[network.NORM], _ = norm_kernel("squares", dtype)
-        run[network.SAMPLES], run[network.TARGETS] = address(samples), address(targets.array)
+        run[network.GEMM] = gemm_address(self._dtype)
+        run[network.LOSS], _ = loss_kernel(targets.kernel, self._dtype)
+        run[network.NORM], _ = norm_kernel("squares", self._dtype)
         run[network.TARGET_BYTES] = row_bytes
-        run[network.BATCH_SAMPLES] = self._work_memory.place("samples")
-        run[network.BATCH_TARGETS] = self._work_memory.place("targets")
-        run[network.DELTA] = self._work_memory.place("delta")
-        run[network.DELTA_BYTES] = -(-delta // ALIGNMENT) * ALIGNMENT
-        run[network.PARTIALS] = self._work_memory.place("partials")
-        run[network.BATCH], run[network.SLICES] = self._batch, self._slices
+        run[network.BATCH_SAMPLES], run[network.BATCH_TARGETS] = memory.place("samples"), memory.place("targets")
+        run[network.DELTA], run[network.DELTA_BYTES] = memory.place("delta"), delta
+        run[network.PARTIALS] = memory.place("partials")
+        run[network.SLICES] = slices
         run[network.WEIGHTS], run[network.GRADIENTS] = address(net.parameters), address(net.slopes)
-        run[network.COUNT], run[network.BYTES] = net.parameters[0].size, samples.itemsize
-        if optimizer is not None:
-            run[network.UPDATE], _ = update_kernel(optimizer.kernel, dtype)
-            [memory] = optimizer.memory([net.parameters])
-            run[network.FIRST], run[network.SECOND] = address(memory[0]), address(memory[-1])
+        run[network.COUNT], run[network.BYTES] = net.parameters[0].size, size
 
-    def steps(self, order: Array | None = None) -> Iterator[Array]:
-        """Whole steps over all samples, in this order (int64 indices) where there is one.
+    def steps(
+        self,
+        samples: Array,
+        targets: Targets,
+        optimizer: Optimizer | None = None,
+        largest: float | None = None,
+        order: Array | None = None,
+    ) -> Iterator[Array]:
+        """Whole steps over all samples, batch by batch; the last one may have fewer rows.
+
+        Args:
+            samples: (samples, inputs), contiguous, of the network's dtype.
+            targets: checked, one row per sample.
+            optimizer: whose memory and step count go on; None computes gradients only.
+            largest: L2 norm, of a member's whole gradient, to clip at; None clips nothing.
+            order: int64 indices of the samples; None takes them as they lie.
 
         Yields, after every call into compiled code, (steps, members, 2) float64: loss and norm of the gradient. What
         was yielded is done; an interrupt between leaves whole steps.
         """
-        rows = len(self._samples)
-        per_call = max(1, SLAB_PRODUCTS // self._products) * self._batch
-        for first in range(0, rows, per_call):
-            yield self._call(first, min(first + per_call, rows), order)
+        run = self._run
+        run[network.BATCH] = min(self.batch, len(samples))
+        run[network.SAMPLES], run[network.TARGETS] = address(samples), address(targets.array)
+        run[network.ORDER] = 0 if order is None else address(order)
+        run[network.UPDATE] = 0
+        if optimizer is not None:
+            run[network.UPDATE], _ = update_kernel(optimizer.kernel, self._dtype)
+            [memory] = optimizer.memory([self.net.parameters])
+            run[network.FIRST], run[network.SECOND] = address(memory[0]), address(memory[-1])
+        per_call = max(1, SLAB_PRODUCTS // self._products) * self.batch
+        for first in range(0, len(samples), per_call):
+            last = min(first + per_call, len(samples))
+            yield self._call(first, last, optimizer, math.inf if largest is None else largest)
 
-    def _call(self, first: int, last: int, order: Array | None) -> Array:
-        run, optimizer = self._run, self._optimizer
-        steps = -(-(last - first) // self._batch)
+    def _call(self, first: int, last: int, optimizer: Optimizer | None, largest: float) -> Array:
+        run = self._run
+        steps = -(-(last - first) // self.batch)
         records = np.full((steps, self._members, 2), -1.0)  # a norm is not negative: such a step is not done
         counters = np.zeros(2 * network.phases(self._depth, steps), np.int64)
         rates = np.zeros(1) if optimizer is None else optimizer.rates()
         run[network.BEGIN], run[network.END] = first, last
-        run[network.ORDER] = 0 if order is None else address(order)
         run[network.COUNTERS], run[network.RECORDS] = address(counters), address(records)
         run[network.RATES], run[network.STEP] = address(rates), 0 if optimizer is None else optimizer.steps
-        dtype = self._samples.dtype.name
         if self._alone:
-            entry = network.network_entry("train", dtype)
-            work = functools.partial(entry, self._tables[0], run, self._largest)
+            entry = network.network_entry("train", self._dtype)
+            work = functools.partial(entry, self._tables[0], run, largest)
         else:
-            entry = network.network_entry("train_members", dtype)
-            stride = self._work_memory.stride
-            work = functools.partial(entry, self._tables, run, self._largest, self._members, stride)
+            entry = network.network_entry("train_members", self._dtype)
+            work = functools.partial(entry, self._tables, run, largest, self._members, self._memory.stride)
         try:
             with one_blas_thread():
-                together(work, self._threads if steps * self._products >= PARALLEL_PRODUCTS else 1)
+                together(work, self._workers if steps * self._products >= PARALLEL_PRODUCTS else 1)
         finally:
             if optimizer is not None:
                 optimizer.steps += int((records[:, :, 1].min(axis=1) != -1).sum())

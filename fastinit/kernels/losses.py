@@ -2,8 +2,8 @@
 
 A loss kernel in C's terms: void (*)(void *logits, void *gradient, const void *targets, uint64 rows, uint64 columns,
 double weight, double *loss). It writes weight times the sum of the rows' losses to loss[0], and the gradient of that
-with respect to the logits; the logits are overwritten. A row's loss is the mean over its columns but for the softmax, which
-has one for a row. NaN goes through everything.
+with respect to the logits; the logits are overwritten. A row's loss is the mean over its columns; the softmax has one
+for the row. NaN goes through everything.
 """
 
 from __future__ import annotations
