@@ -134,14 +134,14 @@ def _fastinit_orthogonal(out: np.ndarray) -> Call:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def two_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2)
 
 
 def _fill_on_two_threads(out: np.ndarray) -> Call:
     """NumPy lets go of the interpreter's lock in `fill`, so two Python threads show what the memory takes."""
     parts = np.array_split(out, 2)
-    return lambda: list(_pool().map(lambda part: part.fill(VALUE), parts))
+    return lambda: list(two_threads().map(lambda part: part.fill(VALUE), parts))
 
 
 @dataclass(frozen=True)
