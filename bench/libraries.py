@@ -268,7 +268,6 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on: the CPU as LLVM sees it, threads and versions."""
     import llvmlite.binding
     import torch
-
     from threadpoolctl import threadpool_info
 
     from fastinit import threads
