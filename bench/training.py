@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 import fastinit as fi
-from bench.libraries import Call, two_threads
+from bench.libraries import Call
 
 Arrays = dict[str, np.ndarray]  # in the order of the layers, "layers.0.weight" (out, in) and "layers.0.bias" first
 
@@ -220,37 +219,10 @@ def _numpy(problem: Problem) -> Trainer:
 
 
 def _gemms(problem: Problem) -> Trainer:
-    """The matrix products of the steps and nothing else, the way fastinit makes them: each of two threads, with BLAS on
-    one, makes its half of every product: of the batch, or for a weight's gradient of its rows."""
-    weights = _by_kind(problem.start)[0]
-    gradients = [np.empty_like(weight) for weight in weights]
-    sizes, batch = problem.network.sizes, problem.network.batch
-    outputs = [np.empty((batch, size), np.float32) for size in sizes[1:]]
-    deltas = [np.ones_like(output) for output in outputs]
-    blas = ThreadpoolController()
+    from bench import products
 
-    def products(x: np.ndarray, half: Callable[[int], slice]) -> None:
-        rows = half(batch)
-        inputs = [x, *outputs[:-1]]
-        for weight, values, output in zip(weights, inputs, outputs, strict=True):
-            np.matmul(values[rows], weight.T, out=output[rows])
-        for i in reversed(range(len(weights))):
-            units = half(sizes[i + 1])
-            np.matmul(deltas[i][:, units].T, inputs[i], out=gradients[i][units])
-            if i:
-                np.matmul(deltas[i][rows], weights[i], out=deltas[i - 1][rows])
-
-    def epochs(half: Callable[[int], slice]) -> None:
-        for _ in range(problem.network.epochs):
-            for x, _y in problem.batches():
-                products(x, half)
-
-    def train() -> None:
-        # A thread takes all its halves one after another: waking it for every product would cost more than the product.
-        with blas.limit(limits=1, user_api="blas"):
-            list(two_threads().map(epochs, (lambda n: slice(n // 2), lambda n: slice(n // 2, n))))
-
-    return Trainer(train)
+    xs = [x for x, _ in problem.batches()]
+    return Trainer(products.of_steps(_by_kind(problem.start)[0], xs, problem.network.epochs))
 
 
 def _torch(problem: Problem, compiled: bool = False) -> Trainer:
