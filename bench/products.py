@@ -2,7 +2,7 @@
 
 They go the way fastinit's do: each of two threads makes its half of every product, with a BLAS that is limited to one
 thread, in compiled code that holds no interpreter lock. With `numpy.matmul` in place of it two threads take turns for
-the lock, and the products of the small network take three times as long.
+the lock, and the products of the small network take twice as long.
 """
 
 from __future__ import annotations
