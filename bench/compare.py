@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,17 +169,22 @@ def numba_start(results: list[dict[str, Any]]) -> float:
     return statistics.median(s["cached njit function"] - s["import numba and numpy"] for s in starts)
 
 
+def fresh_processes(arguments: list[str], processes: int, report: Callable[[str], object]) -> Iterator[dict[str, Any]]:
+    """What Python, started again and again with these arguments, prints as JSON."""
+    for i in range(processes):
+        report(f"process {i + 1} of {processes}")
+        command = [sys.executable, *arguments]
+        child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
+        yield json.loads(child.stdout)
+
+
 def measure(exponent: int, processes: int, report: Callable[[str], object]) -> list[dict[str, Any]]:
     """One result per fresh process, the starts beside it."""
-    command = [sys.executable, "-m", "bench.compare", "--child", "--size", str(exponent)]
     results = []
     with tempfile.TemporaryDirectory() as folder:
         starts = Starts(Path(folder))
         start_times(starts)  # fills the warm cache
-        for i in range(processes):
-            report(f"process {i + 1} of {processes}")
-            child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-            result = json.loads(child.stdout)
+        for result in fresh_processes(["-m", "bench.compare", "--child", "--size", str(exponent)], processes, report):
             result["starts"] = start_times(starts)
             result["values"] |= start_values(result["starts"])
             results.append(result)
@@ -194,46 +199,63 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for what, target in TARGETS.items():
         never = what == NEVER_SLOWER
         values = small[worst] if never else [result["values"][what] for result in results]
-        middle = statistics.median(values)
-        rows.append(
-            {
-                "what": f"{what} ({worst})" if never else what,
-                "target": f"{target.sign} {target.text(target.limit)}",
-                "median": target.text(middle),
-                "range": f"{min(values):.3g} - {max(values):.3g}",
-                "met": "yes" if target.met(middle) else "NO",
-                "values": values,
-            }
-        )
+        rows.append(row(f"{what} ({worst})" if never else what, target, values))
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def row(what: str, target: Target, values: list[float]) -> dict[str, Any]:
+    """The table's row of a target: the median of its values, one per process, is what counts."""
+    middle = statistics.median(values)
+    return {
+        "what": what,
+        "target": f"{target.sign} {target.text(target.limit)}",
+        "median": target.text(middle),
+        "range": f"{min(values):.3g} - {max(values):.3g}",
+        "met": "yes" if target.met(middle) else "NO",
+        "values": values,
+    }
+
+
+def table(rows: list[dict[str, Any]], columns: Sequence[str] = ("what", "target", "median", "range", "met")) -> str:
     """The rows as aligned text."""
-    columns = ("what", "target", "median", "range", "met")
-    lines = [columns, *(tuple(row[column] for column in columns) for row in rows)]
+    lines = [tuple(columns), *(tuple(str(row[column]) for column in columns) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.compare", description="The ratios that must hold.")
-    parser.add_argument("--size", type=int, default=26, help="log2 of the elements; default 26")
+def save(path: Path, rows: list[dict[str, Any]], results: list[dict[str, Any]], **about: Any) -> None:
+    """All that was measured, as JSON."""
+    machines = [result.pop("machine") for result in results]
+    facts = {"date": datetime.now(UTC).isoformat(), "machine": machines[0]} | about
+    path.write_text(json.dumps(facts | {"rows": rows, "processes": results}, indent=1), encoding="utf-8")
+
+
+def options(module: str, description: str) -> argparse.ArgumentParser:
+    """What the command lines of the comparisons have in common."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--processes", type=int, default=5, help="fresh processes; default 5")
     parser.add_argument("--json", type=Path, help="where all values go")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = options("bench.compare", "The ratios that must hold.")
+    parser.add_argument("--size", type=int, default=26, help="log2 of the elements; default 26")
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(one_process(arguments.size)))
         return
-    results = measure(arguments.size, arguments.processes, lambda text: print(text, file=sys.stderr, flush=True))
+    results = measure(arguments.size, arguments.processes, progress)
     rows = summary(results)
     print(table(rows))
     print(f"Numba's own start, a cached function of one line: {numba_start(results):.3g} s beyond its import")
     if arguments.json:
-        machines = [result.pop("machine") for result in results]
-        about = {"date": datetime.now(UTC).isoformat(), "size": arguments.size, "machine": machines[0]}
-        arguments.json.write_text(json.dumps(about | {"rows": rows, "processes": results}, indent=1), encoding="utf-8")
+        save(arguments.json, rows, results, size=arguments.size)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("quick"):
-        large = [item for item in items if _elements(item) > QUICK_ELEMENTS]
+        large = [item for item in items if item.get_closest_marker("large") or _elements(item) > QUICK_ELEMENTS]
         config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if _elements(item) <= QUICK_ELEMENTS]
+        items[:] = [item for item in items if item not in large]
 
 
 def _elements(item: pytest.Item) -> int:

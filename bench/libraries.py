@@ -134,14 +134,14 @@ def _fastinit_orthogonal(out: np.ndarray) -> Call:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
+def two_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2)
 
 
 def _fill_on_two_threads(out: np.ndarray) -> Call:
     """NumPy lets go of the interpreter's lock in `fill`, so two Python threads show what the memory takes."""
     parts = np.array_split(out, 2)
-    return lambda: list(_pool().map(lambda part: part.fill(VALUE), parts))
+    return lambda: list(two_threads().map(lambda part: part.fill(VALUE), parts))
 
 
 @dataclass(frozen=True)
@@ -268,16 +268,21 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on: the CPU as LLVM sees it, threads and versions."""
     import llvmlite.binding
     import torch
+    from threadpoolctl import threadpool_info
 
     from fastinit import threads
 
-    packages = ("fastinit", "numba", "numpy", "torch")
+    packages = ("fastinit", "numba", "numpy", "scipy", "torch", "jax", "scikit-learn")
     return {
         "cpu_name": _cpu_name(),
         "cores": os.cpu_count(),
         "llvm_cpu": llvmlite.binding.get_host_cpu_name(),
         "fastinit_threads": threads.count(),
         "torch_threads": torch.get_num_threads(),
+        "blas_threads": max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"),
+        "jax_threads": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),  # XLA tells none, and takes the CPUs that the process may run on
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in packages},
     }

@@ -1,9 +1,10 @@
-"""pytest-benchmark's JSON as the README's table and as a plot, so that no figure is typed by hand.
+"""pytest-benchmark's JSON as the README's tables and as a plot, so that no figure is typed by hand.
 
     pytest --benchmark-only --benchmark-json=results.json
     python -m bench.report results.json --readme README.md --plot docs/performance.svg
 
-Without `--readme` and `--plot` the table is printed.
+Without `--readme` and `--plot` the tables are printed: that of the fills and that of the training steps, or the one of
+them that was measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from typing import Any
 
 LIBRARIES = {"fastinit": "fastinit", "numpy": "NumPy", "numpy_legacy": "NumPy legacy", "torch": "torch"}
 RIVALS = ("numpy", "torch")  # what the last columns divide by
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
+# Of training; every column but fastinit's own two has fastinit's multiple in brackets.
+TRAINERS = {
+    "fastinit": "fastinit",
+    "fastinit_step": "fastinit, a call per step",
+    "gemms": "products alone",
+    "numpy": "NumPy",
+    "torch": "torch",
+    "torch_compile": "torch.compile",
+    "jax": "JAX",
+    "sklearn": "scikit-learn",
+}
 BOUND_FROM = 1 << 18  # below, handing work to two Python threads takes longer than the work
 # Okabe and Ito's colours, apart for every kind of colour vision; the markers differ as well.
 STYLES = {
@@ -27,6 +38,7 @@ STYLES = {
 
 Sizes = dict[int, float]  # elements: 10^9 elements per second
 Rows = dict[str, dict[str, Sizes]]  # title of the work: library: sizes
+Steps = dict[str, dict[str, float]]  # title of the network: library: milliseconds per step
 
 
 class ReportError(Exception):
@@ -58,14 +70,40 @@ def throughputs(results: dict[str, Any]) -> Rows:
         if "elements" in about:
             sizes = rows.setdefault(about["title"], {}).setdefault(about["library"], {})
             sizes[about["elements"]] = about["elements"] / benchmark["stats"]["median"] / 1e9
+    _demand_fastinit(rows, "throughput")
+    return rows
+
+
+def _demand_fastinit(rows: Rows | Steps, what: str) -> None:
     if not any("fastinit" in libraries for libraries in rows.values()):
-        raise ReportError(
-            "the results hold no throughput of fastinit: run `pytest --benchmark-only` on the whole suite"
-        )
+        raise ReportError(f"the results hold no {what} of fastinit: run `pytest --benchmark-only` on the whole suite")
     lost = [title for title, libraries in rows.items() if len(libraries) > 1 and "fastinit" not in libraries]
     if lost:
-        raise ReportError(f"the results hold no throughput of fastinit for {lost[0]!r}")
+        raise ReportError(f"the results hold no {what} of fastinit for {lost[0]!r}")
+
+
+def step_times(results: dict[str, Any]) -> Steps:
+    """Milliseconds per training step by network and library, in the order in which they were measured.
+
+    Raises:
+        ReportError: there are none, or a network was not trained by fastinit.
+    """
+    rows: Steps = {}
+    for benchmark in results["benchmarks"]:
+        about = benchmark["extra_info"]
+        if "steps" in about:
+            milliseconds = 1e3 * benchmark["stats"]["median"] / about["steps"]
+            rows.setdefault(about["title"], {})[about["library"]] = milliseconds
+    _demand_fastinit(rows, "training step")
     return rows
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """The tables that the results have benchmarks for, by the name in their markers."""
+    measured = set().union(*(benchmark["extra_info"] for benchmark in results["benchmarks"]))
+    makers = {"benchmark": ("elements", table), "training": ("steps", training_table)}
+    made = {name: make(results) for name, (field, make) in makers.items() if field in measured}
+    return made or {"benchmark": table(results)}  # which says what is missing
 
 
 def table(results: dict[str, Any]) -> str:
@@ -80,24 +118,56 @@ def table(results: dict[str, Any]) -> str:
         speeds = {library: sizes[largest] for library, sizes in libraries.items()}
         cells = [_number(speeds[library]) if library in speeds else "" for library in LIBRARIES]
         lines.append([title, _elements(largest), *cells, *(_ratio(speeds, rival) for rival in RIVALS)])
+    about = "10^9 elements per second, medians; the last columns are fastinit's multiple."
+    packages = {"numba": "Numba", "numpy": "NumPy", "torch": "torch"}
+    return _markdown(lines, f"{about} {_setting(results, {'torch': 'torch'}, packages)}")
+
+
+def training_table(results: dict[str, Any]) -> str:
+    """A Markdown table with a caption: a row per network, milliseconds per training step."""
+    rows = step_times(results)
+    libraries = [library for library in TRAINERS if any(library in row for row in rows.values())]
+    lines = [["network", *(TRAINERS[library] for library in libraries)], ["---", *["---:"] * len(libraries)]]
+    lines += [[title, *(_milliseconds(row, library) for library in libraries)] for title, row in rows.items()]
+    about = "Milliseconds per step, medians; in brackets fastinit's multiple."
+    threads = {"blas": "BLAS", "torch": "torch", "jax": "JAX"}
+    packages = {
+        "numba": "Numba",
+        "numpy": "NumPy",
+        "scipy": "SciPy",
+        "torch": "torch",
+        "jax": "JAX",
+        "scikit-learn": "scikit-learn",
+    }
+    return _markdown(lines, f"{about} {_setting(results, threads, packages)}")
+
+
+def _milliseconds(row: dict[str, float], library: str) -> str:
+    if library not in row:
+        return ""
+    own = library in ("fastinit", "fastinit_step")
+    return _number(row[library]) if own else f"{_number(row[library])} ({_multiple(row[library] / row['fastinit'])})"
+
+
+def _markdown(lines: list[list[str]], caption: str) -> str:
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{body}\n\n{caption(results)}\n"
+    return f"{body}\n\n{caption}\n"
 
 
-def caption(results: dict[str, Any]) -> str:
-    """What the numbers are, and what they depend on."""
+def _setting(results: dict[str, Any], threads: dict[str, str], packages: dict[str, str]) -> str:
+    """What the numbers depend on: the CPU, and of whose threads and versions the caption tells."""
     machine = results.get("machine_info", {})
     try:
         versions = machine["versions"]
-        words = (
-            f"{machine['cpu_name']} ({machine['llvm_cpu']}), {machine['cores']} cores, fastinit on "
-            f"{machine['fastinit_threads']} threads and torch on {machine['torch_threads']}; fastinit "
-            f"{versions['fastinit']}, Numba {versions['numba']}, NumPy {versions['numpy']}, torch {versions['torch']}, "
-            f"Python {versions['python']}; {results['datetime'][:10]}"
+        *others, last = [f"{name} on {machine[f'{key}_threads']}" for key, name in threads.items()]
+        counts = ", ".join([f"fastinit on {machine['fastinit_threads']} threads", *others])
+        told = {"fastinit": "fastinit"} | packages | {"python": "Python"}
+        return (
+            f"{machine['cpu_name']} ({machine['llvm_cpu']}), {machine['cores']} cores, {counts} and {last}; "
+            f"{', '.join(f'{name} {versions[package]}' for package, name in told.items())}; {results['datetime'][:10]}."
         )
     except KeyError as error:
         raise ReportError(f"the results do not say {error} of the machine: they are not of this suite") from None
-    return f"10^9 elements per second, medians; the last columns are fastinit's multiple. {words}."
 
 
 def _number(value: float) -> str:
@@ -107,7 +177,10 @@ def _number(value: float) -> str:
 def _ratio(speeds: dict[str, float], rival: str) -> str:
     if "fastinit" not in speeds or rival not in speeds:
         return ""
-    ratio = speeds["fastinit"] / speeds[rival]
+    return _multiple(speeds["fastinit"] / speeds[rival])
+
+
+def _multiple(ratio: float) -> str:
     return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.2g}x"
 
 
@@ -115,20 +188,27 @@ def _elements(number: int) -> str:
     return f"2^{number.bit_length() - 1}" if number & (number - 1) == 0 else f"{number:,}"
 
 
-def insert(readme: Path, text: str) -> None:
-    """Replace what stands between the markers of a file.
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a generated table."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def insert(readme: Path, texts: dict[str, str]) -> None:
+    """Replace what stands between the markers of a file, by their names.
 
     Raises:
         ReportError: there is no such file, or it does not hold each marker once, in order. Nothing was written.
     """
     try:
-        old = readme.read_text(encoding="utf-8")
+        text = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise ReportError(f"cannot read {readme}: {error.strerror}") from None
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
-        raise ReportError(f"{readme} must hold {BEGIN} and, after it, {END}, each once")
-    before, after = old[: old.index(BEGIN) + len(BEGIN)], old[old.index(END) :]
-    readme.write_text(f"{before}\n{text}{after}", encoding="utf-8")
+    for name, new in texts.items():
+        begin, end = markers(name)
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise ReportError(f"{readme} must hold {begin} and, after it, {end}, each once")
+        text = f"{text[: text.index(begin) + len(begin)]}\n{new}{text[text.index(end) :]}"
+    readme.write_text(text, encoding="utf-8")
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -174,22 +254,22 @@ def _panel(axes: Any, title: str, row: dict[str, Sizes], bounds: dict[str, Sizes
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Benchmarks as a table and a plot.")
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Benchmarks as tables and a plot.")
     parser.add_argument("results", type=Path, help="pytest-benchmark's JSON")
-    parser.add_argument("--readme", type=Path, help=f"the file to put the table into, between {BEGIN} and {END}")
+    parser.add_argument("--readme", type=Path, help="the file to put the tables into, between their markers")
     parser.add_argument("--plot", type=Path, help="the plot to write, e.g. docs/performance.svg")
     given = parser.parse_args(arguments)
     try:
         results = load(given.results)
-        text = table(results)
+        texts = tables(results)
         if given.readme:
-            insert(given.readme, text)
+            insert(given.readme, texts)
         if given.plot:
             plot(results, given.plot)
     except ReportError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     if not (given.readme or given.plot):
-        print(text, end="")
+        print("\n".join(texts.values()), end="")
 
 
 if __name__ == "__main__":

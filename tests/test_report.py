@@ -17,7 +17,18 @@ MACHINE = {
     "cores": 8,
     "fastinit_threads": 8,
     "torch_threads": 4,
-    "versions": {"python": "3.12.1", "fastinit": "0.1.0", "numba": "0.63.0", "numpy": "2.0.0", "torch": "2.13.0"},
+    "blas_threads": 6,
+    "jax_threads": 7,
+    "versions": {
+        "python": "3.12.1",
+        "fastinit": "0.1.0",
+        "numba": "0.63.0",
+        "numpy": "2.0.0",
+        "scipy": "1.13.0",
+        "torch": "2.13.0",
+        "jax": "0.10.0",
+        "scikit-learn": "1.5.0",
+    },
 }
 
 TABLE = """\
@@ -31,6 +42,22 @@ TABLE = """\
 10^9 elements per second, medians; the last columns are fastinit's multiple. Some CPU (znver4), 8 cores, fastinit on \
 8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, torch 2.13.0, Python 3.12.1; 2025-11-22.
 """
+
+TRAINING = """\
+| network | fastinit | fastinit, a call per step | products alone | NumPy | JAX | scikit-learn |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| 8-4, batch 2 | 0.08 | 0.1 | 0.04 (0.5x) | 0.2 (2.5x) | 12 (150x) |  |
+| digits | 1 |  |  |  |  | 5 (5x) |
+
+Milliseconds per step, medians; in brackets fastinit's multiple. Some CPU (znver4), 8 cores, fastinit on 8 threads, \
+BLAS on 6, torch on 4 and JAX on 7; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, SciPy 1.13.0, torch 2.13.0, JAX 0.10.0, \
+scikit-learn 1.5.0, Python 3.12.1; 2025-11-22.
+"""
+
+
+def _training(title, library, steps, milliseconds):
+    extra = {"title": title, "library": library, "steps": steps}
+    return {"extra_info": extra, "stats": {"median": steps * milliseconds / 1e3}}
 
 
 def _benchmark(title, library, elements, speed):
@@ -60,6 +87,13 @@ def _results():
             _benchmark("square, float32", "fastinit", 3000, 1.0),
             _benchmark("square, float32", "torch", 3000, 2.0),
             _benchmark("fill, float32, two Python threads", "numpy", million, 128.0),
+            _training("8-4, batch 2", "fastinit", 600, 0.08),
+            _training("8-4, batch 2", "fastinit_step", 600, 0.1),
+            _training("8-4, batch 2", "gemms", 600, 0.04),
+            _training("8-4, batch 2", "numpy", 600, 0.2),
+            _training("8-4, batch 2", "jax", 600, 12.0),
+            _training("digits", "fastinit", 560, 1.0),
+            _training("digits", "sklearn", 560, 5.0),
         ],
     }
 
@@ -81,28 +115,53 @@ def _refusal(capsys, *arguments):
     return text
 
 
-def test_the_table_is_exact(results, capsys):
+def test_the_tables_are_exact(results, capsys):
     report.main([str(results)])
-    assert capsys.readouterr().out == TABLE
+    assert capsys.readouterr().out == f"{TABLE}\n{TRAINING}"
 
 
-def test_the_table_goes_between_the_markers_and_nothing_else_changes(results, tmp_path):
+BEGIN, END = report.markers("benchmark")
+
+
+def _readme(table, training):
+    between = "\n".join(report.markers("training")).replace("\n", f"\n{training}")
+    return f"# above\n\n{BEGIN}\n{table}{END}\n\nbetween\n\n{between}\n\nbelow\n"
+
+
+def test_the_tables_go_between_their_markers_and_nothing_else_changes(results, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"# above\n\n{report.BEGIN}\nold\n{report.END}\n\nbelow\n", encoding="utf-8")
+    readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
     for _ in range(2):  # the second time replaces the first
         report.main([str(results), "--readme", str(readme)])
-        assert readme.read_text(encoding="utf-8") == f"# above\n\n{report.BEGIN}\n{TABLE}{report.END}\n\nbelow\n"
+        assert readme.read_text(encoding="utf-8") == _readme(TABLE, TRAINING)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", report.BEGIN, f"{report.END}\n{report.BEGIN}", f"{report.BEGIN}{report.BEGIN}{report.END}"],
-    ids=["none", "no end", "wrong order", "twice"],
+    ("field", "expected"), [("steps", (TABLE, "old\n")), ("elements", ("old\n", TRAINING))], ids=["fills", "training"]
 )
-def test_a_readme_without_its_markers_is_left_alone(results, tmp_path, capsys, text):
+def test_a_table_that_was_not_measured_is_left_alone(tmp_path, field, expected):
+    path, readme = tmp_path / "results.json", tmp_path / "README.md"
+    path.write_text(json.dumps(_without(_results(), lambda about: field in about)), encoding="utf-8")
+    readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
+    report.main([str(path), "--readme", str(readme)])
+    assert readme.read_text(encoding="utf-8") == _readme(*expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("", "benchmark"),
+        (BEGIN, "benchmark"),
+        (f"{END}\n{BEGIN}", "benchmark"),
+        (f"{BEGIN}{BEGIN}{END}", "benchmark"),
+        (f"{BEGIN}\n{END}", "training"),
+    ],
+    ids=["none", "no end", "wrong order", "twice", "one table"],
+)
+def test_a_readme_without_its_markers_is_left_alone(results, tmp_path, capsys, text, lost):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    assert "benchmark:begin" in _refusal(capsys, results, "--readme", readme)
+    assert f"{lost}:begin" in _refusal(capsys, results, "--readme", readme)
     assert readme.read_text(encoding="utf-8") == text
 
 
@@ -133,12 +192,23 @@ def _without(results, lost):
             "no throughput of fastinit for 'normal, float32'",
         ),
         (
+            lambda r: _without(r, lambda about: (about["title"], about["library"]) == ("8-4, batch 2", "fastinit")),
+            "no training step of fastinit for '8-4, batch 2'",
+        ),
+        (
             lambda r: r | {"benchmarks": [_benchmark("a", "fastinit", 64, 1.0), _benchmark("a", "torch", 128, 1.0)]},
             "no size of 'a'",
         ),
         (lambda r: r | {"machine_info": {}}, "'versions'"),
     ],
-    ids=["nothing", "no fastinit", "no fastinit in one work", "no common size", "no machine"],
+    ids=[
+        "nothing",
+        "no fastinit",
+        "no fastinit in one work",
+        "no fastinit in one network",
+        "no common size",
+        "no machine",
+    ],
 )
 def test_missing_rows_are_refused(tmp_path, capsys, change, words):
     path = tmp_path / "results.json"
