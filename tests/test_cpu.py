@@ -15,24 +15,38 @@ HOST = llvmlite.binding.get_host_cpu_features()
 HASWELL = "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse4.2"
 CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWELL) else [])]
 
-ASSEMBLY = """
+# Kernel -> the least number of vector multiplications in it, with AVX or without. Without fma each is a call per lane,
+# and only the multiplications of the loop are left; LLVM then leaves gelu's loop as it is. What is there is two to five
+# times that.
+KERNELS = {
+    "fill uniform float32": (8, 4),
+    "fill normal float32": (120, 12),
+    "fill narrow_truncated float32": (50, 8),
+    "fill normal float64": (30, 5),
+    "forward tanh float32": (6, 1),
+    "forward gelu float32": (20, 0),
+    "forward softplus float64": (15, 5),
+    "backward relu float32": (2, 1),
+    "backward silu float32": (8, 3),
+    "backward gelu float64": (30, 0),
+}
+
+ASSEMBLY = f"""
 import json
 from processes import FEW, digest
+from fastinit.kernels.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
 
-KERNELS = ["uniform float32", "normal float32", "narrow_truncated float32", "normal float64"]
-code = {name: range_kernel(*name.split(), "fill")[1]._library.get_asm_str() for name in KERNELS}
-print(json.dumps({"digest": digest(*FEW), "code": code, "tag": cache_tag()}))
+code = {{}}
+for way, name, dtype in map(str.split, {list(KERNELS)}):
+    if way == "fill":
+        _, kernel = range_kernel(name, dtype, way)
+    else:
+        _, kernel = dict(forward=forward_kernel, backward=backward_kernel)[way](name, dtype)
+    code[f"{{way}} {{name}} {{dtype}}"] = kernel._library.get_asm_str()
+print(json.dumps({{"digest": digest(*FEW), "code": code, "tag": cache_tag()}}))
 """
-# Kernel -> the least number of vector multiplications in it, with AVX or without. Without fma each is a call per lane,
-# and only the multiplications of the loop are left. What is there is two to five times that.
-KERNELS = {
-    "uniform float32": (8, 4),
-    "normal float32": (120, 12),
-    "narrow_truncated float32": (50, 8),
-    "normal float64": (30, 5),
-}
 
 FLOATS = r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]"
 VECTORS = {

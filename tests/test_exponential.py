@@ -99,14 +99,14 @@ def test_erf(dtype):
 @each_dtype
 def test_scaled_erfc(dtype):
     x = sample(dtype, 0.5, FAR[dtype][0])
-    assert worst(dtype, "scaled_erfc", lambda x: mp.exp(x * x) * mp.erfc(x), x) < 5
+    assert worst(dtype, "scaled_erfc", lambda x: mp.exp(x * x) * mp.erfc(x), x) < 6
 
 
 @each_dtype
 def test_the_normal_tail(dtype):
     far = FAR[dtype][1]
     x = sample(dtype, -far, far, np.sqrt(0.5))
-    assert worst(dtype, "normal_tail", lambda z: mp.erfc(abs(z) / mp.sqrt(2)) / 2, x, 0) < 6
+    assert worst(dtype, "normal_tail", lambda z: mp.erfc(abs(z) / mp.sqrt(2)) / 2, x, 0) < 7
     assert worst(dtype, "normal_tail", lambda z: mp.exp(-z * z / 2), x, 1) < 2
 
 

@@ -165,7 +165,6 @@ _TABLE: dict[str, tuple[str, Any, Any]] = {
 KEEPS = {name: keeps for name, (keeps, _, _) in _TABLE.items()}
 
 _BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
-_COMPILED = {dtype: scalars(_BODIES, **names) for dtype, names in NAMES.items()}
 _ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 # Template arguments of the loops; the kernels have their own.
@@ -206,6 +205,12 @@ def _backward(gradient, kept, count, parameters):
 
 
 @functools.cache
+def _compiled(dtype: str) -> dict[str, Any]:
+    """The bodies for a float type, by name. Not at import: it takes 15 ms."""
+    return scalars(_BODIES, **NAMES[dtype])
+
+
+@functools.cache
 def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
     """The address of an activation's forward kernel, compiled on first use; and what keeps it alive.
 
@@ -228,7 +233,7 @@ def backward_kernel(name: str, dtype: str) -> tuple[int, Any]:
 
 
 def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> tuple[int, Any]:
-    compiled = _COMPILED[dtype]
+    compiled = _compiled(dtype)
     return address(
         loop,
         signature,
