@@ -95,11 +95,11 @@ def ranges(kernels: Array, locations: Array, counts: Array, sizes: Array) -> tup
 
 def walk(table: Array, key: int, size: int) -> None:
     """Run the kernels of a list of ranges, which have `size` bytes in all; all kernels get the same `key`."""
-    workers = count() if size >= PARALLEL_BYTES else 1
     for first in range(0, len(table), SLAB_RANGES):
         counter = np.zeros(1, np.int64)  # of the ranges that are taken
         slab = table[first : first + SLAB_RANGES]
-        together(functools.partial(drive.listed(), slab, key, address(counter)), workers)
+        work = functools.partial(drive.listed(), slab, key, address(counter))
+        together(work, count() if size >= PARALLEL_BYTES else 1)  # anew, as in `spread`
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:
