@@ -47,7 +47,7 @@ def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     4.0
     """
     p = _norm_type(norm_type)
-    return float(norms_of(vectors(_named(arrays, "arrays")[1], write=False).runs, p, whole=True)[0])
+    return float(norms_of(vectors(_named(arrays, "arrays")[1], write=False), p, whole=True)[0])
 
 
 def clip_by_global_norm(
@@ -93,7 +93,7 @@ def clip_by_global_norm(
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
     _, named = _named(arrays, "arrays")
     memory = vectors(named, write=True)
-    norms = norms_of(memory.runs, p, whole=True)
+    norms = norms_of(memory, p, whole=True)
     if error_if_nonfinite:
         _all_finite(norms, ["arrays"])
     _scale(memory, np.broadcast_to(norms, len(memory.runs)), limit, eps)
@@ -137,7 +137,7 @@ def clip_by_norm(
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
     keys, named = _named(x, "x")
     memory = vectors(named, write=True)
-    norms = norms_of(memory.runs, p, whole=False)
+    norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
         _all_finite(norms, [name for name, _ in named])
     _scale(memory, norms, limit, eps)
@@ -218,8 +218,8 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
                 f"{gradient_name} must have the shape of {name}, {weight.shape}. Received: {gradient.shape}"
             )
     memory = vectors(named, write=True, by_row=True)
-    largest = clipping * np.maximum(norms_of(vectors(weights, write=False, by_row=True).runs, 2.0, whole=False), eps)
-    norms = norms_of(memory.runs, 2.0, whole=False)
+    largest = clipping * np.maximum(norms_of(vectors(weights, write=False, by_row=True), 2.0, whole=False), eps)
+    norms = norms_of(memory, 2.0, whole=False)
     with np.errstate(invalid="ignore"):
         factors = largest / np.maximum(norms, _DIVISION_EPS)
     memory.change(scale_kernel, factors[:, None], ~(norms < largest))

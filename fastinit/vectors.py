@@ -19,7 +19,8 @@ from fastinit.threads import CHUNK, ranges, walk
 
 Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 
-_CODES = {name: code for code, name in enumerate(DTYPES)}
+_NAMES = tuple(DTYPES)
+_CODES = {name: code for code, name in enumerate(_NAMES)}
 _SIZES = np.array([dtype.itemsize for dtype in DTYPES.values()])
 _SUMS = {1.0: "absolute", 2.0: "squares", math.inf: "largest"}
 # A float64 sum of squares below this may have lost digits to squares that underflowed.
@@ -31,8 +32,11 @@ _LARGEST_FACTOR = 2.0**1023
 class Vectors:
     """Arrays as contiguous runs of memory, a row each: address, elements, number of the dtype, number of the array.
 
-    Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy.
+    Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Addresses keep
+    nothing alive, so the arrays are kept here: those of a generator may have no other owner.
     """
+
+    named: Named
 
     runs: Array
     once: Array  # which runs are not those of an earlier array again
@@ -41,6 +45,8 @@ class Vectors:
     def change(self, kernel: Callable[[str], tuple[int, Any]], parameters: Array, chosen: Array) -> None:
         """Run an in-place kernel over the chosen runs, with a row of `parameters` for each run."""
         chosen = chosen & self.once
+        if not chosen.any():
+            return
         runs, parameters = self.runs[chosen], np.ascontiguousarray(parameters[chosen], np.float64)
         table, owners = _ranges(kernel, runs)
         table[:, 4] = parameters.ctypes.data + parameters.strides[0] * owners
@@ -51,57 +57,75 @@ class Vectors:
 
 
 def vectors(named: Named, *, write: bool, by_row: bool = False) -> Vectors:
-    """Where the arrays lie, after all checks; the runs of a row are the units of `adaptive_clip` with `by_row`."""
-    codes = [_CODES[(check_target if write else check_source)(x, name)] for name, x in named]
+    """Where the arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
+
+    Raises:
+        TypeError: not an array, or of another dtype.
+        ValueError: with `write`, read-only or self-overlapping memory, or arrays that share part of it.
+    """
+    check = check_target if write else check_source
+    codes = [_CODES[check(x, name)] for name, x in named]
     first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
-    numbers = [first.setdefault(_identity(x), number) for number, (_, x) in enumerate(named)]
+    rows: list[
+        tuple[int, int, int, int, int, int]
+    ] = []  # a run's fields; how many there are, bytes from one to the next
+    gaps: list[int] = []  # arrays that have some
+    for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
+        flat = memory_order(x)
+        location, size = address(flat), flat.size
+        whole = flat.flags.c_contiguous
+        # Where units matter, the same elements in another order are not the same array.
+        same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
+        rows.append((location, size, code, same, 1, 0))
+        if not whole or not flat.flags.aligned:
+            gaps.append(number)
+    table = np.array(rows, np.int64).reshape(-1, 6)
     if write:
-        _refuse_overlap([named[number] for number in first.values()])
-    rows: list[tuple[int, int, int, int]] = []  # address of the first run, how many, bytes from run to run, elements
+        _refuse_overlap(named, table, gaps)
+    if by_row:
+        gaps = [number for number, (_, x) in enumerate(named) if not _by_row(table[number], x)]
     copies: dict[int, tuple[Array, Array]] = {}
-    for number, (_, x) in zip(numbers, named, strict=True):
-        found = _rows(copies[number][1] if number in copies else x, by_row)
-        if found is None:
-            copies[number] = x, np.ascontiguousarray(x)
-            found = _rows(copies[number][1], by_row)
-            assert found is not None
-        rows.append(found)
-    locations, heights, steps, counts = np.array(rows, np.int64).reshape(-1, 4).T
-    owners = np.repeat(np.arange(len(rows)), heights)
-    row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
-    runs = np.stack([locations + 0, counts, np.array(codes, np.int64), np.array(numbers, np.int64)], axis=1)[owners]
-    runs[:, 0] += row * steps[owners]
-    return Vectors(runs, (np.array(numbers) == np.arange(len(rows)))[owners], copies)
+    for number in gaps:
+        same = rows[number][3]
+        if same == number:
+            copies[number] = named[number][1], np.ascontiguousarray(named[number][1])
+        table[number, 0] = address(copies[same][1])
+        if by_row:
+            _by_row(table[number], copies[same][1])
+    once = table[:, 3] == np.arange(len(table))
+    runs = table[:, :4]
+    if by_row:
+        heights = table[:, 4]
+        owners = np.repeat(np.arange(len(table)), heights)
+        row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
+        runs, once = runs[owners], once[owners]
+        runs[:, 0] += row * table[owners, 5]
+    return Vectors(named, runs, once, copies)
 
 
-def _rows(x: Array, by_row: bool) -> tuple[int, int, int, int] | None:
-    """The units of an array as runs of memory, or None where a unit is not contiguous."""
-    if x.size == 0:
-        return 0, 1, 0, 0
-    if by_row and sum(n > 1 for n in x.shape) > 1:
-        height, step, unit = x.shape[0], x.strides[0], memory_order(x[0])
-    else:
-        height, step, unit = 1, 0, memory_order(x)
-    if not (unit.flags.c_contiguous and x.flags.aligned):
-        return None
-    return address(unit), height, step, unit.size
+def _by_row(fields: Array, x: Array) -> bool:
+    """Put the units of an array into its fields: its rows, or all of it. False where a unit has gaps."""
+    height, step, unit = 1, 0, x
+    if x.size and sum(n > 1 for n in x.shape) > 1:
+        height, step, unit = x.shape[0], x.strides[0], x[0]
+    unit = memory_order(unit)
+    fields[:2] = address(unit), unit.size
+    fields[4:] = height, step
+    return bool(unit.flags.c_contiguous and x.flags.aligned)
 
 
-def _identity(x: Array) -> tuple[Any, ...]:
-    """Equal for views of exactly the same elements."""
-    x = memory_order(x)
-    return (address(x), x.dtype, x.size) if x.flags.c_contiguous else (address(x), x.dtype, x.shape, x.strides)
-
-
-def _refuse_overlap(named: Named) -> None:
-    """Arrays that share a part of their memory would be scaled twice there, by two threads at once."""
-    named = [(name, x) for name, x in named if x.size]
-    bounds = [_bounds(x) for _, x in named]
-    order = sorted(range(len(named)), key=bounds.__getitem__)
+def _refuse_overlap(named: Named, table: Array, gaps: list[int]) -> None:
+    """Arrays that share a part of their memory would be changed twice there, by two threads at once."""
+    low, high = table[:, 0].copy(), table[:, 0] + table[:, 1] * _SIZES[table[:, 2]]
+    for number in gaps:
+        low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
+    some = np.flatnonzero((table[:, 1] > 0) & (table[:, 3] == np.arange(len(table))))
+    order = some[np.argsort(low[some], kind="stable")]
+    if not (low[order[1:]] < np.maximum.accumulate(high[order])[:-1]).any():
+        return
     inside: list[int] = []  # arrays that begin before this one and may reach into it
-    for number in order:
-        low = bounds[number][0]
-        inside = [other for other in inside if bounds[other][1] > low] if inside else inside
+    for number in order.tolist():
+        inside = [other for other in inside if high[other] > low[number]]
         for other in inside:
             if _share(named[other][1], named[number][1]):
                 both = " and ".join(named[i][0] for i in sorted((other, number)))
@@ -109,26 +133,19 @@ def _refuse_overlap(named: Named) -> None:
         inside.append(number)
 
 
-def _bounds(x: Array) -> tuple[int, int]:
-    if x.flags.c_contiguous:
-        first = address(x)
-        return first, first + x.nbytes
-    return np.lib.array_utils.byte_bounds(x)
-
-
 def _share(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=1 << 20)
+        return np.shares_memory(a, b, max_work=1 << 20)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
 
 def _ranges(kernel: Callable[[str], tuple[int, Any]], runs: Array) -> tuple[Array, Array]:
     """The list of ranges of runs, for the kernel of each run's dtype; and each range's run."""
-    kernels = np.zeros(len(DTYPES), np.int64)
-    for code in set(runs[:, 2].tolist()):
-        kernels[code], _ = kernel(tuple(DTYPES)[code])
     codes = runs[:, 2]
+    kernels = np.zeros(len(DTYPES), np.int64)
+    for code in set(codes.tolist()):
+        kernels[code], _ = kernel(_NAMES[code])
     return ranges(kernels[codes], runs[:, 0], runs[:, 1], _SIZES[codes])
 
 
@@ -146,6 +163,8 @@ def _totals(kind: str, runs: Array, numbers: Array | None = None) -> Array:
         table[:, 3] = numbers.ctypes.data + numbers.strides[0] * owners
     walk(table, CHUNK, _bytes(runs))
     per_run = -(-runs[:, 1] // CHUNK)
+    if len(table) == len(results) == len(runs):  # a chunk each
+        return results
     some = per_run > 0
     totals = np.zeros(len(runs))
     if some.any():
@@ -155,7 +174,7 @@ def _totals(kind: str, runs: Array, numbers: Array | None = None) -> Array:
     return totals
 
 
-def norms_of(runs: Array, p: float, *, whole: bool) -> Array:
+def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
     """The p-norm of every run, or with `whole` the one of all."""
 
     def merged(kind: str, runs: Array, numbers: Array | None = None) -> Array:
@@ -165,7 +184,7 @@ def norms_of(runs: Array, p: float, *, whole: bool) -> Array:
         with np.errstate(invalid="ignore", over="ignore"):
             return np.array([totals.max(initial=0.0) if kind == "largest" else totals.sum()])
 
-    kind = _SUMS.get(p, "power")
+    runs, kind = memory.runs, _SUMS.get(p, "power")
     if kind == "power":  # always of what was divided by the largest: powers leave float64's range soon
         norms = largest = merged("largest", runs)
         rare = np.ones(len(norms), bool)

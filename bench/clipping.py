@@ -1,0 +1,102 @@
+"""The contenders of clipping by the global norm, work by library: one large array, and a model's many mixed ones.
+
+Every entry takes prepared arrays and returns a call that clips them once, in the way the library's own documentation
+shows. "Not clipping" only reads; where it clips, each call's limit is a little below the norm that the last one left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import fastinit as fi
+from bench.libraries import Call, Memory, tensor_of
+
+Limits = Iterator[float]
+Prepare = Callable[[list[np.ndarray], Limits], Call]
+
+COUNT = 1000  # arrays of "many"
+SPREAD = 1 << 14  # the largest of them by the smallest
+DTYPE = np.float32
+VALUE = 0.5  # of every element
+
+
+def one(memory: Memory, elements: int) -> list[np.ndarray]:
+    x = memory.view(DTYPE, (elements,))
+    x[...] = VALUE
+    return [x]
+
+
+def many(memory: Memory, elements: int) -> list[np.ndarray]:
+    """COUNT arrays, the logarithms of their sizes spread evenly, of `elements` in all (a little more where few)."""
+    sizes = np.geomspace(1, SPREAD, COUNT)
+    sizes = np.maximum(1, sizes * (elements / sizes.sum())).astype(int)[::-1]
+    (x,) = one(memory, int(sizes.sum()))
+    return np.split(x, np.cumsum(sizes)[:-1])
+
+
+def never(arrays: list[np.ndarray]) -> Limits:
+    """Limits that no norm exceeds."""
+    return itertools.repeat(1e30)
+
+
+def always(arrays: list[np.ndarray]) -> Limits:
+    """Limits that the norm exceeds at every call, and no element becomes subnormal in ten thousand calls."""
+    before = VALUE * math.sqrt(sum(x.size for x in arrays))
+    return (before * (1 - 2**-10) ** power for power in itertools.count(1))
+
+
+def _fastinit(arrays: list[np.ndarray], limits: Limits) -> Call:
+    return lambda: fi.clip_by_global_norm(arrays, next(limits))
+
+
+def _numpy(arrays: list[np.ndarray], limits: Limits) -> Call:
+    def call() -> None:
+        limit = next(limits)
+        norm = math.sqrt(sum(float(np.dot(x, x)) for x in arrays))
+        if norm > limit:
+            for x in arrays:
+                x *= DTYPE(limit / norm)
+
+    return call
+
+
+def _torch(arrays: list[np.ndarray], limits: Limits) -> Call:
+    import torch
+
+    parameters = [torch.nn.Parameter(tensor_of(x)) for x in arrays]
+    for parameter in parameters:
+        parameter.grad = parameter.data  # the gradient alone is read and written
+    return lambda: torch.nn.utils.clip_grad_norm_(parameters, next(limits))
+
+
+def _dot(arrays: list[np.ndarray], limits: Limits) -> Call:
+    """One read of the memory, by BLAS on its own threads: what a norm can take at best."""
+    return lambda: [np.dot(x, x) for x in arrays]
+
+
+LIBRARIES: dict[str, Prepare] = {"fastinit": _fastinit, "numpy": _numpy, "torch": _torch}
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """A row of the table: which arrays, which limits, and who takes part."""
+
+    title: str
+    arrays: Callable[[Memory, int], list[np.ndarray]]
+    limits: Callable[[list[np.ndarray]], Limits]
+    exponents: tuple[int, ...]  # log2 of the elements
+    libraries: dict[str, Prepare] = field(default_factory=lambda: LIBRARIES)
+
+
+WORKS = {
+    "clip_none_one": ClipWork("global norm, not clipping, float32", one, never, (14, 20, 26)),
+    "clip_one": ClipWork("global norm, clipping, float32", one, always, (14, 20, 26)),
+    "clip_none_many": ClipWork("global norm of 1,000 arrays, not clipping, float32", many, never, (14, 24)),
+    "clip_many": ClipWork("global norm of 1,000 arrays, clipping, float32", many, always, (14, 24)),
+    "dot": ClipWork("one read (np.dot), float32", one, never, (14, 20, 26), {"numpy": _dot}),
+}
