@@ -147,7 +147,9 @@ class MLP:
         layers = len(self.sizes) - 1
         if init is None:
             init = FITTING.get(self.activation.name, "xavier_uniform")
-        each = [init] * layers if isinstance(init, str | Distribution) else list(init)
+        each = [init] * layers if isinstance(init, str | Distribution) else init
+        if not isinstance(each, Sequence) or not all(isinstance(one, str | Distribution) for one in each):
+            raise TypeError(f"init must be a scheme's name, a distribution, or a sequence of them. Received: {init!r}")
         if len(each) != layers:
             raise ValueError(f"init must be one law, or one for each of {layers} layers. Received: {len(each)}")
         batch_axes = () if self.population is None else (0,)
