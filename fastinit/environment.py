@@ -16,9 +16,13 @@ from fastinit.buffers import DTYPES
 from fastinit.kernels import drive
 from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
 from fastinit.kernels.fill import BLOCKS, range_kernel
+from fastinit.kernels.losses import LOSSES, call_loss_at, loss_kernel
+from fastinit.kernels.network import ENTRIES, network_entry
 from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
 from fastinit.kernels.reduce import moments
 from fastinit.kernels.reflectors import reflect
+from fastinit.kernels.updates import UPDATES, update_kernel, update_pieces
+from fastinit.losses import FLOATS
 from fastinit.threads import count
 
 _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")
@@ -54,10 +58,18 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
         jobs.append((f"norm {kind} {dtype}", functools.partial(norm_kernel, kind, dtype)))
     for name, kernel in (("scale", scale_kernel), ("clamp", clamp_kernel)):
         jobs += [(f"{name} {dtype}", functools.partial(kernel, dtype)) for dtype in DTYPES]
-    jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in ("float32", "float64")]
-    for activation, dtype in itertools.product(KEEPS, ("float32", "float64")):
+    jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in FLOATS]
+    for activation, dtype in itertools.product(KEEPS, FLOATS):
         for way, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
             jobs.append((f"{way} {activation} {dtype}", functools.partial(kernel, activation, dtype)))
+    for what, names, kernel in (
+        ("loss", LOSSES, loss_kernel),
+        ("update", UPDATES, update_kernel),
+        ("network", ENTRIES, network_entry),
+    ):
+        for name, dtype in itertools.product(names, FLOATS):
+            jobs.append((f"{what} {name} {dtype}", functools.partial(kernel, name, dtype)))
+    jobs += [("driver of a loss", call_loss_at), ("driver of an update", update_pieces)]
     for done, (name, compile_) in enumerate(jobs, start=1):
         compile_()
         if progress is not None:

@@ -17,9 +17,8 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_prints_what_is_shown():
-    (code,) = blocks("python")
-    (shown,) = blocks("text")
+@pytest.mark.parametrize(("code", "shown"), list(zip(blocks("python"), blocks("text"), strict=True)))
+def test_the_examples_print_what_is_shown(code, shown):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout == shown
 

@@ -419,7 +419,7 @@ def _dense_backward(layers, routine, samples, delta, below, rows, slices, counte
 
 
 _TABLE, _TABLES, _ROW = types.int64[:, ::1], types.int64[:, :, ::1], types.int64[::1]
-_ENTRIES: dict[str, tuple[Any, Any]] = {
+ENTRIES: dict[str, tuple[Any, Any]] = {
     "train": (_train, types.void(_TABLE, _ROW, types.float64)),
     "train_members": (_train_members, types.void(_TABLES, _ROW, types.float64, types.int64, types.int64)),
     "predict": (_predict, types.void(_TABLES, *(types.int64,) * 7)),
@@ -431,6 +431,6 @@ _ENTRIES: dict[str, tuple[Any, Any]] = {
 @functools.cache
 def network_entry(name: str, dtype: str) -> Any:
     """One of the functions above, compiled for a dtype."""
-    function, signature = _ENTRIES[name]
+    function, signature = ENTRIES[name]
     names = {"ELEMENT": f64} if dtype == "float64" else {}
     return entry(function, signature, f"{name}_{dtype}", **names)
