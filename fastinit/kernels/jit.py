@@ -213,7 +213,11 @@ def c_caller(c_signature: Any) -> Any:
 
     @intrinsic
     def call(typing_context: Any, function: Any, *arguments: Any) -> Any:
-        if len(arguments) != len(expected) or None in map(typing_context.can_convert, arguments, expected):
+        # Numba would convert a float to an address without a word.
+        fits = [
+            isinstance(given, (types.Integer, type(wanted))) for given, wanted in zip(arguments, expected, strict=False)
+        ]
+        if len(arguments) != len(expected) or not all(fits):
             raise numba.TypingError(f"{c_signature} is called with an address and {expected}, got {arguments}")
 
         def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
