@@ -46,7 +46,7 @@ def softmax_cross_entropy(logits: Array, labels: Any) -> tuple[float, Array]:
 def sigmoid_cross_entropy(logits: Array, targets: Any) -> tuple[float, Array]:
     """The mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)), s the logistic sigmoid, and its gradient.
 
-    Computed as softplus(z) - t z, which is stable for logits of any size.
+    Computed as softplus(-|z|) + z ([z > 0] - t), which is stable for logits of any size.
 
     Args:
         logits: (samples, outputs), float32 or float64.
