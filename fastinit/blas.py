@@ -20,7 +20,7 @@ def _libraries() -> list[Any]:
     """The BLAS libraries that are loaded, SciPy's among them. To find them takes milliseconds, so it is done once."""
     import scipy.linalg.cython_blas  # noqa: F401
 
-    controller = threadpoolctl.ThreadpoolController()
+    controller = threadpoolctl.ThreadpoolController()  # type: ignore[no-untyped-call]
     return [library for library in controller.lib_controllers if library.user_api == "blas"]
 
 
