@@ -59,8 +59,11 @@ def _row_sum(gradient, first, columns):
 
 @scalar
 def _log_of_sum(total, log):
-    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide)."""
-    return f64(log(total)) + f64(total - total)
+    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide).
+
+    Not by adding total - total: sums may be reordered here, and in float64 it is gone.
+    """
+    return f64(log(total)) if total == total else f64(total)
 
 
 def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
