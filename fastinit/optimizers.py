@@ -212,11 +212,11 @@ def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Ar
                 f"gradients must have the parameters' names. Received: {sorted(set(parameters) ^ set(gradients))}"
             )
         gradients = [gradients[name] for name in parameters]
-    weights, slopes = _listed(parameters), _listed(gradients)
+    weights, slopes = _listed("parameters", parameters), _listed("gradients", gradients)
     if len(weights) != len(slopes):
         raise ValueError(f"gradients must be as many as parameters. Received: {len(slopes)} for {len(weights)}")
     for weight, slope in zip(weights, slopes, strict=True):
-        if check_target(weight) not in ("float32", "float64"):
+        if check_target(weight, "parameters") not in ("float32", "float64"):
             raise TypeError(f"parameters must be of float32 or float64. Received: {weight.dtype}")
         if not isinstance(slope, np.ndarray) or (slope.shape, slope.dtype) != (weight.shape, weight.dtype):
             received = f"{slope.shape} of {slope.dtype}" if isinstance(slope, np.ndarray) else type(slope).__name__
@@ -227,7 +227,9 @@ def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Ar
     return weights, slopes
 
 
-def _listed(arrays: Arrays) -> list[Array]:
+def _listed(name: str, arrays: Arrays) -> list[Array]:
     if isinstance(arrays, np.ndarray):
         return [arrays]
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"{name} must be an array, a mapping or an iterable of arrays. Received: {arrays!r}")
     return list(arrays.values() if isinstance(arrays, Mapping) else arrays)
