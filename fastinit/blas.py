@@ -24,6 +24,12 @@ def _libraries() -> list[Any]:
     return [library for library in controller.lib_controllers if library.user_api == "blas"]
 
 
+def _set(library: Any, number: int) -> None:
+    """Its number of threads. threadpoolctl's own setter (as of 3.8) listens to the first thread that ever set one, as
+    long as it lives, and does nothing for the others: two threads that train would leave BLAS on one thread."""
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(number)
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """BLAS's own number of threads is 1 inside the block, for the whole process, and what it was before after it."""
@@ -37,7 +43,7 @@ def one_blas_thread() -> Iterator[None]:
             if _inside == 1:
                 _before[:] = [(library, library.get_num_threads()) for library in libraries]
                 for library, _ in _before:
-                    library.set_num_threads(1)
+                    _set(library, 1)
         yield
     finally:
         if entered:
@@ -45,4 +51,4 @@ def one_blas_thread() -> Iterator[None]:
                 _inside -= 1
                 if _inside == 0:
                     for library, number in _before:
-                        library.set_num_threads(number)
+                        _set(library, number)

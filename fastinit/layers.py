@@ -46,7 +46,8 @@ def dense_forward(
 
     Raises:
         TypeError: no such arrays.
-        ValueError: shapes or dtypes that do not fit, or an unknown activation. Nothing was written.
+        ValueError: shapes or dtypes that do not fit, results that share memory with something else, or an unknown
+            activation. Nothing was written.
 
     >>> import numpy as np
     >>> x, weight = np.ones((1, 2)), np.array([[1.0, 2.0], [-1.0, -2.0], [0.5, 0.0]])
@@ -61,9 +62,13 @@ def dense_forward(
     bias = np.zeros(outputs, x.dtype) if bias is None else as_vector("bias", bias, outputs, x.dtype)
     out = np.empty((rows, outputs), x.dtype) if out is None else as_place("out", out, (rows, outputs), x.dtype)
     if made.keeps == "output":
-        kept = out
+        kept, results = out, {"out": out}
     else:
         kept = np.empty_like(out) if kept is None else as_place("kept", kept, (rows, outputs), x.dtype)
+        results = {"out": out, "kept": kept}
+    check_apart(results, {"x": x, "weight": weight, "bias": bias})
+    if not inputs:  # BLAS refuses such matrices; one that is 0 gives the same
+        x, weight, inputs = np.zeros((rows, 1), x.dtype), np.zeros((outputs, 1), x.dtype), 1
     if rows and outputs:
         table = np.array([layer_row(made, weight, bias, None, None, kept, out)], np.int64)
         _run("dense_forward", x, table, rows, rows * inputs * outputs, address(x), rows)
@@ -90,14 +95,15 @@ def dense_backward(
         weight: (out, in).
         activation: as in `dense_forward`.
         dx, dweight, dbias: C-contiguous arrays of the shapes of x, weight and bias: where the gradients go. Default:
-            new ones.
+            new ones. dx may be dy.
 
     Returns:
         (dx, dweight, dbias).
 
     Raises:
         TypeError: no such arrays.
-        ValueError: shapes or dtypes that do not fit, or an unknown activation. Nothing was written.
+        ValueError: shapes or dtypes that do not fit, results that share memory with x, weight or one another, or an
+            unknown activation. Nothing was written.
 
     >>> import numpy as np
     >>> x, weight = np.ones((1, 2)), np.array([[1.0, 2.0], [-1.0, -2.0]])
@@ -124,6 +130,7 @@ def dense_backward(
             ("dbias", dbias, (outputs,)),
         )
     ]
+    check_apart(dict(zip(("dx", "dweight", "dbias"), places, strict=True)), {"x": x, "weight": weight})
     delta = made.derivative(kept)
     delta *= dy
     if rows and outputs and inputs:
@@ -131,8 +138,9 @@ def dense_backward(
         numbers = address(x), address(delta), address(places[0]), rows
         _run("dense_backward", x, table, rows, 2 * weight.size * rows, *numbers)
     else:
-        for place in places:
+        for place in places[:2]:
             place[...] = 0
+        places[2][...] = delta.sum(axis=0)
     return places[0], places[1], places[2]
 
 
@@ -183,17 +191,33 @@ def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: 
 
 def as_vector(name: str, x: Any, size: int, dtype: Any) -> Array:
     """A contiguous vector of this size and dtype."""
-    if not isinstance(x, np.ndarray) or x.shape != (size,) or x.dtype != dtype:
-        received = f"{x.shape} of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{name} must be an array of shape ({size},) of {np.dtype(dtype).name}. Received: {received}")
+    check_form(name, x, (size,), dtype)
     return np.ascontiguousarray(x)
 
 
 def as_place(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """A caller's array for a result."""
-    if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype != dtype:
-        received = f"{x.shape} of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{name} must be an array of shape {shape} of {np.dtype(dtype).name}. Received: {received}")
+    check_form(name, x, shape, dtype)
     if not x.flags.carray:
-        raise ValueError(f"{name} must be C-contiguous, aligned and writeable. Received: strides {x.strides}")
-    return x
+        received = f"strides {x.strides}" if x.flags.writeable else "a read-only array"
+        raise ValueError(f"{name} must be C-contiguous, aligned and writeable. Received: {received}")
+    return x  # type: ignore[no-any-return]
+
+
+def check_form(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """An array of this shape and dtype, or an error."""
+    wanted = f"{name} must be an array of shape {shape} of {np.dtype(dtype).name}"
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{wanted}. Received: {type(x).__name__}")
+    if x.shape != shape or x.dtype != dtype:
+        raise ValueError(f"{wanted}. Received: {x.shape} of {x.dtype}")
+
+
+def check_apart(written: dict[str, Array], read: dict[str, Array]) -> None:
+    """Results must lie apart, from one another and from what is read while they are written."""
+    others = dict(read)
+    for name, place in written.items():
+        for other, array in others.items():
+            if np.may_share_memory(place, array):  # exact: all are contiguous
+                raise ValueError(f"{name} must not share memory with {other}")
+        others[name] = place

@@ -46,7 +46,7 @@ def softmax_cross_entropy(logits: Array, labels: Any) -> tuple[float, Array]:
 def sigmoid_cross_entropy(logits: Array, targets: Any) -> tuple[float, Array]:
     """The mean over all elements of -t log s(z) - (1 - t) log(1 - s(z)), s the logistic sigmoid, and its gradient.
 
-    Computed as softplus(z) - t z, which is stable for logits of any size.
+    Computed as softplus(-|z|) + z ([z > 0] - t), which is stable for logits of any size.
 
     Args:
         logits: (samples, outputs), float32 or float64.
@@ -87,13 +87,14 @@ def mean_squared_error(predictions: Array, targets: Any) -> tuple[float, Array]:
 
 
 def _loss(logits: Any, targets: Any, output: str) -> tuple[float, Array]:
-    matrix = as_matrix("logits", logits)
+    name = "predictions" if output == "identity" else "logits"
+    matrix = as_matrix(name, logits)
     if matrix.size == 0:
-        raise ValueError(f"logits must have samples and outputs. Received: shape {matrix.shape}")
+        raise ValueError(f"{name} must have samples and outputs. Received: shape {matrix.shape}")
     rows, columns = matrix.shape
-    name, array = as_targets(targets, output, rows, columns, matrix.dtype)
+    wanted, array = as_targets(targets, output, rows, columns, matrix.dtype)
     work, gradient, loss = matrix.copy(), np.empty_like(matrix), np.empty(1)
-    kernel, _ = loss_kernel(name, dtype_name(matrix.dtype))
+    kernel, _ = loss_kernel(wanted, dtype_name(matrix.dtype))
     call_loss_at()(kernel, address(work), address(gradient), address(array), rows, columns, 1 / rows, address(loss))
     return float(loss[0]), gradient
 

@@ -25,8 +25,7 @@ class Optimizer:
     An optimiser belongs to one model: it remembers the shapes that it first saw.
     """
 
-    kernel: ClassVar[str]
-    memories: ClassVar[int] = 0  # arrays of the parameters' size
+    memories: ClassVar[int] = 1  # arrays of the parameters' size
 
     learning_rate: float
     steps: int = field(default=0, init=False)
@@ -34,6 +33,11 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         self.rates()
+
+    @property
+    def kernel(self) -> str:
+        """The name of its update among the kernels."""
+        raise NotImplementedError
 
     def rates(self) -> Array:
         """The numbers that the kernel takes. Read at every step, so `learning_rate` may follow a schedule.
@@ -51,7 +55,7 @@ class Optimizer:
         """
         shapes = [(array.shape, array.dtype.name) for array in arrays]
         if not self.steps and shapes != [(m[0].shape, m[0].dtype.name) for m in self._memory]:
-            self._memory = [tuple(np.zeros_like(array) for _ in range(max(1, self.memories))) for array in arrays]
+            self._memory = [tuple(np.zeros_like(array) for _ in range(self.memories)) for array in arrays]
         known = [(memory[0].shape, memory[0].dtype.name) for memory in self._memory]
         if shapes != known:
             raise ValueError(f"an optimizer belongs to one model. Received: {shapes}, before: {known}")
@@ -119,9 +123,10 @@ class SGD(Optimizer):
     nesterov: bool = False
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.kernel, self.memories = ("momentum", 1) if self.momentum else ("sgd", 0)  # type: ignore[misc]
+    @property
+    def kernel(self) -> str:
+        """The name of its update among the kernels: the momentum, too, may follow a schedule."""
+        return "momentum" if self.momentum else "sgd"
 
     def rates(self) -> Array:
         momentum = _share("momentum", self.momentum)
@@ -207,21 +212,24 @@ def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Ar
                 f"gradients must have the parameters' names. Received: {sorted(set(parameters) ^ set(gradients))}"
             )
         gradients = [gradients[name] for name in parameters]
-    weights, slopes = _listed(parameters), _listed(gradients)
+    weights, slopes = _listed("parameters", parameters), _listed("gradients", gradients)
     if len(weights) != len(slopes):
         raise ValueError(f"gradients must be as many as parameters. Received: {len(slopes)} for {len(weights)}")
     for weight, slope in zip(weights, slopes, strict=True):
-        if check_target(weight) not in ("float32", "float64"):
+        if check_target(weight, "parameters") not in ("float32", "float64"):
             raise TypeError(f"parameters must be of float32 or float64. Received: {weight.dtype}")
         if not isinstance(slope, np.ndarray) or (slope.shape, slope.dtype) != (weight.shape, weight.dtype):
             received = f"{slope.shape} of {slope.dtype}" if isinstance(slope, np.ndarray) else type(slope).__name__
             raise ValueError(f"gradients must be arrays of {weight.shape} of {weight.dtype}. Received: {received}")
         if not (weight.flags.carray and slope.flags.c_contiguous and slope.flags.aligned):
-            raise ValueError(f"parameters and gradients must be C-contiguous. Received: strides {weight.strides}")
+            received = f"strides {weight.strides} and {slope.strides}"
+            raise ValueError(f"parameters and gradients must be C-contiguous and aligned. Received: {received}")
     return weights, slopes
 
 
-def _listed(arrays: Arrays) -> list[Array]:
+def _listed(name: str, arrays: Arrays) -> list[Array]:
     if isinstance(arrays, np.ndarray):
         return [arrays]
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"{name} must be an array, a mapping or an iterable of arrays. Received: {arrays!r}")
     return list(arrays.values() if isinstance(arrays, Mapping) else arrays)

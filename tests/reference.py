@@ -110,3 +110,74 @@ def truncated_normal(start, count, key, a, b, *, wide):
     p = (u * mass + special.ndtr(a)).astype(np.float64)
     q = (complement * mass + special.ndtr(-b)).astype(np.float64)
     return np.where(p < q, special.ndtri(p), -special.ndtri(q))
+
+
+# --- layers, losses and optimisers, in float64 whatever they are given ---
+
+
+def activated(name, z, slope=0.01, alpha=1.0):
+    """f(z) and f'(z) by their formulas; SciPy's special functions."""
+    z = np.asarray(z, np.float64)
+    one, s, bell = np.ones_like(z), special.expit(z), np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    inner = np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)
+    slope_of_inner = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z**2)
+    scale, of_selu = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+    left = np.expm1(np.minimum(z, 0))
+    return {
+        "identity": (z, one),
+        "relu": (np.maximum(z, 0), one * (z > 0)),
+        "leaky_relu": (np.where(z > 0, z, slope * z), np.where(z > 0, 1, slope)),
+        "elu": (np.where(z > 0, z, alpha * left), np.where(z > 0, 1, alpha * (left + 1))),
+        "selu": (scale * np.where(z > 0, z, of_selu * left), scale * np.where(z > 0, 1, of_selu * (left + 1))),
+        "sigmoid": (s, s * (1 - s)),
+        "tanh": (np.tanh(z), 1 - np.tanh(z) ** 2),
+        "softplus": (np.logaddexp(z, 0), s),
+        "gelu": (z * special.ndtr(z), special.ndtr(z) + z * bell),
+        "gelu_tanh": (
+            z * (1 + np.tanh(inner)) / 2,
+            (1 + np.tanh(inner)) / 2 + z * (1 - np.tanh(inner) ** 2) * slope_of_inner / 2,
+        ),
+        "silu": (z * s, s + z * s * (1 - s)),
+    }[name]
+
+
+def dense(x, weight, bias, name):
+    """(z, f(z)) of a dense layer."""
+    z = np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T + np.asarray(bias, np.float64)
+    return z, activated(name, z)[0]
+
+
+def dense_gradients(dy, x, z, weight, name):
+    """(dx, dweight, dbias), from what the layer computed before its activation."""
+    delta = np.asarray(dy, np.float64) * activated(name, z)[1]
+    return delta @ np.asarray(weight, np.float64), delta.T @ np.asarray(x, np.float64), delta.sum(axis=0)
+
+
+def loss(kind, logits, targets):
+    """The loss "softmax" (targets are shares), "sigmoid" or "squared", and its gradient."""
+    z, t = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
+    if kind == "softmax":
+        logarithms = z - special.logsumexp(z, axis=1, keepdims=True)
+        gradient = np.exp(logarithms) * t.sum(axis=1, keepdims=True) - t
+        return -(t * logarithms).sum() / len(z), gradient / len(z)
+    if kind == "sigmoid":
+        return (np.logaddexp(0, -abs(z)) + np.maximum(z, 0) - t * z).mean(), (special.expit(z) - t) / z.size
+    return ((z - t) ** 2).mean(), 2 * (z - t) / z.size
+
+
+def updated(kind, weights, gradients, rate, *, momentum=0.0, nesterov=False, decay=0.0, betas=(0.9, 0.999), eps=1e-8):
+    """The weights after a step for every gradient: "sgd", "adam" or "adamw", as their papers have them."""
+    w = np.array(weights, np.float64)
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for step, g in enumerate(np.asarray(gradients, np.float64), start=1):
+        if kind == "sgd":
+            slope = g + decay * w
+            m = momentum * m + slope
+            w = w - rate * (slope + momentum * m if nesterov else m)
+            continue
+        slope = g if kind == "adamw" else g + decay * w
+        m = betas[0] * m + (1 - betas[0]) * slope
+        v = betas[1] * v + (1 - betas[1]) * slope**2
+        kept = 1 - rate * decay if kind == "adamw" else 1
+        w = kept * w - rate * (m / (1 - betas[0] ** step)) / (np.sqrt(v / (1 - betas[1] ** step)) + eps)
+    return w

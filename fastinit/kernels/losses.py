@@ -59,8 +59,11 @@ def _row_sum(gradient, first, columns):
 
 @scalar
 def _log_of_sum(total, log):
-    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide)."""
-    return f64(log(total)) + f64(total - total)
+    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide).
+
+    Not by adding total - total: sums may be reordered here, and in float64 it is gone.
+    """
+    return f64(log(total)) if total == total else f64(total)
 
 
 def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
@@ -92,23 +95,30 @@ def _softmax_shares(logits, gradient, targets, rows, columns, weight, loss):
         total = _row_sum(gradient, first, columns)
         of_all = _row_sum(shares, first, columns)
         scale = of_all / total
-        log_total = _log_of_sum(total, LOG)
+        of_logits = ELEMENT(0)
         for i in range(first, first + columns):
-            if shares[i] != ELEMENT(0):
-                sum_of_losses += f64(shares[i]) * (log_total - f64(z[i]))
-            gradient[i] = ELEMENT(weight) * (gradient[i] * scale - shares[i])
+            share = shares[i]
+            of_logits += share * z[i] if share != ELEMENT(0) else ELEMENT(0)  # a logit of -inf may have no share
+            gradient[i] = ELEMENT(weight) * (gradient[i] * scale - share)
+        sum_of_losses += f64(of_all) * _log_of_sum(total, LOG) - f64(of_logits)
     loss[0] = sum_of_losses * weight
 
 
 def _sigmoid(logits, gradient, targets, rows, columns, weight, loss):
-    """-t log s(z) - (1 - t) log(1 - s(z)) = softplus(z) - t z."""
+    """-t log s(z) - (1 - t) log(1 - s(z)) = softplus(-|z|) + z ((z > 0) - t), which cancels no digits where t = s(z).
+
+    A loss takes its logit's place, and the sum is a loop of its own: float64 in the first one would halve its vectors.
+    """
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     targets = carray(targets, rows * columns, ELEMENT)
     share = ELEMENT(weight / f64(columns))
     sum_of_losses = f64(0)
     for i in range(rows * columns):
-        sum_of_losses += f64(SOFTPLUS(z[i]) - targets[i] * z[i])
-        gradient[i] = share * (SIGMOID(z[i]) - targets[i])
+        value, target = z[i], targets[i]
+        gradient[i] = share * (SIGMOID(value) - target)
+        z[i] = SOFTPLUS(-abs(value)) + value * ((ELEMENT(1) if value > ELEMENT(0) else ELEMENT(0)) - target)
+    for i in range(rows * columns):
+        sum_of_losses += f64(z[i])
     loss[0] = sum_of_losses * weight / f64(columns)
 
 
