@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import operator
 from collections.abc import Iterable
 
 
@@ -51,3 +52,16 @@ def squared(name: str, value: object) -> float:
     if not math.isfinite(result * result):
         raise ValueError(f"{name} must have a finite square. Received: {name}={value!r}")
     return result * result
+
+
+def positive_int(name: str, value: object) -> int:
+    """An int, NumPy's too, of at least 1."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an int. Received: {name}={value!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be positive. Received: {name}={value!r}")
+    return number

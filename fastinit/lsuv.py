@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinit.errors import finite
+from fastinit.errors import finite, positive_int
 from fastinit.initializers import orthogonal
 from fastinit.mlp import MLP
 from fastinit.training import predict
@@ -23,7 +23,8 @@ def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> 
 
     Args:
         model: a single model, not a population; its weights are overwritten.
-        X: (samples, features); 1,024 samples of it, evenly spread, are looked at.
+        X: (samples, features); up to 1,024 samples of it, evenly spread, are looked at. As in the paper, the variance
+            is that of all outputs of a layer together, of units and samples.
         tolerance: of the variance, above 0.
         max_tries: scalings of a layer at most.
 
@@ -32,8 +33,8 @@ def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> 
 
     Raises:
         TypeError: the model is none.
-        ValueError: a population, X of another shape or without samples, a number out of range, or a layer whose outputs
-            do not vary or are not finite (all units dead, or constant data).
+        ValueError: a population, X of another shape or of equal samples, a number out of range, or a layer whose
+            outputs are all the same or not finite.
 
     >>> model = MLP([20, 64, 64, 5], activation="relu", seed=0)
     >>> data = np.random.default_rng(0).standard_normal((500, 20)) * 100
@@ -46,10 +47,11 @@ def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> 
         raise ValueError(f"model must not be a population. Received: population={model.population}")
     if finite("tolerance", tolerance) <= 0:
         raise ValueError(f"tolerance must be positive. Received: tolerance={tolerance!r}")
-    if isinstance(max_tries, bool) or not isinstance(max_tries, int) or max_tries < 1:
-        raise ValueError(f"max_tries must be a positive int. Received: max_tries={max_tries!r}")
+    max_tries = positive_int("max_tries", max_tries)
     samples = model.as_samples(X, at_least=1)
     samples = np.ascontiguousarray(samples[:: -(-len(samples) // SAMPLES)])
+    if (samples == samples[0]).all():
+        raise ValueError(f"X must vary from sample to sample. Received: {len(samples)} equal samples")
     before = {name: array.copy() for name, array in model.parameters.items()}
     variances = []
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from fastinit import training
 from fastinit.activations import Activation, as_activation
 from fastinit.buffers import Array, as_dtype
 from fastinit.distributions import Distribution, Uniform
-from fastinit.errors import non_negative, unknown
+from fastinit.errors import non_negative, positive_int, unknown
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.losses import FLOATS, Targets, as_targets
@@ -103,9 +105,7 @@ class MLP:
         self.dtype = as_dtype(dtype)
         if self.dtype.name not in FLOATS:
             raise TypeError(f"dtype must be one of {', '.join(FLOATS)}. Received: dtype={dtype!r}")
-        if population is not None and (type(population) is not int or population < 1):
-            raise ValueError(f"population must be a positive int or None. Received: population={population!r}")
-        self.population = population
+        self.population = None if population is None else positive_int("population", population)
         self.key = as_key(seed)
         self.epochs = 0  # that `fit` has made; each has a shuffle of its own
         self._shapes = [
@@ -114,10 +114,11 @@ class MLP:
             for shape in ((m, n), (m,))
         ]  # fmt: skip
         names = [f"layers.{i // 2}.{'bias' if i % 2 else 'weight'}" for i in range(len(self._shapes))]
-        members, total = population or 1, sum(map(math.prod, self._shapes))
+        members, total = self.population or 1, sum(map(math.prod, self._shapes))
         flat, slopes = (np.zeros((members, total), self.dtype) for _ in range(2))
-        self.parameters: dict[str, Array] = self._views(names, flat)
-        self.gradients: dict[str, Array] = self._views(names, slopes)
+        # Views of the buffers, to be written into: another array in their place would be read by nobody.
+        self.parameters: Mapping[str, Array] = self._views(names, flat)
+        self.gradients: Mapping[str, Array] = self._views(names, slopes)
         self.network = training.Network(
             [self.activation] * (len(self.sizes) - 2) + [as_activation("identity")],
             self._by_layer(flat),
@@ -136,8 +137,9 @@ class MLP:
             for end, shape in zip(ends, self._shapes, strict=True)
         ]
 
-    def _views(self, names: list[str], flat: Array) -> dict[str, Array]:
-        return dict(zip(names, self._parts(flat if self.population else flat[0]), strict=True))
+    def _views(self, names: list[str], flat: Array) -> Mapping[str, Array]:
+        parts = self._parts(flat if self.population else flat[0])
+        return types.MappingProxyType(dict(zip(names, parts, strict=True)))
 
     def _by_layer(self, flat: Array) -> list[list[tuple[Array, Array]]]:
         members = [self._parts(member) for member in flat]
@@ -201,7 +203,7 @@ class MLP:
     def score(self, X: Any, y: Any) -> Any:
         """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
         array of the members' scores."""
-        samples = self.as_samples(X)
+        samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
         found = self.predict(samples)
         if self.output == "identity":
@@ -222,9 +224,9 @@ class MLP:
             result = right.mean(axis=-1)
         return result if self.population else float(result)
 
-    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, dict[str, Array]]:
+    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, Mapping[str, Array]]:
         """The mean loss over all samples, and its gradients: `gradients`, views that the next call overwrites."""
-        return self._one_step(X, y, None, None)[..., 0][()], self.gradients
+        return self._one_step(X, y, None, None), self.gradients
 
     def step(self, X: Any, y: Any, optimizer: Optimizer, max_grad_norm: float | None = None) -> Any:
         """One step on one batch: forward, loss, backward, clip, update, in one compiled call.
@@ -242,7 +244,7 @@ class MLP:
         Raises:
             TypeError, ValueError: what does not fit; nothing was changed.
         """
-        return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))[..., 0][()]
+        return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))
 
     def _trainer_of(self, batch: int, targets: Targets) -> training.Trainer:
         """The trainer for batches of this size, from the last call if it still fits."""
@@ -251,12 +253,11 @@ class MLP:
             self._trainer = wanted, training.Trainer(self.network, batch, targets)
         return self._trainer[1]
 
-    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Array:
+    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Any:
         samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
         [records] = self._trainer_of(len(samples), targets).steps(samples, targets, optimizer, largest)
-        found: Array = records[0]
-        return found if self.population else found[0]
+        return records[0, :, 0] if self.population else float(records[0, 0, 0])
 
     def fit(
         self,
@@ -282,24 +283,26 @@ class MLP:
             shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's
                 number.
             progress: a progress bar on a terminal.
-            callback: called with the epoch's number from 0 and the history; ends the training by returning True.
+            callback: called with the epoch's number from 0 and the history; ends the training by returning
+                what is true.
 
         Returns:
             What happened, by epoch. A loss that is not finite ends nothing, but is warned of.
 
-        Ctrl-C ends the training after a whole step; the model can be used, and trained on.
+        Ctrl-C raises KeyboardInterrupt after a whole step; the model can be used, and trained on.
 
         Raises:
             TypeError, ValueError: what does not fit; nothing was changed.
         """
         samples = self.as_samples(X, at_least=1)
         targets = self._as_targets(y, len(samples))
-        for name, number in (("epochs", epochs), ("batch_size", batch_size)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a positive int. Received: {name}={number!r}")
+        epochs, batch_size = positive_int("epochs", epochs), positive_int("batch_size", batch_size)
         if validation is not None:
-            checked = self.as_samples(validation[0])
-            self._as_targets(validation[1], len(checked))
+            if not isinstance(validation, tuple) or len(validation) != 2:
+                raise TypeError(f"validation must be a tuple (X, y). Received: {type(validation).__name__}")
+            self._as_targets(validation[1], len(self.as_samples(validation[0], at_least=1)))
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable. Received: {callback!r}")
         optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
         trainer = self._trainer_of(min(batch_size, len(samples)), targets)
         weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
@@ -318,7 +321,7 @@ class MLP:
                 history.validation.append(self.score(*validation))
             if not np.isfinite(losses).all():
                 warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
-            if callback is not None and callback(epoch, history) is True:
+            if callback is not None and callback(epoch, history):
                 break
         return history
 
@@ -335,17 +338,25 @@ class MLP:
         if array.ndim != 2 or array.shape[1] != self.sizes[0] or len(array) < at_least:
             some = " and at least one sample" if at_least else ""
             raise ValueError(f"X must have shape (samples, {self.sizes[0]}){some}. Received: shape {array.shape}")
-        return np.ascontiguousarray(array, self.dtype)
+        with np.errstate(over="ignore"):  # beyond float32's range: infinite, which the loss will show
+            return np.ascontiguousarray(array, self.dtype)
 
     def _as_targets(self, y: Any, samples: int) -> Targets:
         return as_targets(y, self.output, samples, self.sizes[-1], self.dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters, by name, and what `load` needs to a safetensors file."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
-        save_file(tensors, os.fspath(path), metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
+        content = save(tensors, metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
+        place = Path(path)
+        partial = place.with_name(f".{place.name}.partial")  # an older file stays whole until this one is
+        try:
+            partial.write_bytes(content)
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -353,16 +364,23 @@ class MLP:
 
         Raises:
             ValueError: the file holds no such model.
+            OSError: it cannot be read.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            text = (file.metadata() or {}).get("fastinit.MLP")
-            if text is None:
-                raise ValueError(f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}")
-            model = _restored(json.loads(text))
-            for name, array in model.parameters.items():
-                array[...] = file.get_tensor(name)
+        wrong = f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}"
+        Path(path).open("rb").close()  # the system's own error for a folder, or what is not there
+        try:
+            with safe_open(os.fspath(path), framework="numpy") as file:
+                model = _restored(json.loads((file.metadata() or {})["fastinit.MLP"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(wrong) from error
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        if found != {name: (array.shape, array.dtype) for name, array in model.parameters.items()}:
+            raise ValueError(f"{wrong}; its tensors are not those of its model")
+        for name, array in model.parameters.items():
+            array[...] = tensors[name]
         return model
 
     def _about(self) -> dict[str, Any]:
@@ -376,6 +394,11 @@ class MLP:
             "epochs": self.epochs,
             "seed": [str(self.key.seed), list(self.key.path)],
         }
+
+    def __repr__(self) -> str:
+        parts = [list(self.sizes), self.activation.name, self.output]
+        more = [f"dtype={self.dtype.name!r}"] + ([f"population={self.population}"] if self.population else [])
+        return f"MLP({', '.join([*map(repr, parts), *more])})"
 
     def __reduce__(self) -> Any:
         """Copies and pickles are models of their own: views of their own buffer, at its own address."""
@@ -395,15 +418,15 @@ def _restored(about: dict[str, Any], parameters: Array | None = None, slopes: Ar
 
 
 def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    found = tuple(sizes)
-    if len(found) < 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1 for n in found):
-        raise ValueError(f"sizes must be two or more positive ints: features, layers. Received: sizes={sizes!r}")
-    return tuple(map(int, found))
+    if not isinstance(sizes, Iterable) or len(found := tuple(sizes)) < 2:
+        raise ValueError(f"sizes must be two or more ints: features, units of each layer. Received: sizes={sizes!r}")
+    return tuple(positive_int("sizes", n) for n in found)
 
 
 def _as_optimizer(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an SGD, Adam or AdamW. Received: {optimizer!r}")
+    optimizer.rates()  # a number that was assigned may be out of range
     return optimizer
 
 
@@ -412,6 +435,8 @@ def _as_norm(max_grad_norm: float | None) -> float | None:
 
 
 def _with_bar(epochs: int) -> Any:
+    from rich.console import Console
     from rich.progress import track
 
-    return track(range(epochs), description="epochs", transient=True)
+    console = Console(stderr=True)
+    return track(range(epochs), "epochs", console=console, transient=True, disable=not console.is_terminal)

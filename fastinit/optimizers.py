@@ -130,6 +130,8 @@ class SGD(Optimizer):
 
     def rates(self) -> Array:
         momentum = _share("momentum", self.momentum)
+        if not isinstance(self.nesterov, bool):
+            raise TypeError(f"nesterov must be a bool. Received: nesterov={self.nesterov!r}")
         if self.nesterov and not momentum:
             raise ValueError(f"nesterov needs a momentum. Received: momentum={self.momentum!r}")
         return _numbers(

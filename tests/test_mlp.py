@@ -382,15 +382,20 @@ X, Y = np.zeros((4, 5), np.float32), np.array([0, 1, 2, 0])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"sizes": [5]}, ValueError, "sizes must be two or more positive ints: features, layers. Received: sizes=[5]"),
-        ({"sizes": [5, 0]}, ValueError, "sizes must be two or more positive ints: features, layers. Received: "),
-        ({"sizes": [5, 2.0]}, ValueError, "sizes must be two or more positive ints: features, layers. Received: "),
+        (
+            {"sizes": [5]},
+            ValueError,
+            "sizes must be two or more ints: features, units of each layer. Received: sizes=[5]",
+        ),
+        ({"sizes": 5}, ValueError, "sizes must be two or more ints: features, units of each layer. Received: sizes=5"),
+        ({"sizes": [5, 0]}, ValueError, "sizes must be positive. Received: sizes=0"),
+        ({"sizes": [5, 2.0]}, TypeError, "sizes must be an int. Received: sizes=2.0"),
         ({"activation": "rely"}, ValueError, "unknown activation 'rely'; did you mean 'relu'?"),
         ({"activation": 3}, TypeError, "activation must be a name or an Activation. Received: 3"),
         ({"output": "softmaxx"}, ValueError, "unknown output 'softmaxx'; did you mean 'softmax'?"),
         ({"dtype": "float16"}, TypeError, "dtype must be one of float32, float64. Received: dtype='float16'"),
-        ({"population": 0}, ValueError, "population must be a positive int or None. Received: population=0"),
-        ({"population": 2.0}, ValueError, "population must be a positive int or None. Received: population=2.0"),
+        ({"population": 0}, ValueError, "population must be positive. Received: population=0"),
+        ({"population": 2.0}, TypeError, "population must be an int. Received: population=2.0"),
         ({"init": "he"}, ValueError, "unknown scheme 'he'"),
         ({"init": ["he_normal"]}, ValueError, "init must be one law, or one for each of 2 layers. Received: 1"),
         ({"init": 3}, TypeError, "init must be a scheme's name, a distribution, or a sequence of them. Received: 3"),
@@ -419,12 +424,16 @@ def test_what_is_no_model(arguments, error, message):
         ({"y": np.zeros((4, 2))}, ValueError, "targets must have shape (4, 3) or (4,) for 4 samples. Received: shape "),
         ({"y": np.full((4, 3), -1)}, ValueError, "shares of classes must not be negative, nor infinite. Received: "),
         ({"y": ["a"] * 4}, TypeError, "targets must be numbers. Received: dtype <U1"),
-        ({"epochs": 0}, ValueError, "epochs must be a positive int. Received: epochs=0"),
-        ({"batch_size": 2.5}, ValueError, "batch_size must be a positive int. Received: batch_size=2.5"),
+        ({"epochs": 0}, ValueError, "epochs must be positive. Received: epochs=0"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be an int. Received: batch_size=2.5"),
         ({"optimizer": "sgd"}, TypeError, "optimizer must be an SGD, Adam or AdamW. Received: 'sgd'"),
         ({"max_grad_norm": -1}, ValueError, "max_grad_norm must not be negative. Received: max_grad_norm=-1"),
         ({"max_grad_norm": math.nan}, ValueError, "max_grad_norm must be finite. Received: max_grad_norm=nan"),
-        ({"validation": (X[:, :1], Y)}, ValueError, "X must have shape (samples, 5). Received: shape (4, 1)"),
+        ({"validation": (X[:, :1], Y)}, ValueError, "X must have shape (samples, 5) and at least one "),
+        ({"validation": (X, Y, None)}, TypeError, "validation must be a tuple (X, y). Received: tuple"),
+        ({"validation": 0.1}, TypeError, "validation must be a tuple (X, y). Received: float"),
+        ({"validation": (X[:0], Y[:0])}, ValueError, "X must have shape (samples, 5) and at least one sample. "),
+        ({"callback": 3}, TypeError, "callback must be callable. Received: 3"),
         ({"validation": (X, Y + 9)}, ValueError, "labels must be classes from 0 to 2. Received: from 9 to 11"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -439,6 +448,36 @@ def test_what_cannot_be_fitted_changes_nothing(change, error, message):
     for name, array in model.parameters.items():
         np.testing.assert_array_equal(array, before[name])
     assert model.epochs == 0
+
+
+def test_a_rate_that_was_assigned_is_checked_before_anything():
+    model, optimizer = fi.MLP([5, 4, 3], seed=0), fi.SGD(0.1)
+    optimizer.learning_rate = -1.0
+    with pytest.raises(ValueError, match=r"learning_rate must not be negative. Received: learning_rate=-1.0"):
+        model.fit(X, Y, 1, 2, optimizer)
+    assert model.epochs == 0
+
+
+def test_parameters_are_written_into_not_replaced():
+    model = fi.MLP([5, 4, 3], seed=0)
+    with pytest.raises(TypeError):
+        model.parameters["layers.0.weight"] = np.zeros((4, 5), np.float32)
+    with pytest.raises(TypeError):
+        model.gradients["layers.0.weight"] = np.zeros((4, 5), np.float32)
+
+
+def test_numpy_numbers_are_numbers():
+    model = fi.MLP(np.array([5, 4, 3]), population=np.int64(2))
+    model.fit(X, Y, np.int32(2), np.uint8(2), fi.SGD(0.1), callback=lambda e, h: (h.loss[-1] > 0).all())
+    assert model.epochs == 1  # what the callback returned is NumPy's bool
+
+
+def test_what_is_beyond_float32_is_seen_in_the_loss():
+    x = X.astype(np.float64)
+    x[0, 0] = 1e300
+    model = fi.MLP([5, 3], seed=0)
+    with pytest.warns(RuntimeWarning, match="the loss is not finite in epoch 0"):
+        model.fit(x, Y, 1, 4, fi.SGD(0.1))
 
 
 def test_an_optimizer_belongs_to_one_model():
@@ -518,9 +557,32 @@ def test_the_file_is_read_by_safetensors(tmp_path):
     assert set(found) == set(model.parameters)
     for name, array in model.parameters.items():
         np.testing.assert_array_equal(found[name], array)
-    save_file(found, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"path must be a file that MLP\.save wrote"):
-        fi.MLP.load(tmp_path / "other.safetensors")
+    about = {"fastinit.MLP": json.dumps(model._about())}
+    bias = found["layers.0.bias"]
+    other = tmp_path / "other.safetensors"
+    for tensors, metadata in (
+        (found, {}),
+        (found, {"fastinit.MLP": "{"}),
+        (found, {"fastinit.MLP": "[]"}),
+        (found | {"layers.0.bias": bias[:1]}, about),
+        (found | {"layers.0.bias": bias.astype(np.float64)}, about),
+        (found | {"more": bias}, about),
+        ({"layers.0.bias": bias}, about),
+    ):
+        save_file(tensors, other, metadata=metadata)
+        with pytest.raises(ValueError, match=r"path must be a file that MLP\.save wrote"):
+            fi.MLP.load(other)
+    for content in (b"", b"no safetensors"):
+        other.write_bytes(content)
+        with pytest.raises(ValueError, match=r"path must be a file that MLP\.save wrote"):
+            fi.MLP.load(other)
+    for path, error in ((tmp_path / "none", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error):
+            fi.MLP.load(path)
+    with pytest.raises(FileNotFoundError):
+        model.save(tmp_path / "none" / "model.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "other.safetensors"]
+    assert repr(model) == "MLP([5, 4, 3], 'relu', 'softmax', dtype='float32')"
 
 
 # --- threads and interrupts ---
