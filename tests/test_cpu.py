@@ -18,11 +18,22 @@ CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWE
 ASSEMBLY = """
 import json
 from processes import FEW, digest
+from fastinit.kernels.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
+from fastinit.kernels.losses import loss_kernel
+from fastinit.kernels.updates import update_kernel
 
 KERNELS = ["uniform float32", "normal float32", "narrow_truncated float32", "normal float64"]
-code = {name: range_kernel(*name.split(), "fill")[1]._library.get_asm_str() for name in KERNELS}
+made = {name: range_kernel(*name.split(), "fill") for name in KERNELS} | {
+    "forward elu float32": forward_kernel("elu", "float32"),
+    "backward elu float32": backward_kernel("elu", "float32"),
+    "loss softmax_classes float32": loss_kernel("softmax_classes", "float32"),
+    "loss sigmoid float32": loss_kernel("sigmoid", "float32"),
+    "update momentum float32": update_kernel("momentum", "float32"),
+    "update adam float32": update_kernel("adam", "float32"),
+}
+code = {name: compiled._library.get_asm_str() for name, (_, compiled) in made.items()}
 print(json.dumps({"digest": digest(*FEW), "code": code, "tag": cache_tag()}))
 """
 # Kernel -> the least number of vector multiplications in it, with AVX or without. Without fma each is a call per lane,
@@ -32,7 +43,14 @@ KERNELS = {
     "normal float32": (120, 12),
     "narrow_truncated float32": (50, 8),
     "normal float64": (30, 5),
+    "forward elu float32": (8, 0),
+    "backward elu float32": (3, 1),
+    "loss softmax_classes float32": (8, 0),
+    "loss sigmoid float32": (16, 4),
+    "update momentum float32": (5, 3),
+    "update adam float32": (6, 6),
 }
+ONCE = {"update adam float32": {"pow"}}  # for a whole chunk, before its loop
 
 FLOATS = r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]"
 VECTORS = {
@@ -85,7 +103,7 @@ def test_the_code_is_vectorised(found, kernel, cpu):
 @pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_function_of_libm_is_called(found, kernel, cpu):
-    assert called(found[cpu]["code"][kernel]) == set()
+    assert called(found[cpu]["code"][kernel]) == ONCE.get(kernel, set())
 
 
 def test_calls_of_libm_and_scalar_code_are_seen():
