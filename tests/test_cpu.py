@@ -29,7 +29,14 @@ KERNELS = {
     "backward relu float32": (2, 1),
     "backward silu float32": (8, 3),
     "backward gelu float64": (30, 0),
+    "forward elu float32": (8, 0),
+    "backward elu float32": (3, 1),
+    "loss softmax_classes float32": (8, 0),
+    "loss sigmoid float32": (16, 4),
+    "update momentum float32": (5, 3),
+    "update adam float32": (6, 6),
 }
+ONCE = {"update adam float32": {"pow"}}  # for a whole chunk, before its loop
 
 ASSEMBLY = f"""
 import json
@@ -37,13 +44,13 @@ from processes import FEW, digest
 from fastinit.kernels.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
+from fastinit.kernels.losses import loss_kernel
+from fastinit.kernels.updates import update_kernel
 
+ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, update=update_kernel)
 code = {{}}
 for way, name, dtype in map(str.split, {list(KERNELS)}):
-    if way == "fill":
-        _, kernel = range_kernel(name, dtype, way)
-    else:
-        _, kernel = dict(forward=forward_kernel, backward=backward_kernel)[way](name, dtype)
+    _, kernel = range_kernel(name, dtype, way) if way == "fill" else ways[way](name, dtype)
     code[f"{{way}} {{name}} {{dtype}}"] = kernel._library.get_asm_str()
 print(json.dumps({{"digest": digest(*FEW), "code": code, "tag": cache_tag()}}))
 """
@@ -99,7 +106,7 @@ def test_the_code_is_vectorised(found, kernel, cpu):
 @pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_function_of_libm_is_called(found, kernel, cpu):
-    assert called(found[cpu]["code"][kernel]) == set()
+    assert called(found[cpu]["code"][kernel]) == ONCE.get(kernel, set())
 
 
 def test_calls_of_libm_and_scalar_code_are_seen():
