@@ -231,3 +231,18 @@ def test_the_digest_sees_one_bit(monkeypatch):
 
     monkeypatch.setattr(processes, "fills", touched)
     assert processes.digest("normal float32") != before
+
+
+def test_bits_do_not_depend_on_what_was_compiled_before(tmp_path):
+    """Sums may be reordered in other kernels, which call the same logarithms: they must get code of their own."""
+    code = f"""
+from processes import ALL, digest
+from fastinit.kernels.losses import LOSSES, loss_kernel
+from fastinit.kernels.reduce import moments
+for dtype in ("float32", "float64"):
+    moments(dtype)
+    for name in LOSSES:
+        loss_kernel(name, dtype)
+print(digest(*ALL))
+"""
+    assert processes.run(code, NUMBA_CACHE_DIR=tmp_path) == processes.digest(*processes.ALL)

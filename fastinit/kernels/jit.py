@@ -29,15 +29,19 @@ _cfunc: Any = numba.cfunc
 _config: Any = numba.config
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
-# the branch for a division by zero, which alone would stop vectorisation.
-_OPTIONS = {"error_model": "numpy", "boundscheck": False, "nogil": True}
+# the branch for a division by zero, which alone would stop vectorisation. To leave fastmath out is not enough: Numba
+# lets a function that does not name it inherit it from the first kernel that calls it, and keeps that code for all.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "nogil": True, "fastmath": False}
 
 # What a sum needs in order to use several accumulators. Never nnan or ninf: non-finite values must be seen.
 _REASSOCIATE = {"reassoc", "contract", "nsz"}
 
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
-scalar: Any = _njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+_INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+scalar: Any = _njit(**_INLINED)
+# A part of a sum, for kernels that `reassociate`; what makes values must not call it.
+summand: Any = _njit(**_INLINED | {"fastmath": _REASSOCIATE})
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from numba import types
 
 from fastinit.kernels.elementary import log32, log64
 from fastinit.kernels.exponential import exp32, exp64, sigmoid32, sigmoid64, softplus32, softplus64
-from fastinit.kernels.jit import address, c_caller, carray, entry, scalar
+from fastinit.kernels.jit import address, c_caller, carray, entry, scalar, summand
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -49,7 +49,7 @@ def _shifted_exponentials(z, gradient, rows, columns, exp):
         gradient[i] = exp(z[i])
 
 
-@scalar
+@summand
 def _row_sum(gradient, first, columns):
     total = gradient[first]
     for i in range(first + u64(1), first + columns):
