@@ -1,8 +1,8 @@
 """The matrix products of training steps and nothing else: what no step that makes them through BLAS can beat.
 
-They go the way fastinit's do: each of two threads makes its half of every product, with a BLAS that is limited to one
-thread, in compiled code that holds no interpreter lock. With `numpy.matmul` in place of it two threads take turns for
-the lock, and the products of the small network take twice as long.
+They go the way fastinit's do: each of two threads makes its half of every product (one makes all, of a small network),
+with a BLAS that is limited to one thread, in compiled code that holds no interpreter lock. With `numpy.matmul` in place
+of it two threads take turns for the lock, and the products of the small network take twice as long.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
 from bench.libraries import Call, two_threads
+from fastinit.training import slices_of
 
 # BLAS takes 13 addresses, in 64-bit integers here; Numba, like fastinit, uses SciPy's.
 _SGEMM = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 13)(
@@ -77,41 +78,45 @@ class Products:
 
 
 def of_steps(weights: list[np.ndarray], batches: list[np.ndarray], epochs: int) -> Call:
-    """All the products of these steps: forward, the gradients by the weights and those by the layers' inputs."""
+    """All the products of these steps: forward, the gradients by the weights and those by the layers' inputs.
+
+    In as many slices as fastinit cuts such a step into.
+    """
+    slices = min(2, slices_of(3 * len(batches[0]) * sum(weight.size for weight in weights)))
     batch = len(batches[0])
     gradients = [np.empty_like(weight) for weight in weights]
     outputs = [np.empty((batch, len(weight)), np.float32) for weight in weights]
     deltas = [np.full_like(output, 1 / batch) for output in outputs]
 
     def step(x: np.ndarray, part: int) -> Iterable[Product]:
-        rows = _half(batch, part)
+        rows = _slice(batch, part, slices)
         inputs = [x, *outputs[:-1]]
         for weight, values, output in zip(weights, inputs, outputs, strict=True):
             yield values[rows], weight.T, output[rows]
         for i in reversed(range(len(weights))):
-            units = _half(len(weights[i]), part)
+            units = _slice(len(weights[i]), part, slices)
             yield deltas[i][:, units].T, inputs[i], gradients[i][units]
             if i:
                 yield deltas[i][rows], weights[i], deltas[i - 1][rows]
 
-    halves = [Products(itertools.chain.from_iterable(step(x, part) for x in batches)) for part in range(2)]
+    shares = [Products(itertools.chain.from_iterable(step(x, part) for x in batches)) for part in range(slices)]
     blas = ThreadpoolController()
 
     def train() -> None:
-        # A thread takes all its halves one after another: waking it for every product would cost more than the product.
+        # A thread takes all its products one after another: to wake it for every one would cost more than that.
         with blas.limit(limits=1, user_api="blas"):
             for _ in range(epochs):
-                list(two_threads().map(Products.__call__, halves))
+                list(two_threads().map(Products.__call__, shares))
 
-    for half in halves * 2:  # one after another, and twice: the first reads of the second's
+    for half in shares * 2:  # one after another, and twice: the first reads of the second's
         half()
     _expect(outputs[-1], [batches[-1], *outputs][-2] @ weights[-1].T)
     _expect(gradients[0], deltas[0].T @ batches[-1])
     return train
 
 
-def _half(number: int, part: int) -> slice:
-    return slice(number // 2) if part == 0 else slice(number // 2, number)
+def _slice(number: int, part: int, parts: int) -> slice:
+    return slice(number * part // parts, number * (part + 1) // parts)
 
 
 def _expect(found: np.ndarray, expected: np.ndarray) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,8 +30,10 @@ class Optimizer:
     learning_rate: float
     steps: int = field(default=0, init=False)
     _memory: list[tuple[Array, ...]] = field(default_factory=list, init=False, repr=False)
+    _checked: tuple[Any, Array] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._names = [one.name for one in fields(self) if one.init]
         self.rates()
 
     @property
@@ -45,6 +47,13 @@ class Optimizer:
         Raises:
             TypeError, ValueError: one of them is no number, or out of range.
         """
+        given = tuple([getattr(self, name) for name in self._names])
+        if self._checked is None or given != self._checked[0]:  # the checks cost as much as a small step's update
+            self._checked = given, self._rates()
+        return self._checked[1]
+
+    def _rates(self) -> Array:
+        """The numbers, checked."""
         raise NotImplementedError
 
     def memory(self, arrays: list[Array]) -> list[tuple[Array, ...]]:
@@ -128,7 +137,7 @@ class SGD(Optimizer):
         """The name of its update among the kernels: the momentum, too, may follow a schedule."""
         return "momentum" if self.momentum else "sgd"
 
-    def rates(self) -> Array:
+    def _rates(self) -> Array:
         momentum = _share("momentum", self.momentum)
         if not isinstance(self.nesterov, bool):
             raise TypeError(f"nesterov must be a bool. Received: nesterov={self.nesterov!r}")
@@ -164,7 +173,7 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
     weight_decay: float = 0.0
 
-    def rates(self) -> Array:
+    def _rates(self) -> Array:
         decay = non_negative("weight_decay", self.weight_decay)
         return _numbers(
             non_negative("learning_rate", self.learning_rate),

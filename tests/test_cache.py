@@ -235,7 +235,7 @@ def test_the_digest_sees_one_bit(monkeypatch):
 
 def test_bits_do_not_depend_on_what_was_compiled_before(tmp_path):
     """Sums may be reordered in other kernels, which call the same logarithms: they must get code of their own."""
-    code = f"""
+    code = """
 from processes import ALL, digest
 from fastinit.kernels.losses import LOSSES, loss_kernel
 from fastinit.kernels.reduce import moments

@@ -13,6 +13,7 @@ import threadpoolctl
 import torch
 
 import fastinit as fi
+from fastinit import training
 from fastinit.activations import ACTIVATIONS
 from fastinit.mlp import FITTING
 
@@ -69,13 +70,19 @@ def torch_parameters(network):
     return {f"layers.{int(name.split('.')[0]) // 2}.{name.split('.')[1]}": p for name, p in network.named_parameters()}
 
 
+@pytest.fixture
+def sliced(monkeypatch):
+    """Small steps are cut for the threads too."""
+    monkeypatch.setattr(training, "PARALLEL_PRODUCTS", 0)
+
+
 # --- gradients ---
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_loss_and_gradients_are_torchs(activation, output, threads):
+def test_loss_and_gradients_are_torchs(activation, output, threads, sliced):
     model = fi.MLP([7, 9, 5, 4], activation, output, seed=3, dtype="float64")
     for name, array in model.parameters.items():
         if name.endswith("bias"):
@@ -159,7 +166,7 @@ def assert_equal_models(a, b):
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 16, 33])
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_an_epoch_is_its_steps(samples, threads):
+def test_an_epoch_is_its_steps(samples, threads, sliced):
     """A batch of one, batches smaller than the thread count, a ragged last one."""
     x, y = data(5, 3, "softmax", samples)
     whole, single = fi.MLP([5, 8, 3], seed=0), fi.MLP([5, 8, 3], seed=0)
@@ -202,27 +209,34 @@ def test_a_shuffled_epoch_sees_every_sample_once_in_an_order_of_the_seed():
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_bits_do_not_depend_on_who_does_the_work(workers, monkeypatch):
+def test_bits_do_not_depend_on_who_does_the_work(workers, sliced, monkeypatch):
     """For one thread count, helpers that come, come late or never come make the same bits."""
-    from fastinit import training
-
     x, y = data(20, 5, "softmax", 300)
 
-    def trained(limit):
-        monkeypatch.setattr(training, "PARALLEL_PRODUCTS", limit)
+    def trained():
         model = fi.MLP([20, 64, 64, 5], seed=0)
         with fi.thread_limit(workers):
             model.fit(x, y, 3, 50, fi.Adam())
         return model
 
-    alone = trained(1 << 60)
     for _ in range(3):
-        assert_equal_models(alone, trained(0))
+        helped = trained()
+    monkeypatch.setattr(training, "together", lambda work, _workers: work())
+    assert_equal_models(trained(), helped)
+
+
+def test_small_steps_are_not_cut(monkeypatch):
+    asked = []
+    inner = training.together
+    monkeypatch.setattr(training, "together", lambda work, workers: (asked.append(workers), inner(work, workers)))
+    with fi.thread_limit(3):
+        for width in (8, 2048):
+            x, y = data(width, 5, "softmax", 1024)
+            fi.MLP([width, 5]).fit(x, y, 1, 512, fi.SGD(0.1))
+    assert asked == [1, 3]
 
 
 def test_long_runs_go_in_several_calls(monkeypatch):
-    from fastinit import training
-
     x, y = data(6, 3, "softmax", 101)
     one, many = fi.MLP([6, 7, 3], seed=0), fi.MLP([6, 7, 3], seed=0)
     one.fit(x, y, 2, 10, fi.Adam())
@@ -269,8 +283,6 @@ def test_a_population_is_its_members(activation, output):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_a_populations_bits_do_not_depend_on_the_thread_count(threads, monkeypatch):
-    from fastinit import training
-
     monkeypatch.setattr(training, "PARALLEL_PRODUCTS", 0)
     x, y = data(10, 3, "softmax", 64)
     with fi.thread_limit(1):
