@@ -10,9 +10,10 @@ import numpy as np
 from fastinit.activations import Activation, as_activation
 from fastinit.blas import one_blas_thread
 from fastinit.buffers import Array, address
-from fastinit.kernels import network
+from fastinit.kernels import dense
 from fastinit.kernels.activations import backward_kernel, forward_kernel
 from fastinit.kernels.blas import gemm_address
+from fastinit.kernels.network import network_entry
 from fastinit.losses import as_matrix
 from fastinit.pool import together
 from fastinit.threads import count
@@ -155,22 +156,22 @@ def layer_row(
 ) -> list[int]:
     """A row of the kernels' table of layers; memory that is not used is None."""
     dtype = weight.dtype.name
-    row = [0] * network.LAYER_FIELDS
-    row[network.OUTPUTS], row[network.INPUTS] = weight.shape
-    row[network.SIZE] = weight.itemsize
+    row = [0] * dense.LAYER_FIELDS
+    row[dense.OUTPUTS], row[dense.INPUTS] = weight.shape
+    row[dense.SIZE] = weight.itemsize
     places = {
-        network.WEIGHT: weight,
-        network.BIAS: bias,
-        network.WEIGHT_GRADIENT: weight_gradient,
-        network.BIAS_GRADIENT: bias_gradient,
-        network.KEPT: kept,
-        network.OUT: out,
+        dense.WEIGHT: weight,
+        dense.BIAS: bias,
+        dense.WEIGHT_GRADIENT: weight_gradient,
+        dense.BIAS_GRADIENT: bias_gradient,
+        dense.KEPT: kept,
+        dense.OUT: out,
     }
     for field, place in places.items():
         row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[network.FORWARD], _ = forward_kernel(activation.name, dtype)
-    row[network.BACKWARD], _ = backward_kernel(activation.name, dtype)
-    row[network.PARAMETERS] = address(activation_numbers(activation))
+    row[dense.FORWARD], _ = forward_kernel(activation.name, dtype)
+    row[dense.BACKWARD], _ = backward_kernel(activation.name, dtype)
+    row[dense.PARAMETERS] = address(activation_numbers(activation))
     return row
 
 
@@ -183,7 +184,7 @@ def activation_numbers(activation: Activation) -> Array:
 def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
     dtype, threads = x.dtype.name, count()
     slices, counter = min(threads, rows), np.zeros(1, np.int64)
-    entry = network.network_entry(name, dtype)
+    entry = network_entry(name, dtype)
     work = functools.partial(entry, table, gemm_address(dtype), *numbers, slices, address(counter))
     with one_blas_thread():
         together(work, slices if products >= PARALLEL_PRODUCTS else 1)

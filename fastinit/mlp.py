@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,23 +16,16 @@ import numpy as np
 from fastinit import training
 from fastinit.activations import Activation, as_activation
 from fastinit.buffers import Array, as_dtype
-from fastinit.distributions import Distribution, Uniform
+from fastinit.distributions import Uniform
 from fastinit.errors import non_negative, positive_int, unknown
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.losses import FLOATS, Targets, as_targets
+from fastinit.network import Init, Network
 from fastinit.optimizers import Optimizer
-from fastinit.schemes import law
 from fastinit.threads import count
 
 OUTPUTS = ("softmax", "sigmoid", "identity")
-# The scheme that fits an activation (design of the field: He for those that are linear on one side, LeCun for the
-# self-normalising one, Xavier for the rest).
-FITTING = dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus"), "he_normal") | {
-    "selu": "lecun_normal"
-}
-
-Init = str | Distribution | Sequence[str | Distribution]
 
 
 @dataclass
@@ -108,58 +100,11 @@ class MLP:
         self.population = None if population is None else positive_int("population", population)
         self.key = as_key(seed)
         self.epochs = 0  # that `fit` has made; each has a shuffle of its own
-        self._shapes = [
-            shape
-            for n, m in zip(self.sizes, self.sizes[1:], strict=False)
-            for shape in ((m, n), (m,))
-        ]  # fmt: skip
-        names = [f"layers.{i // 2}.{'bias' if i % 2 else 'weight'}" for i in range(len(self._shapes))]
-        members, total = self.population or 1, sum(map(math.prod, self._shapes))
-        flat, slopes = (np.zeros((members, total), self.dtype) for _ in range(2))
-        # Views of the buffers, to be written into: another array in their place would be read by nobody.
-        self.parameters: Mapping[str, Array] = self._views(names, flat)
-        self.gradients: Mapping[str, Array] = self._views(names, slopes)
-        self.network = training.Network(
-            [self.activation] * (len(self.sizes) - 2) + [as_activation("identity")],
-            self._by_layer(flat),
-            self._by_layer(slopes),
-            flat,
-            slopes,
-        )
+        self.network = Network(self.sizes, self.activation, self.dtype, self.population)
+        self.parameters: Mapping[str, Array] = self.network.views(self.network.parameters)
+        self.gradients: Mapping[str, Array] = self.network.views(self.network.slopes)
+        self.network.initialise(init, self.key)
         self._trainer: tuple[Any, training.Trainer] | None = None
-        self._initialise(init)
-
-    def _parts(self, flat: Array) -> list[Array]:
-        """A buffer (..., parameters) as views of the shapes of all weights and biases."""
-        ends = np.cumsum([math.prod(shape) for shape in self._shapes])
-        return [
-            flat[..., end - math.prod(shape) : end].reshape(*flat.shape[:-1], *shape)
-            for end, shape in zip(ends, self._shapes, strict=True)
-        ]
-
-    def _views(self, names: list[str], flat: Array) -> Mapping[str, Array]:
-        parts = self._parts(flat if self.population else flat[0])
-        return types.MappingProxyType(dict(zip(names, parts, strict=True)))
-
-    def _by_layer(self, flat: Array) -> list[list[tuple[Array, Array]]]:
-        members = [self._parts(member) for member in flat]
-        return [list(zip(parts[::2], parts[1::2], strict=True)) for parts in members]
-
-    def _initialise(self, init: Init | None) -> None:
-        layers = len(self.sizes) - 1
-        if init is None:
-            init = FITTING.get(self.activation.name, "xavier_uniform")
-        each = [init] * layers if isinstance(init, str | Distribution) else init
-        if not isinstance(each, Sequence) or not all(isinstance(one, str | Distribution) for one in each):
-            raise TypeError(f"init must be a scheme's name, a distribution, or a sequence of them. Received: {init!r}")
-        if len(each) != layers:
-            raise ValueError(f"init must be one law, or one for each of {layers} layers. Received: {len(each)}")
-        batch_axes = () if self.population is None else (0,)
-        for i, chosen in enumerate(each):
-            name = f"layers.{i}.weight"
-            shape = self._shapes[2 * i]
-            distribution = law(chosen, shape) if isinstance(chosen, str) else chosen
-            fill(self.parameters[name], distribution, seed=self.key / name, batch_axes=batch_axes)
 
     def forward(self, X: Any) -> Array:
         """The last layer's outputs before their activation (logits): (samples, outputs), for X (samples, features).

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from fastinit.activations import Activation
 from fastinit.blas import one_blas_thread
 from fastinit.buffers import Array, address
 from fastinit.kernels import network
@@ -19,6 +17,7 @@ from fastinit.kernels.norms import norm_kernel
 from fastinit.kernels.updates import update_kernel
 from fastinit.layers import PARALLEL_PRODUCTS, layer_row
 from fastinit.losses import Targets
+from fastinit.network import Network
 from fastinit.optimizers import Optimizer
 from fastinit.pool import together
 from fastinit.threads import count
@@ -27,30 +26,6 @@ from fastinit.threads import count
 SLAB_PRODUCTS = 3 << 30
 PREDICT_ROWS = 256  # of a task of `predict`: enough for the products' speed, few enough for the cache
 ALIGNMENT = 64
-
-
-@dataclass
-class Network:
-    """Weights as the kernels see them. The parameters of all members are one buffer, (members, parameters of one)."""
-
-    activations: list[Activation]  # one for each layer
-    weights: list[list[tuple[Array, Array]]]  # [member][layer]: weight (out, in), bias
-    gradients: list[list[tuple[Array, Array]]]
-    parameters: Array
-    slopes: Array  # the gradients, like the parameters
-
-    @property
-    def widths(self) -> list[int]:
-        return [self.weights[0][0][0].shape[1], *(weight.shape[0] for weight, _ in self.weights[0])]
-
-    def upto(self, layer: int) -> Network:
-        """The same weights, up to a layer whose outputs are left without an activation."""
-
-        def cut(members: list[list[tuple[Array, Array]]]) -> list[list[tuple[Array, Array]]]:
-            return [member[: layer + 1] for member in members]
-
-        activations = [*self.activations[:layer], Activation("identity")]
-        return Network(activations, cut(self.weights), cut(self.gradients), self.parameters, self.slopes)
 
 
 class Memory:

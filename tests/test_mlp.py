@@ -15,7 +15,7 @@ import torch
 import fastinit as fi
 from fastinit import training
 from fastinit.activations import ACTIVATIONS
-from fastinit.mlp import FITTING
+from fastinit.network import FITTING
 
 OUTPUTS = ("softmax", "sigmoid", "identity")
 RNG = np.random.default_rng(5)

@@ -24,9 +24,10 @@ ROOMS = [
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["schemes", "filling", "summary", "environment"],
-    ["initializers", "training"],
-    ["plan", "mlp"],
-    ["checkpoint", "lsuv"],
+    ["initializers", "network"],
+    ["plan", "training"],
+    ["checkpoint", "mlp"],
+    ["lsuv"],
     ["__init__"],  # fastinit itself
     ["cli"],
 ]

@@ -1,7 +1,4 @@
-"""A dense network, forward and backward, and whole training steps: matrix products with all else fused between them.
-
-Batches are matrices (rows, features), row-major; weights are (out, in). Every thread runs one product at a time on a
-BLAS limited to one thread: two pools of threads, one inside the other, were 20 to 300 times slower than NumPy.
+"""Whole training steps of a dense network, of one model or of a population.
 
 A step is a row of phases: forward and loss by slices of the batch; per layer, from the last, the gradient of its inputs
 by slices of the batch and that of its weights by blocks of output units; the update by chunks of the parameters. The
@@ -20,10 +17,24 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.blas import gemm
+from fastinit.kernels import dense
+from fastinit.kernels.dense import (
+    BACKWARD,
+    BIAS_GRADIENT,
+    INPUTS,
+    KEPT,
+    OUT,
+    OUTPUTS,
+    PARAMETERS,
+    SIZE,
+    WEIGHT_GRADIENT,
+    copy,
+    forward,
+    input_gradient,
+    weight_gradient,
+)
 from fastinit.kernels.jit import (
     call_backward,
-    call_forward,
     call_range,
     carray,
     entry,
@@ -36,27 +47,9 @@ from fastinit.kernels.jit import (
 from fastinit.kernels.losses import call_loss
 from fastinit.kernels.updates import CHUNK, call_update
 
-f32, f64, i64, u8, u64 = np.float32, np.float64, np.int64, np.uint8, np.uint64
+f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
-# The columns of a table of layers, int64. Addresses but the first three; KEPT and OUT are (rows, outputs), the same
-# memory where the activation keeps its output.
-(
-    INPUTS,
-    OUTPUTS,
-    SIZE,  # bytes of an element
-    WEIGHT,
-    BIAS,
-    WEIGHT_GRADIENT,
-    BIAS_GRADIENT,
-    KEPT,
-    OUT,
-    FORWARD,
-    BACKWARD,
-    PARAMETERS,  # of the activation
-) = range(12)
-LAYER_FIELDS = 12
-
-# What else a training run needs, int64: addresses of routines, of samples, of memory, and counts.
+# What a training run needs beside its table of layers, int64: addresses of routines, of samples, of memory, and counts.
 (
     GEMM,
     LOSS,
@@ -119,50 +112,6 @@ def _wait(phase, tasks):
 
 
 @scalar
-def _forward(routine, layers, samples, first, last, shift, kind):
-    """Rows [first, last) through all layers; `shift` moves the memory of KEPT and OUT."""
-    size = layers[0, SIZE]
-    source = samples + first * layers[0, INPUTS] * size
-    for index in range(layers.shape[0]):
-        layer = layers[index]
-        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
-        kept = layer[KEPT] + shift + first * outputs * size
-        out = layer[OUT] + shift + first * outputs * size
-        gemm(
-            routine, True, False, outputs, last - first, inputs, kind(1), layer[WEIGHT], inputs, source, inputs, kept,
-            outputs,
-        )  # fmt: skip
-        call_forward(layer[FORWARD], kept, out, layer[BIAS], u64(last - first), u64(outputs), layer[PARAMETERS])
-        source = out
-
-
-@scalar
-def _input_gradient(routine, layer, delta, below, first, last, kind):
-    """Rows [first, last) of below = delta weight."""
-    inputs, outputs, size = layer[INPUTS], layer[OUTPUTS], layer[SIZE]
-    gemm(
-        routine, False, False, inputs, last - first, outputs, kind(1), layer[WEIGHT], inputs,
-        delta + first * outputs * size, outputs, below + first * inputs * size, inputs,
-    )  # fmt: skip
-
-
-@scalar
-def _weight_gradient(routine, layer, samples, delta, rows, first, last, kind):
-    """Output units [first, last) of delta^T samples and of the column sums of delta."""
-    inputs, outputs, size = layer[INPUTS], layer[OUTPUTS], layer[SIZE]
-    gemm(
-        routine, False, True, inputs, last - first, rows, kind(1), samples, inputs, delta + first * size, outputs,
-        layer[WEIGHT_GRADIENT] + first * inputs * size, inputs,
-    )  # fmt: skip
-    sums = carray(pointer(layer[BIAS_GRADIENT] + first * size), last - first, kind)
-    sums[:] = kind(0)
-    for row in range(rows):
-        terms = carray(pointer(delta + (row * outputs + first) * size), last - first, kind)
-        for i in range(last - first):
-            sums[i] += terms[i]
-
-
-@scalar
 def _gathered(run, layer, begin, first, last, shift):
     """Samples [first, last) of the batch that begins at `begin`, copied together where they have an order.
 
@@ -175,23 +124,16 @@ def _gathered(run, layer, begin, first, last, shift):
     order = carray(pointer(run[ORDER] + begin * i64(8)), last, i64)
     for row in range(first, last):
         sample = order[row]
-        _copy(samples + row * bytes_of_inputs, run[SAMPLES] + sample * bytes_of_inputs, bytes_of_inputs)
-        _copy(targets + row * bytes_of_targets, run[TARGETS] + sample * bytes_of_targets, bytes_of_targets)
+        copy(samples + row * bytes_of_inputs, run[SAMPLES] + sample * bytes_of_inputs, bytes_of_inputs)
+        copy(targets + row * bytes_of_targets, run[TARGETS] + sample * bytes_of_targets, bytes_of_targets)
     return samples, targets
-
-
-@scalar
-def _copy(target, source, size):
-    target, source = carray(pointer(target), size, u8), carray(pointer(source), size, u8)
-    for i in range(size):
-        target[i] = source[i]
 
 
 @scalar
 def _loss(run, layers, begin, rows, first, last, shift, loss, kind):
     """Forward and loss of rows [first, last) of a batch; the loss, its share of the mean, to the address `loss`."""
     samples, targets = _gathered(run, layers[0], begin, first, last, shift)
-    _forward(run[GEMM], layers, samples, first, last, shift, kind)
+    forward(run[GEMM], layers, samples, first, last, shift, kind)
     top = layers[layers.shape[0] - 1]
     place = shift + first * top[OUTPUTS] * top[SIZE]
     call_loss(
@@ -216,7 +158,7 @@ def _deltas(run, depth, index, shift):
 @scalar
 def _propagated(run, layers, index, delta, below, first, last, shift, kind):
     """The gradient of what the layer below computes before its activation, rows [first, last)."""
-    _input_gradient(run[GEMM], layers[index], delta, below, first, last, kind)
+    input_gradient(run[GEMM], layers[index], delta, below, first, last, kind)
     lower = layers[index - 1]
     start = first * lower[OUTPUTS] * lower[SIZE]
     call_backward(
@@ -243,7 +185,7 @@ def _accumulated(run, layers, index, begin, rows, delta, first, last, shift, squ
         samples = run[BATCH_SAMPLES] + shift if ordered else run[SAMPLES] + begin * layer[INPUTS] * layer[SIZE]
     else:
         samples = layers[index - 1, OUT] + shift
-    _weight_gradient(run[GEMM], layer, samples, delta, rows, first, last, kind)
+    weight_gradient(run[GEMM], layer, samples, delta, rows, first, last, kind)
     inputs, size = layer[INPUTS], layer[SIZE]
     _squares(run, layer[WEIGHT_GRADIENT] + first * inputs * size, (last - first) * inputs, squares)
     _squares(run, layer[BIAS_GRADIENT] + first * size, last - first, squares + i64(8))
@@ -375,62 +317,16 @@ def _train_members(layers, run, largest, members, worker_bytes):
         member = fetch_add(claims)
 
 
-def _predict(layers, routine, samples, rows, block, results, counters, worker_bytes):
-    """The last layer's outputs for all samples, `block` rows at a time, to (members, rows, outputs) at `results`."""
-    members, depth = layers.shape[0], layers.shape[1]
-    shift = fetch_add(counters + i64(8)) * worker_bytes
-    blocks = (rows + block - 1) // block
-    task = fetch_add(counters)
-    while task < members * blocks:
-        table = layers[task // blocks]
-        begin = task % blocks * block
-        count = min(block, rows - begin)
-        _forward(routine, table, samples + begin * table[0, INPUTS] * table[0, SIZE], i64(0), count, shift, ELEMENT)
-        width = table[depth - 1, OUTPUTS] * table[0, SIZE]
-        _copy(results + (task // blocks * rows + begin) * width, table[depth - 1, OUT] + shift, count * width)
-        task = fetch_add(counters)
-
-
-def _dense_forward(layers, routine, samples, rows, slices, counters):
-    """One layer, by slices of the batch."""
-    task = fetch_add(counters)
-    while task < slices:
-        first, last = rows * task // slices, rows * (task + 1) // slices
-        if first < last:
-            _forward(routine, layers, samples, first, last, i64(0), ELEMENT)
-        task = fetch_add(counters)
-
-
-def _dense_backward(layers, routine, samples, delta, below, rows, slices, counters):
-    """One layer's gradients: of its inputs by slices of the batch (not where `below` is 0), of its weights by units."""
-    layer = layers[0]
-    task = fetch_add(counters)
-    while task < 2 * slices:
-        part = task % slices
-        first, last = rows * part // slices, rows * (part + 1) // slices
-        if task < slices:
-            if first < last and below != i64(0):
-                _input_gradient(routine, layer, delta, below, first, last, ELEMENT)
-        else:
-            first, last = layer[OUTPUTS] * part // slices, layer[OUTPUTS] * (part + 1) // slices
-            if first < last:
-                _weight_gradient(routine, layer, samples, delta, rows, first, last, ELEMENT)
-        task = fetch_add(counters)
-
-
-_TABLE, _TABLES, _ROW = types.int64[:, ::1], types.int64[:, :, ::1], types.int64[::1]
-ENTRIES: dict[str, tuple[Any, Any]] = {
-    "train": (_train, types.void(_TABLE, _ROW, types.float64)),
-    "train_members": (_train_members, types.void(_TABLES, _ROW, types.float64, types.int64, types.int64)),
-    "predict": (_predict, types.void(_TABLES, *(types.int64,) * 7)),
-    "dense_forward": (_dense_forward, types.void(_TABLE, *(types.int64,) * 5)),
-    "dense_backward": (_dense_backward, types.void(_TABLE, *(types.int64,) * 7)),
+_RUN = types.int64[::1]
+ENTRIES: dict[str, tuple[Any, Any]] = dense.ENTRIES | {
+    "train": (_train, types.void(dense.TABLE, _RUN, types.float64)),
+    "train_members": (_train_members, types.void(dense.TABLES, _RUN, types.float64, types.int64, types.int64)),
 }
 
 
 @functools.cache
 def network_entry(name: str, dtype: str) -> Any:
-    """One of the functions above, compiled for a dtype."""
+    """A function over tables of layers, compiled for a dtype."""
     function, signature = ENTRIES[name]
     names = {"ELEMENT": f64} if dtype == "float64" else {}
     return entry(function, signature, f"{name}_{dtype}", **names)
