@@ -46,6 +46,7 @@ class Starts:
         cache = self.cold if "empty" in name else self.folder / "warm"
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(paths)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode; the sources would not
         subprocess.run([sys.executable, "-c", SCRIPTS[name]], cwd=self.folder, env=environment, check=True)
 
 
