@@ -174,11 +174,16 @@ class Activation:
         `kept` is float32 or float64 of any shape; the result is a new array like it.
         """
         _check_floats("kept", kept)
-        kept = kept.copy(order="C")
-        slopes = np.ones_like(kept)
-        _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
-        kernel.ctypes(slopes.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
+        slopes: Floats = np.ones(kept.shape, kept.dtype)
+        self.pull_back(slopes, kept)
         return slopes
+
+    def pull_back(self, gradient: Floats, kept: Floats) -> None:
+        """gradient *= f'(kept), in place: a contiguous array of the shape and dtype of `kept`."""
+        if not (kept.flags.c_contiguous and kept.flags.aligned):
+            kept = kept.copy(order="C")
+        _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
+        kernel.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
 
 
 def _pointer(values: NDArray[np.float64]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_dtypes
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Arrays: TypeAlias = Array | Mapping[Any, Array] | Iterable[Array]
 Region: TypeAlias = tuple[slice, ...]
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -21,6 +22,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
+FLOATS = ("float32", "float64")  # those that networks are trained in
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}  # a big-endian dtype is not equal, and not found
 
 

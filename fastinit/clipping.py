@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, overload
+from typing import Any, overload
 
 import numpy as np
 
-from fastinit.buffers import DTYPES, Array, check_source, check_target
+from fastinit.buffers import DTYPES, Array, Arrays, check_source, check_target
 from fastinit.errors import non_negative, real
 from fastinit.kernels.norms import clamp_kernel, scale_kernel
 from fastinit.vectors import Named, Vectors, norms_of, vectors
-
-Arrays: TypeAlias = Array | Mapping[Any, Array] | Iterable[Array]
 
 # A larger p gives the largest magnitude to the last digit: n^(1/p) is 1 for any n below 2^64.
 _LARGEST_P = 2.0**60

@@ -12,7 +12,7 @@ from typing import Any
 
 import llvmlite.binding
 
-from fastinit.buffers import DTYPES
+from fastinit.buffers import DTYPES, FLOATS
 from fastinit.kernels import drive
 from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
 from fastinit.kernels.fill import BLOCKS, range_kernel
@@ -22,7 +22,6 @@ from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kerne
 from fastinit.kernels.reduce import moments
 from fastinit.kernels.reflectors import reflect
 from fastinit.kernels.updates import UPDATES, update_kernel, update_pieces
-from fastinit.losses import FLOATS
 from fastinit.threads import count
 
 _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")

@@ -8,6 +8,8 @@ import numbers
 import operator
 from collections.abc import Iterable
 
+import numpy as np
+
 
 def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
@@ -54,12 +56,17 @@ def squared(name: str, value: object) -> float:
     return result * result
 
 
+def whole(value: object) -> int:
+    """An int, NumPy's too; a TypeError for all else, the caller to give it words. A bool is none."""
+    if isinstance(value, (bool, np.bool_)):  # NumPy before 2.3 takes its own for an index, with a warning
+        raise TypeError
+    return operator.index(value)  # type: ignore[arg-type]
+
+
 def positive_int(name: str, value: object) -> int:
     """An int, NumPy's too, of at least 1."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = whole(value)
     except TypeError:
         raise TypeError(f"{name} must be an int. Received: {name}={value!r}") from None
     if number < 1:

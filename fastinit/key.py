@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import secrets
 import struct
 from typing import Any, TypeAlias
 
-import numpy as np
+from fastinit.errors import whole
 
 # A new version of the stream is a new word here.
 _FRESH = hashlib.blake2b(digest_size=16, person=b"fastinit-v1")
@@ -116,9 +115,7 @@ def _checked_seed(seed: object) -> int:
     if isinstance(seed, bool):
         raise TypeError(f"seed must be an int, not a bool. Received: seed={seed!r}")
     try:
-        if isinstance(seed, np.bool_):  # NumPy before 2.3 takes one for an index, with a warning
-            raise TypeError
-        number = operator.index(seed)  # type: ignore[arg-type]
+        number = whole(seed)
     except TypeError:
         raise TypeError(f"seed must be an int or a Key. Received: seed={seed!r}") from None
     if number < 0:

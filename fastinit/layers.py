@@ -132,8 +132,8 @@ def dense_backward(
         )
     ]
     check_apart(dict(zip(("dx", "dweight", "dbias"), places, strict=True)), {"x": x, "weight": weight})
-    delta = made.derivative(kept)
-    delta *= dy
+    delta = dy.copy()
+    made.pull_back(delta, kept)
     if rows and outputs and inputs:
         table = np.array([layer_row(made, weight, None, places[1], places[2], kept, kept)], np.int64)
         numbers = address(x), address(delta), address(places[0]), rows

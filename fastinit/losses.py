@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastinit.buffers import Array, address, dtype_name
+from fastinit.buffers import FLOATS, Array, address, dtype_name
 from fastinit.kernels.losses import call_loss_at, loss_kernel
-
-FLOATS = ("float32", "float64")
 
 
 class Targets(NamedTuple):

@@ -15,12 +15,12 @@ import numpy as np
 
 from fastinit import training
 from fastinit.activations import Activation, as_activation
-from fastinit.buffers import Array, as_dtype
+from fastinit.buffers import FLOATS, Array, as_dtype
 from fastinit.distributions import Uniform
 from fastinit.errors import non_negative, positive_int, unknown
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
-from fastinit.losses import FLOATS, Targets, as_targets
+from fastinit.losses import Targets, as_targets
 from fastinit.network import Init, Network
 from fastinit.optimizers import Optimizer
 from fastinit.threads import count
@@ -148,8 +148,9 @@ class MLP:
     def score(self, X: Any, y: Any) -> Any:
         """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
         array of the members' scores."""
-        samples = self.as_samples(X, at_least=1)
-        targets = self._as_targets(y, len(samples))
+        return self._score(*self._as_data(X, y))
+
+    def _score(self, samples: Array, targets: Targets) -> Any:
         found = self.predict(samples)
         if self.output == "identity":
             wanted = targets.array.reshape(found.shape[1:] if self.population else found.shape).astype(np.float64)
@@ -199,8 +200,7 @@ class MLP:
         return self._trainer[1]
 
     def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Any:
-        samples = self.as_samples(X, at_least=1)
-        targets = self._as_targets(y, len(samples))
+        samples, targets = self._as_data(X, y)
         [records] = self._trainer_of(len(samples), targets).steps(samples, targets, optimizer, largest)
         return records[0, :, 0] if self.population else float(records[0, 0, 0])
 
@@ -239,13 +239,13 @@ class MLP:
         Raises:
             TypeError, ValueError: what does not fit; nothing was changed.
         """
-        samples = self.as_samples(X, at_least=1)
-        targets = self._as_targets(y, len(samples))
+        samples, targets = self._as_data(X, y)
         epochs, batch_size = positive_int("epochs", epochs), positive_int("batch_size", batch_size)
+        held_out = None
         if validation is not None:
             if not isinstance(validation, tuple) or len(validation) != 2:
                 raise TypeError(f"validation must be a tuple (X, y). Received: {type(validation).__name__}")
-            self._as_targets(validation[1], len(self.as_samples(validation[0], at_least=1)))
+            held_out = self._as_data(*validation)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable. Received: {callback!r}")
         optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
@@ -262,8 +262,8 @@ class MLP:
             means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
             for found, mean in zip((history.loss, history.gradient_norm, history.clipped), means, strict=True):
                 found.append(mean if self.population else float(mean[0]))
-            if validation is not None:
-                history.validation.append(self.score(*validation))
+            if held_out is not None:
+                history.validation.append(self._score(*held_out))
             if not np.isfinite(losses).all():
                 warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
             if callback is not None and callback(epoch, history):
@@ -286,8 +286,10 @@ class MLP:
         with np.errstate(over="ignore"):  # beyond float32's range: infinite, which the loss will show
             return np.ascontiguousarray(array, self.dtype)
 
-    def _as_targets(self, y: Any, samples: int) -> Targets:
-        return as_targets(y, self.output, samples, self.sizes[-1], self.dtype)
+    def _as_data(self, X: Any, y: Any) -> tuple[Array, Targets]:
+        """At least one sample, and the targets of all."""
+        samples = self.as_samples(X, at_least=1)
+        return samples, as_targets(y, self.output, len(samples), self.sizes[-1], self.dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters, by name, and what `load` needs to a safetensors file."""

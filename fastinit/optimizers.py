@@ -9,13 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastinit.buffers import Array, address, check_target
+from fastinit.buffers import FLOATS, Array, Arrays, address, check_target
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.updates import RATES, update_kernel, update_pieces
 from fastinit.pool import together
 from fastinit.threads import PARALLEL_FROM, count
-
-Arrays = Array | Mapping[str, Array] | Iterable[Array]
 
 
 @dataclass(eq=False)
@@ -227,7 +225,7 @@ def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Ar
     if len(weights) != len(slopes):
         raise ValueError(f"gradients must be as many as parameters. Received: {len(slopes)} for {len(weights)}")
     for weight, slope in zip(weights, slopes, strict=True):
-        if check_target(weight, "parameters") not in ("float32", "float64"):
+        if check_target(weight, "parameters") not in FLOATS:
             raise TypeError(f"parameters must be of float32 or float64. Received: {weight.dtype}")
         if not isinstance(slope, np.ndarray) or (slope.shape, slope.dtype) != (weight.shape, weight.dtype):
             received = f"{slope.shape} of {slope.dtype}" if isinstance(slope, np.ndarray) else type(slope).__name__
