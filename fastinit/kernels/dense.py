@@ -115,14 +115,14 @@ def _dense_forward(layers, routine, samples, rows, slices, counters):
 
 
 def _dense_backward(layers, routine, samples, delta, below, rows, slices, counters):
-    """One layer's gradients: of its inputs by slices of the batch (not where `below` is 0), of its weights by units."""
+    """One layer's gradients: of its inputs by slices of the batch, of its weights by units."""
     layer = layers[0]
     task = fetch_add(counters)
     while task < 2 * slices:
         part = task % slices
         first, last = rows * part // slices, rows * (part + 1) // slices
         if task < slices:
-            if first < last and below != i64(0):
+            if first < last:
                 input_gradient(routine, layer, delta, below, first, last, ELEMENT)
         else:
             first, last = layer[OUTPUTS] * part // slices, layer[OUTPUTS] * (part + 1) // slices
