@@ -29,6 +29,7 @@ ROOMS = [
     ["checkpoint", "mlp"],
     ["lsuv"],
     ["__init__"],  # fastinit itself
+    ["jax", "keras", "torch"],
     ["cli"],
 ]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
