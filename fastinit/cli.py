@@ -82,11 +82,11 @@ def plan(job: Job, dtype: DtypeName = None, as_json: AsJson = False) -> None:
     if as_json:
         rows = {
             name: {"shape": list(t.shape), "dtype": t.dtype, "scheme": t.scheme, "law": repr(t.distribution)}
-            for name, t in found.items()
+            for name, t in found.filled.items()
         }
         print(json.dumps({"seed": found.seed, **totals, "plan": rows}, indent=1))
         return
-    lines = [(name, " x ".join(map(str, t.shape)) or "scalar", t.dtype, t.scheme) for name, t in found.items()]
+    lines = [(name, " x ".join(map(str, t.shape)) or "scalar", t.dtype, t.scheme) for name, t in found.filled.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -31,6 +31,7 @@ class Distribution:
     shape, or where there is no bound."""
 
     structured: ClassVar[bool] = False
+    random: ClassVar[bool] = True  # whether the seed matters
 
     def pack(self, dtype: str) -> Packed:
         """The law's numbers for one dtype.
@@ -39,6 +40,14 @@ class Distribution:
             ValueError: the dtype cannot hold the law.
         """
         raise NotImplementedError
+
+    def affine(self, factor: float, shift: float) -> Distribution:
+        """The law of factor * x + shift, where x has this one; the factor is positive.
+
+        Raises:
+            ValueError: there is no such law here, or a number is out of range.
+        """
+        raise ValueError(f"{self!r} has no affine image here")
 
 
 def rounded(name: str, value: float, dtype: str) -> float:
@@ -82,6 +91,7 @@ class Constant(Distribution):
     """
 
     value: float
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", finite("value", self.value))
@@ -104,6 +114,9 @@ class Constant(Distribution):
 
     def pack(self, dtype: str) -> Packed:
         return Packed("constant", (rounded("value", self.value, dtype),))
+
+    def affine(self, factor: float, shift: float) -> Constant:
+        return Constant(factor * self.value + shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +160,9 @@ class Uniform(Distribution):
             raise ValueError(f"low and high are one value in {dtype}. Received: low={self.low!r}, high={self.high!r}")
         return Packed("uniform", (self.low, width, last))
 
+    def affine(self, factor: float, shift: float) -> Uniform:
+        return Uniform(factor * self.low + shift, factor * self.high + shift)
+
 
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
@@ -180,6 +196,9 @@ class Normal(Distribution):
         if self.std == 0:
             return Packed("constant", (mean,))
         return Packed("normal", (self.mean, self.std))
+
+    def affine(self, factor: float, shift: float) -> Normal:
+        return Normal(factor * self.mean + shift, factor * self.std)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -239,6 +258,10 @@ class TruncatedNormal(Distribution):
     @property
     def std(self) -> float:
         return 0.0 if self._degenerate else self.normal.std * self._cut().std
+
+    def affine(self, factor: float, shift: float) -> TruncatedNormal:
+        law = self.normal.affine(factor, shift)
+        return TruncatedNormal(law.mean, law.std, factor * self.low + shift, factor * self.high + shift)
 
     def pack(self, dtype: str) -> Packed:
         if self._degenerate:

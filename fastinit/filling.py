@@ -159,7 +159,7 @@ def _place(
             number = number * size + index[i]
         target = out[(*position, ...)]
         # A law is made apart where it is to be added; float32 or wider, so that the sum is rounded once.
-        fresh = target if mode == "fill" else np.empty(target.shape, np.result_type(target.dtype, np.float32))
+        fresh = target if mode == "fill" else np.zeros(target.shape, np.result_type(target.dtype, np.float32))
         distribution.make(fresh, key, item, indices[batch:], number * math.prod(item))
         if mode == "add":
             np.add(target, fresh.dtype.type(scale) * fresh, out=target, casting="unsafe")

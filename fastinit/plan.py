@@ -9,9 +9,11 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from fastinit.buffers import Array, as_dtype, as_shape, check_target, dtype_name
+import numpy as np
+
+from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target, dtype_name
 from fastinit.distributions import Distribution
 from fastinit.fans import as_axes, canonical_axes
 from fastinit.filling import fill
@@ -30,6 +32,7 @@ class Fill:
         distribution: a distribution, or a scheme's name, which the shape turns into one.
         scheme: the name that the distribution came from, for people to read.
         layout, batch_axes: as in the schemes' functions.
+        persistent: False for a buffer that checkpoints leave out.
 
     >>> Fill((3, 4), "float32", "he_normal").distribution
     Normal(mean=0.0, std=0.7071067811865476)
@@ -41,6 +44,7 @@ class Fill:
     scheme: str
     layout: str
     batch_axes: tuple[int, ...]
+    persistent: bool
 
     def __init__(
         self,
@@ -50,6 +54,8 @@ class Fill:
         scheme: str | None = None,
         layout: str = "oi",
         batch_axes: int | Sequence[int] = (),
+        *,
+        persistent: bool = True,
     ) -> None:
         sizes, batch = as_shape(shape), as_axes(batch_axes)
         found = (
@@ -57,7 +63,7 @@ class Fill:
         )
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
-        name = dtype_name(as_dtype(dtype))
+        name = _dtype_of(found, dtype)
         if isinstance(found, Structured):  # what cannot be drawn is refused here
             axes = canonical_axes(len(sizes), layout, batch)
             found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)
@@ -70,6 +76,7 @@ class Fill:
         object.__setattr__(self, "scheme", scheme or label)
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "batch_axes", batch)
+        object.__setattr__(self, "persistent", persistent)
 
     @property
     def size(self) -> int:
@@ -78,41 +85,89 @@ class Fill:
 
     @property
     def nbytes(self) -> int:
-        return self.size * as_dtype(self.dtype).itemsize
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a distribution of floats is drawn; False for values that were given, of any dtype."""
+        return not (isinstance(self.distribution, Structured) and self.distribution.any_dtype)
 
     def with_dtype(self, dtype: Any) -> Fill:
-        """The same with another dtype.
+        """The same with another dtype; values that were given stay as they are.
 
         Raises:
             ValueError: it cannot hold the law.
         """
-        return Fill(self.shape, dtype, self.distribution, self.scheme, self.layout, self.batch_axes)
+        if not self.drawn:
+            return self
+        return Fill(
+            self.shape, dtype, self.distribution, self.scheme, self.layout, self.batch_axes, persistent=self.persistent
+        )
 
-    def fill(self, out: Array, key: Key) -> None:
-        """Fill an array of this shape."""
-        fill(out, self.distribution, seed=key, layout=self.layout, batch_axes=self.batch_axes)
+    def check(self, out: Array, name: str) -> None:
+        """Raise TypeError or ValueError if an array cannot be filled; `name` is what messages call it."""
+        if not self.drawn:
+            if out.dtype != np.dtype(self.dtype) or not out.flags.writeable:
+                raise TypeError(f"{name} must be a writeable array of {self.dtype}. Received: {out.dtype!r}")
+        else:
+            self.with_dtype(check_target(out, name))  # raises what the array's dtype cannot hold
+
+    def fill(self, out: Array, key: Key, region: tuple[slice, ...] | None = None) -> None:
+        """Fill an array of this shape, or of a region of it. The key's last name is the tensor's."""
+        if self.drawn:
+            law, batch = self.distribution, self.batch_axes
+            fill(out, law, seed=key, shape=self.shape, region=region, layout=self.layout, batch_axes=batch)
+        elif out.size:
+            assert isinstance(self.distribution, Structured)
+            self.distribution.make(out, key, self.shape, as_region(region, self.shape), 0)
 
 
-class Plan(Mapping[str, Fill]):
-    """An ordered mapping from a tensor's name to its `Fill`, and the seed that goes with it.
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """A second name of a tensor of the plan: the same memory, not filled twice and not written into checkpoints.
+
+    Args:
+        name: the tensor's first name.
+
+    >>> plan = Plan({"embed.weight": ((10, 4), "float32", "normal"), "head.weight": Tied("embed.weight")})
+    >>> plan.parameters, plan.nbytes
+    (40, 160)
+    """
+
+    name: str
+
+
+Given: TypeAlias = "Fill | Tied | tuple[Any, Any, Distribution | str]"
+
+
+class Plan(Mapping[str, "Fill | Tied"]):
+    """An ordered mapping from a tensor's name to its `Fill`, or to the name that it is `Tied` to, and the seed that
+    goes with it.
 
     Every tensor is drawn with the key `Key(seed) / name`, so no tensor depends on the others, on their order or on
     who fills it.
 
     Args:
-        tensors: name -> `Fill`, or -> (shape, dtype, scheme or distribution).
+        tensors: name -> `Fill`, or -> (shape, dtype, scheme or distribution), or -> `Tied`.
         seed: what `fill` uses where it is given none.
+
+    Attributes:
+        filled: the tensors without their second names.
 
     >>> plan = Plan({"embed.weight": ((1000, 64), "bfloat16", "normal"), "norm.weight": ((64,), "float32", "ones")})
     >>> len(plan), plan.parameters, plan.nbytes
     (2, 64064, 128256)
     """
 
-    def __init__(self, tensors: Mapping[str, Fill | tuple[Any, Any, Distribution | str]], seed: int = 0) -> None:
+    def __init__(self, tensors: Mapping[str, Given], seed: int = 0) -> None:
         self.seed = Key(seed).seed
-        self._tensors = {name: _as_fill(name, value) for name, value in tensors.items()}
+        self._tensors = {name: _as_tensor(name, value) for name, value in tensors.items()}
+        self.filled = {name: tensor for name, tensor in self.items() if isinstance(tensor, Fill)}
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, Tied) and tensor.name not in self.filled:
+                raise ValueError(f"{name!r} must be tied to a filled tensor of the plan. Received: {tensor.name!r}")
 
-    def __getitem__(self, name: str) -> Fill:
+    def __getitem__(self, name: str) -> Fill | Tied:
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -124,19 +179,33 @@ class Plan(Mapping[str, Fill]):
     def __repr__(self) -> str:
         return f"Plan({len(self)} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed={self.seed})"
 
+    def first_name(self, name: str) -> str:
+        """The name that a tensor is drawn with: its own, or the one that it is tied to."""
+        tensor = self._tensors[name]
+        return tensor.name if isinstance(tensor, Tied) else name
+
+    def of(self, name: str) -> Fill:
+        """How a tensor is filled, under whichever of its names."""
+        return self.filled[self.first_name(name)]
+
+    def key(self, seed: Seed = None) -> Key:
+        """The key above the tensors' names: of a seed, or by default of the plan's own."""
+        return Key(self.seed) if seed is None else as_key(seed)
+
     @property
     def parameters(self) -> int:
-        """The number of elements in all tensors."""
-        return sum(tensor.size for tensor in self.values())
+        """The number of elements in all tensors; tied ones count once."""
+        return sum(tensor.size for tensor in self.filled.values())
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.values())
+        """The bytes of all tensors; tied ones count once."""
+        return sum(tensor.nbytes for tensor in self.filled.values())
 
     def with_dtype(self, dtype: Any) -> Plan:
         """The same plan with one dtype for all tensors."""
-        return Plan({name: tensor.with_dtype(dtype) for name, tensor in self.items()}, self.seed)
+        changed = {name: t if isinstance(t, Tied) else t.with_dtype(dtype) for name, t in self.items()}
+        return Plan(changed, self.seed)
 
     def fill(
         self,
@@ -164,15 +233,17 @@ class Plan(Mapping[str, Fill]):
         for name, array in arrays.items():
             if name not in self:
                 raise KeyError(f"the plan has no tensor {name!r}")
-            dtype = check_target(array)
-            if array.shape != self[name].shape:
-                raise ValueError(f"{name} must have the shape {self[name].shape}. Received: {array.shape}")
-            self[name].with_dtype(dtype)  # raises what the array's dtype cannot hold
-        key = Key(self.seed) if seed is None else as_key(seed)
+            tensor = self.of(name)
+            tensor.check(array, name)
+            if array.shape != tensor.shape:
+                raise ValueError(f"{name} must have the shape {tensor.shape}. Received: {array.shape}")
+        key = self.key(seed)
         for name, array in arrays.items():
-            self[name].fill(array, key / name)
+            first, tensor = self.first_name(name), self.of(name)
+            if first == name or first not in arrays or not np.shares_memory(array, arrays[first]):
+                tensor.fill(array, key / first)
             if progress is not None:
-                progress(name, self[name])
+                progress(name, tensor)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Plan:
@@ -213,13 +284,20 @@ class Plan(Mapping[str, Fill]):
             raise ValueError(f"{path}: {error}") from None
 
 
-def _as_fill(name: str, value: Fill | tuple[Any, Any, Distribution | str]) -> Fill:
+def _dtype_of(law: Distribution, dtype: Any) -> str:
+    """The dtype's name; only values that were given may have another than the four that can be drawn."""
+    if isinstance(law, Structured) and law.any_dtype:
+        return str(np.dtype(dtype).name)
+    return dtype_name(as_dtype(dtype))
+
+
+def _as_tensor(name: str, value: Given) -> Fill | Tied:
     if not isinstance(name, str):
         raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
     if name in ("", "__metadata__") or "\0" in name:
         raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
     Key(0) / name  # raises what no key can hold
-    if isinstance(value, Fill):
+    if isinstance(value, (Fill, Tied)):
         return value
     if not isinstance(value, tuple) or len(value) != 3:
         raise TypeError(f"{name} must be a Fill or (shape, dtype, scheme or distribution). Received: {value!r}")

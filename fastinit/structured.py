@@ -26,6 +26,7 @@ class Structured(Distribution):
     """What the structured laws share."""
 
     structured: ClassVar[bool] = True
+    any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
 
     @property
     def mean(self) -> float | None:
@@ -87,6 +88,8 @@ class Eye(_WithGain):
            [0., 1., 0.]])
     """
 
+    random: ClassVar[bool] = False
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) != 2:
             raise ValueError(f"Only tensors with 2 dimensions are supported. Received: shape {shape}")
@@ -105,6 +108,7 @@ class Dirac(Structured):
     """
 
     groups: int = 1
+    random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.groups, bool) or not isinstance(self.groups, (int, np.integer)):

@@ -9,13 +9,31 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from fastinit.buffers import as_dtype
+import numpy as np
+
 from fastinit.plan import Fill, Plan
 
 FILE_NAME = "model.safetensors"
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
 
-_DTYPE_CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
+_DTYPE_CODES = {
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "complex64": "C64",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "bool": "BOOL",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +59,15 @@ class Layout:
 
 
 def layout(plan: Plan) -> Layout:
-    """The layout of a plan as one file: tensors by descending alignment of their dtype, then by name.
+    """The layout of a plan as one file: tensors by descending alignment of their dtype, then by name; without the
+    second names of tied ones, and without buffers that are not persistent.
 
     >>> found = layout(Plan({"b": ((3,), "float16", "zeros"), "a": ((2,), "float64", "ones")}))
     >>> [entry.name for entry in found.entries], len(found.header) % 64, found.nbytes - len(found.header)
     (['a', 'b'], 0, 22)
     """
-    order = sorted(plan.items(), key=lambda item: (-as_dtype(item[1].dtype).itemsize, item[0]))
+    kept = [(name, fill) for name, fill in plan.filled.items() if fill.persistent]
+    order = sorted(kept, key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, fill in order:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fastinit.buffers import Array, as_dtype
+from fastinit.buffers import Array
 from fastinit.checkpoint.layout import FILE_NAME, Entry, layout
 from fastinit.engine import draw
-from fastinit.key import Key, Seed, as_key
+from fastinit.key import Key, Seed
 from fastinit.plan import Plan
 
 BUFFER_BYTES = 16 << 20  # filled, then written with pwrite; a memory map would turn a full disk into SIGBUS
@@ -69,7 +69,7 @@ def write(
         OSError: the disk is full, the folder cannot be written...
     """
     start = time.perf_counter()
-    key = Key(plan.seed) if seed is None else as_key(seed)
+    key = plan.key(seed)
     found = layout(plan)
     if found.nbytes >= 1 << 63:
         raise ValueError(f"the file must be smaller than 2^63 bytes. Needed: {found.nbytes:,}")
@@ -100,7 +100,7 @@ def write(
         finally:
             os.close(descriptor)
     seconds = time.perf_counter() - start
-    return Report(str(target), len(plan), plan.parameters, found.nbytes, seconds, peak_memory())
+    return Report(str(target), len(found.entries), plan.parameters, found.nbytes, seconds, peak_memory())
 
 
 def peak_memory() -> int:
@@ -168,7 +168,7 @@ def _write_tensor(
 
 def _blocks(entry: Entry, key: Key, buffer: Array) -> Iterator[Array]:
     """The tensor's elements in order, a buffer at a time."""
-    tensor, dtype = entry.fill, as_dtype(entry.fill.dtype)
+    tensor, dtype = entry.fill, np.dtype(entry.fill.dtype)
     if tensor.distribution.structured:
         whole = np.empty(tensor.shape, dtype)
         tensor.fill(whole, key)

@@ -11,10 +11,27 @@ import torch
 from fastinit.buffers import Array
 from fastinit.distributions import Distribution
 
-# NumPy has no bfloat16 that torch knows: its bits go across as uint16.
-_BITS = {torch.bfloat16: (torch.uint16, ml_dtypes.bfloat16)}
+# NumPy's own dtypes lack these: their bits go across as integers.
+_BITS = {
+    torch.bfloat16: (torch.uint16, ml_dtypes.bfloat16),
+    torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
+    torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
+}
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def fillable(tensor: object) -> bool:
+    """Whether a tensor is of the kind that the core fills."""
+    return (
+        type(tensor) in _PLAIN
+        and isinstance(tensor, torch.Tensor)
+        and tensor.device.type == "cpu"
+        and tensor.dtype in DTYPES
+        and tensor.layout is torch.strided
+        and not tensor.is_neg()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def host_array(tensor: torch.Tensor) -> Array | None:
@@ -23,16 +40,16 @@ def host_array(tensor: torch.Tensor) -> Array | None:
     None for what the core does not fill: tensors on other devices, other dtypes and layouts, subclasses (DTensor,
     fake tensors), lazy negation, and tensors inside a transform such as `vmap`.
     """
-    if type(tensor) not in _PLAIN or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
-        return None
-    if tensor.layout is not torch.strided or tensor.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return None
+    return values_of(tensor) if fillable(tensor) else None
+
+
+def values_of(tensor: torch.Tensor) -> Array:
+    """The memory of a plain CPU tensor of any dtype that NumPy or ml_dtypes has."""
     plain = tensor.detach()
-    if tensor.dtype in _BITS:
-        bits, dtype = _BITS[tensor.dtype]
-        array: Array = plain.view(bits).numpy().view(dtype)
-    else:
-        array = plain.numpy()
+    if tensor.dtype not in _BITS:
+        return plain.numpy()
+    bits, dtype = _BITS[tensor.dtype]
+    array: Array = plain.view(bits).numpy().view(dtype)
     return array
 
 
@@ -47,6 +64,9 @@ class Recorder(Protocol):
 
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Note that all of a tensor is now drawn from a law; False for tensors that are none of the recorder's."""
+
+    def flush(self, tensor: torch.Tensor) -> None:
+        """Do what waits for a tensor's memory, which somebody else is about to read or write."""
 
 
 class _Active(threading.local):

@@ -1,0 +1,30 @@
+"""Progress for people: a bar on a terminal, a line at every tenth elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress(nbytes: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of bytes that were done since the last call."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("", total=nbytes)
+            yield lambda done: bar.advance(task, done)
+        return
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        before, done = done, done + more
+        if 10 * before // max(1, nbytes) != 10 * done // max(1, nbytes):
+            print(f"{done:,} of {nbytes:,} bytes", file=sys.stderr, flush=True)
+
+    yield advance

@@ -1,0 +1,204 @@
+"""Unmodified model code: its fills done once, by name and in parallel (`fast_init`), or noted as a plan (`record`)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.nn.modules import module as hooks
+
+from fastinit.composite import Patched, Values
+from fastinit.distributions import Constant, Distribution
+from fastinit.key import Seed, as_key
+from fastinit.plan import Fill, Plan, Tied
+from fastinit.progress import progress as shown
+from fastinit.torch.geometry import Geometry, geometry
+from fastinit.torch.patches import structured_fills
+from fastinit.torch.recorder import Eager, Owner, Part
+from fastinit.torch.replay import Computed, Recording
+from fastinit.torch.tensors import fillable, values_of
+
+
+@contextlib.contextmanager
+def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
+    """Build models inside this block with unmodified code; their tensors are filled once, at its end, in parallel.
+
+    Every parameter and buffer is drawn with the key `Key(seed) / name`, its name in the outermost module built in the
+    block: the same whatever the threads and the order of construction, and the same that `record` and `materialize`
+    give to any shard. In detail:
+
+    - Of several modules that are not part of each other, the first has its names plain; of the k-th further one (k =
+      1, 2, ... by the first thing that was put into it) the ordinal comes before: `Key(seed) / "1" / name`.
+    - Of a tensor with several names (tied weights) the first counts, in the order of `named_parameters()`.
+    - A draw that no module's tensor holds at the end is keyed by its place in the order of all draws,
+      `Key(seed) / "unowned" / "7"`. So is one that is read before the end (a norm of it, a decomposition): it is done
+      then. Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded in the
+      same way; its state outside does not change, and `generator=` has no effect on what is kept back.
+
+    Shapes, strides, dtypes, ties, buffers and values that are not random are what they are without the block. Tensors
+    that the core does not fill (other devices, integers, complex numbers) and modules that are built in other threads
+    are left to torch. A thread that reads a tensor of another thread's open block sees memory that is not yet filled.
+
+    Args:
+        seed: an int or a `Key`; None draws fresh entropy.
+        progress: whether to show a bar (lines, without a terminal) on stderr.
+
+    Raises:
+        TypeError, ValueError: the seed is none. An exception of the block passes; what was built is filled first,
+            unless it is an interrupt.
+
+    >>> import fastinit as fi
+    >>> with fast_init(seed=0):
+    ...     model = torch.nn.Linear(784, 10)
+    >>> bound = 784**-0.5
+    >>> expected = fi.uniform((10, 784), low=-bound, high=bound, seed=fi.Key(0) / "weight")
+    >>> bool((model.weight.detach().numpy() == expected).all())
+    True
+    """
+    key = as_key(seed)
+    with _modules() as roots, structured_fills():
+        recorder = Eager(key)
+        try:
+            with recorder:
+                yield
+        except Exception:
+            _finish(recorder, roots(), progress=False)
+            raise
+    _finish(recorder, roots(), progress)
+
+
+def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: bool) -> None:
+    """Fill all that still waits."""
+    settled = recorder.settle(_owners(roots))
+    nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
+    with shown(nbytes) if progress else contextlib.nullcontext() as advance:
+        for owner, parts in settled:
+            recorder.give(owner, parts)
+            if advance is not None:
+                advance(owner.tensor.nbytes)
+    recorder.waiting.clear()
+
+
+def record(factory: Callable[[], torch.nn.Module]) -> Plan:
+    """The plan of a model, from the code that builds it. Its tensors take address space but no memory, and nothing is
+    drawn but what the code itself reads.
+
+    Args:
+        factory: builds and returns the module, e.g. `lambda: AutoModelForCausalLM.from_config(config)`.
+
+    Returns:
+        A plan of all parameters and buffers, by the names that `named_parameters()` and `named_buffers()` give, second
+        names as `Tied`. Filled with a seed it holds, bit for bit, what `fast_init(seed)` makes of the same code.
+        Buffers that are computed (tables of angles, masks) are kept as values. Memory that the constructor leaves
+        undefined is zero.
+
+    Raises:
+        TypeError: the factory returns no module.
+        ValueError: the constructor's course depends on random values, or two tensors share part of their memory.
+
+    >>> plan = record(lambda: torch.nn.Linear(784, 10))
+    >>> plan["weight"].shape, plan["weight"].distribution
+    ((10, 784), Uniform(low=-0.03571428571428571, high=0.03571428571428571))
+    """
+    recorder = Recording()
+    with structured_fills(), recorder:
+        model = factory()
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
+    owners = _owners([model])
+    parts = {owner.path: found for owner, found in recorder.settle(owners)}
+    return Plan(_tensors(recorder, owners, parts, _passing(model)))
+
+
+def _tensors(
+    recorder: Recording, owners: Sequence[Owner], parts: dict[tuple[str, ...], list[Part]], passing: set[str]
+) -> dict[str, Fill | Tied]:
+    """A plan's tensors."""
+    places: dict[int, dict[Geometry, str]] = {}  # by storage
+    tensors: dict[str, Fill | Tied] = {}
+    for (name,), tensor in owners:
+        storage = tensor.untyped_storage()
+        known, place = places.setdefault(storage._cdata, {}), geometry(tensor)
+        if place in known and tensor.numel():
+            tensors[name] = Tied(known[place])
+            continue
+        for other, first in known.items():
+            if _overlap(place, other):
+                raise ValueError(f"{name} and {first} share part of their memory; fast_init builds such models")
+        known[place] = name
+        law = _law(recorder, tensor, parts.get((name,), []))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        tensors[name] = Fill(tuple(tensor.shape), dtype, law, persistent=name not in passing)
+    return tensors
+
+
+def _law(recorder: Recording, tensor: torch.Tensor, parts: Sequence[Part]) -> Distribution:
+    """What a tensor of a recorded model holds."""
+    if not parts or parts[0].region:  # under the parts, or without any: what the constructor computed
+        parts = [Part((), _base(recorder, tensor)), *parts]
+    return parts[0].law if len(parts) == 1 else Patched(tuple(parts))
+
+
+def _base(recorder: Recording, tensor: torch.Tensor) -> Distribution:
+    """The values of a tensor apart from what waits for it."""
+    if recorder.is_random(tensor):
+        return Computed(recorder.log, tensor.detach())
+    if not recorder.is_undefined(tensor):
+        return Values(values_of(tensor))
+    return Constant(0.0) if fillable(tensor) else Values(np.zeros_like(values_of(tensor)))
+
+
+def _overlap(a: Geometry, b: Geometry) -> bool:
+    """Whether two tensors of one storage may share memory."""
+    (first, last), (start, end) = a.bytes, b.bytes
+    return first < end and start < last
+
+
+def _owners(roots: Sequence[torch.nn.Module]) -> list[Owner]:
+    """All names of all tensors: parameters, then buffers; of further modules with the ordinal before."""
+    owners = []
+    for ordinal, root in enumerate(roots):
+        above = (str(ordinal),) if ordinal else ()
+        named = (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False))
+        owners += [Owner((*above, name), tensor) for name, tensor in named]
+    return owners
+
+
+def _passing(model: torch.nn.Module) -> set[str]:
+    """The names of the buffers that a checkpoint leaves out."""
+    return {name for name, _ in model.named_buffers(remove_duplicate=False)} - set(model.state_dict(keep_vars=True))
+
+
+@contextlib.contextmanager
+def _modules() -> Iterator[Callable[[], list[torch.nn.Module]]]:
+    """Notes the modules that get parameters, buffers or submodules in this thread; gives the outermost of those that
+    still live."""
+    thread = threading.get_ident()
+    seen: dict[int, weakref.ref[torch.nn.Module]] = {}
+
+    def note(module: torch.nn.Module, name: str, value: object) -> None:
+        if threading.get_ident() == thread:
+            known = seen.get(id(module))
+            if known is None or known() is not module:  # an address is used again
+                seen.pop(id(module), None)
+                seen[id(module)] = weakref.ref(module)
+
+    def outermost() -> list[torch.nn.Module]:
+        living = [module for module in (reference() for reference in seen.values()) if module is not None]
+        parts = {id(child) for module in living for child in module.children()}
+        return [module for module in living if id(module) not in parts]
+
+    handles = [
+        hooks.register_module_parameter_registration_hook(note),
+        hooks.register_module_buffer_registration_hook(note),
+        hooks.register_module_module_registration_hook(note),
+    ]
+    try:
+        yield outermost
+    finally:
+        for handle in handles:
+            handle.remove()
