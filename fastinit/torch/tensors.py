@@ -53,6 +53,14 @@ def values_of(tensor: torch.Tensor) -> Array:
     return array
 
 
+def tensor_of(array: Array) -> torch.Tensor:
+    """A tensor over the memory of an array; the other way round."""
+    for dtype, (bits, name) in _BITS.items():
+        if array.dtype == name:
+            return torch.from_numpy(array.view(str(bits).removeprefix("torch."))).view(dtype)
+    return torch.from_numpy(array)
+
+
 def mark_written(tensor: torch.Tensor) -> None:
     """Tell autograd what NumPy's writes do not: the tensor's memory has changed."""
     if not tensor.is_inference():

@@ -1,0 +1,201 @@
+"""A plan into a model that has no values yet: plain or sharded, always the same model."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fastinit.buffers import Array, Region
+from fastinit.key import Key, Seed
+from fastinit.plan import Fill, Plan
+from fastinit.progress import progress as shown
+from fastinit.torch.tensors import DTYPES, host_array, mark_written, tensor_of
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+Block = tuple[Region, Region]  # a part of the local tensor, and where it is in the whole
+
+# What wrappers put between the names of modules: torch.compile, and checkpointing of activations.
+_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+def materialize(
+    model: Model, plan: Plan, seed: Seed = 0, *, device: torch.device | str | None = None, progress: bool = False
+) -> Model:
+    """Fill a model with a plan: all parameters and buffers, in place; of sharded ones only what this rank holds.
+
+    A model on the meta device gets memory first (as with `to_empty`, with ties kept). What a rank fills is a part of
+    the one model that `fast_init(seed)` makes, whatever the mesh, the placements (`Shard` of any dimension, uneven,
+    `_StridedShard`, `Replicate`) and the number of ranks. No rank talks to another.
+
+    Args:
+        model: a module with the plan's names and shapes, e.g. built under `torch.device("meta")`; its parameters may be
+            DTensors (after `fully_shard` or `parallelize_module`). Its dtypes rule, not the plan's.
+        plan: from `record`, or any other.
+        seed: an int or a `Key`.
+        device: where meta tensors get their memory. Default: the mesh's for a DTensor, the CPU for others.
+        progress: whether to show a bar (lines, without a terminal) on stderr.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: names or shapes that differ from the plan's, a dtype that cannot hold a law, or a `Partial`
+            placement. Nothing was changed.
+
+    >>> from fastinit.torch import fast_init, record
+    >>> build = lambda: torch.nn.Linear(784, 10)
+    >>> with torch.device("meta"):
+    ...     model = build()
+    >>> with fast_init(seed=0):
+    ...     expected = build()
+    >>> bool((materialize(model, record(build), seed=0).weight == expected.weight).all())
+    True
+    """
+    key = plan.key(seed)
+    _check(_named(model), plan)
+    _give_memory(model, device)
+    tensors = _named(model)
+    filled: dict[str, torch.Tensor] = {}
+    with shown(sum(t.nbytes for t in tensors.values())) if progress else contextlib.nullcontext() as advance:
+        for name, tensor in tensors.items():
+            first = plan.first_name(name)
+            if filled.get(first) is not tensor:
+                _fill(tensor, plan.of(name), key / first)
+                filled.setdefault(first, tensor)
+            if advance is not None:
+                advance(tensor.nbytes)
+    return model
+
+
+def _named(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All names of all tensors, without what wrappers put into them."""
+    found = {}
+    for name, tensor in itertools.chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    ):
+        for wrapper in _WRAPPERS:
+            name = name.replace(wrapper, "")
+        found[name] = tensor
+    return found
+
+
+def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
+    """Raise ValueError where the plan is not one of this model."""
+    for name, tensor in tensors.items():
+        if name not in plan:
+            raise ValueError(f"the plan must have all tensors of the model. Missing: {name}")
+        fill = plan.of(name)
+        if tuple(tensor.shape) != fill.shape:
+            raise ValueError(
+                f"{name} must have the shape {fill.shape}, as in the plan. Received: {tuple(tensor.shape)}"
+            )
+        if fill.drawn and tensor.dtype not in DTYPES:
+            raise ValueError(
+                f"{name} must have one of the dtypes {', '.join(DTYPES.values())}. Received: {tensor.dtype}"
+            )
+        if fill.drawn:
+            fill.with_dtype(DTYPES[tensor.dtype])
+        if any(placement.is_partial() for placement in getattr(tensor, "placements", ())):
+            raise ValueError(f"{name} must be sharded or replicated. Received: {tensor.placements}")
+    missing = [name for name in plan if name not in tensors]
+    if missing:
+        shown = ", ".join(missing[:5])
+        raise ValueError(f"the model must have all tensors of the plan. Missing: {shown} ({len(missing)} in all)")
+
+
+def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> None:
+    """Memory for meta tensors. `_apply` is how torch's own `to_empty` does it, and what FSDP listens to."""
+    if not any(tensor.is_meta for tensor in _named(model).values()):
+        return
+    tied = _tied(model)
+
+    def allocate(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_meta:
+            return tensor
+        mesh = getattr(tensor, "device_mesh", None)
+        return torch.empty_like(tensor, device=device or (mesh.device_type if mesh is not None else "cpu"))
+
+    model._apply(allocate)
+    for (module, name), *others in tied:
+        for other, second in others:
+            setattr(other, second, getattr(module, name))
+    if tied:
+        model._apply(lambda tensor: tensor)  # FSDP takes notice of the tensors that are tied again
+
+
+def _tied(model: torch.nn.Module) -> list[list[tuple[torch.nn.Module, str]]]:
+    """The places (module, name) of each tensor that has several."""
+    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                places.setdefault(id(tensor), []).append((module, name))
+    return [several for several in places.values() if len(several) > 1]
+
+
+def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
+    """Fill a tensor, or the part of it that is here."""
+    with torch.no_grad():
+        local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        blocks: list[Block] = [((), ())] if local is tensor else list(_blocks(tensor))
+        array = host_array(local)
+        for part, region in blocks if local.numel() else ():
+            place: tuple[Any, ...] = (*part, ...)
+            if fill.drawn and array is not None:
+                fill.fill(array[place], key, region)
+            else:  # made on the host in the plan's dtype, then copied to another device or dtype
+                target = local[place]
+                dtype = DTYPES[tensor.dtype] if fill.drawn else fill.dtype
+                fresh = np.empty(tuple(target.shape), np.dtype(dtype))
+                fill.fill(fresh, key, region)
+                target.copy_(tensor_of(fresh))
+        mark_written(local)
+        if local is not tensor:
+            mark_written(tensor)
+
+
+def _placements(tensor: Any) -> tuple[Any, ...]:
+    """How a DTensor lies on its mesh; nothing for other tensors."""
+    return tuple(getattr(tensor, "placements", ()))
+
+
+def _blocks(tensor: Any) -> Iterator[Block]:
+    """The parts of a DTensor's local tensor that are regions of the whole."""
+    runs = [_runs(size, axis, tensor.device_mesh, tensor.placements) for axis, size in enumerate(tensor.shape)]
+    for combination in itertools.product(*runs):
+        yield tuple(part for part, _ in combination), tuple(region for _, region in combination)
+
+
+@functools.lru_cache(maxsize=4096)
+def _runs(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> list[tuple[slice, slice]]:
+    """The runs of consecutive indices along an axis that this rank has: (in the local tensor, in the whole)."""
+    indices = _indices(size, axis, mesh, placements)
+    breaks = [0, *(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
+    return [
+        (slice(first, last), slice(int(indices[first]), int(indices[first]) + last - first))
+        for first, last in itertools.pairwise(breaks)
+    ]
+
+
+def _indices(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> Array:
+    """The global indices along an axis that this rank has: torch shards a list of them as it shards the axis."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    def along(placement: Any) -> Any:
+        if getattr(placement, "dim", None) != axis:
+            return Replicate()
+        if hasattr(placement, "split_factor"):  # _StridedShard
+            return type(placement)(0, split_factor=placement.split_factor)
+        return Shard(0)
+
+    own = [along(placement) for placement in placements]
+    numbers = torch.arange(size, device=mesh.device_type)
+    here = distribute_tensor(numbers, mesh, own, src_data_rank=None).to_local()
+    indices: Array = here.cpu().numpy()
+    return indices
