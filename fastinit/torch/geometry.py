@@ -34,6 +34,16 @@ class Geometry(NamedTuple):
         return True
 
     @property
+    def overlaps(self) -> bool:
+        """Whether two elements may share memory."""
+        reach = 1
+        for stride, size, _ in reversed(self.axes):
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+        return False
+
+    @property
     def bytes(self) -> tuple[int, int]:
         """The first byte in the storage, and the one after the last."""
         last = self.offset + sum(stride * (size - 1) for stride, size, _ in self.axes)

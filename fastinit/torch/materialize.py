@@ -90,19 +90,16 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
     for name, tensor in tensors.items():
         if name not in plan:
             raise ValueError(f"the plan must have all tensors of the model. Missing: {name}")
-        fill = plan.of(name)
-        if tuple(tensor.shape) != fill.shape:
-            raise ValueError(
-                f"{name} must have the shape {fill.shape}, as in the plan. Received: {tuple(tensor.shape)}"
-            )
+        fill, shape, placements = plan.of(name), tuple(tensor.shape), _placements(tensor)
+        if shape != fill.shape:
+            raise ValueError(f"{name} must have the shape {fill.shape}, as in the plan. Received: {shape}")
         if fill.drawn and tensor.dtype not in DTYPES:
-            raise ValueError(
-                f"{name} must have one of the dtypes {', '.join(DTYPES.values())}. Received: {tensor.dtype}"
-            )
+            allowed = ", ".join(DTYPES.values())
+            raise ValueError(f"{name} must have one of the dtypes {allowed}. Received: {tensor.dtype}")
         if fill.drawn:
             fill.with_dtype(DTYPES[tensor.dtype])
-        if any(placement.is_partial() for placement in getattr(tensor, "placements", ())):
-            raise ValueError(f"{name} must be sharded or replicated. Received: {tensor.placements}")
+        if any(placement.is_partial() for placement in placements):
+            raise ValueError(f"{name} must be sharded or replicated. Received: {placements}")
     missing = [name for name in plan if name not in tensors]
     if missing:
         shown = ", ".join(missing[:5])

@@ -4,8 +4,8 @@ that a later one overwrites, and does them in order as soon as another operator 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -143,9 +143,8 @@ class Recorder(TorchDispatchMode):
         return method(tensor, *args, **kwargs)
 
     def number(self, tensor: torch.Tensor) -> float | None:
-        """The value of a tensor with one element; None where it depends on a draw that waits for its seed."""
-        self.flush(tensor)
-        return tensor.item()
+        """The value of a tensor with one element; None where it depends on the seed."""
+        raise NotImplementedError
 
     # --- the operators ---
 
@@ -161,7 +160,7 @@ class Recorder(TorchDispatchMode):
             return mapped
         if func in COPIES and (copied := self._copied(func, args, kwargs)) is not None:
             return copied
-        if func is aten.copy_.default and self._taken_over(*args, **kwargs):
+        if func is aten.copy_.default and (self._taken_over(*args, **kwargs) or self._set(*args, **kwargs)):
             return args[0]
         if func in EMPTY:
             return self.empty(func, args, kwargs)
@@ -174,7 +173,7 @@ class Recorder(TorchDispatchMode):
 
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Note that all of a tensor is now drawn from a law; False for what is not kept back."""
-        if not fillable(tensor):
+        if not fillable(tensor) or geometry(tensor).overlaps:
             return False
         try:
             check(distribution, tuple(tensor.shape), DTYPES[tensor.dtype])
@@ -248,6 +247,13 @@ class Recorder(TorchDispatchMode):
             self.waiting.pop(storage_id(target), None)  # all of it is overwritten
         pieces = self._whole(source)
         return whole and pieces is not None and self._put_all(target, source, list(pieces.items()))
+
+    def _set(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
+        """`copy_` of one number, as `weight[0, 0] = 2.0` does it, is a fill."""
+        if not fillable(target) or source.numel() != 1 or source.is_complex() or source.device.type != "cpu":
+            return False
+        value = self.number(source)
+        return value is not None and self._filled(aten.fill_.Scalar, (target, value), {})
 
     # --- what waits ---
 
@@ -343,13 +349,35 @@ class Eager(Recorder):
     def __init__(self, key: Key) -> None:
         super().__init__()
         self.key = key
+        self._random: dict[int, StorageWeakRef] = {}  # storages whose values depend on the seed
+
+    def is_random(self, tensor: torch.Tensor) -> bool:
+        """Whether values of a tensor's storage, as far as they are there, depend on the seed."""
+        return storage_id(tensor) in self._random
+
+    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
+        """Something random is about to be written; `overwritten` says that nothing else stays in the storage."""
+        if tensor.layout is torch.strided:
+            self._random.setdefault(storage_id(tensor), StorageWeakRef(tensor.untyped_storage()))
 
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
+        if draw.law.random:
+            self.becomes_random(tensor, overwritten=where.covers(tensor.untyped_storage().nbytes()))
         draw_into(torch.as_strided(_base(tensor, where), where.shape, where.strides, where.offset), draw, self.key)
 
     def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        with seeded(self.key, stream):
-            return func(*args, **kwargs)
+        random = stream is not None or any(map(self.is_random, tensors_in((args, kwargs))))
+        if random:
+            for tensor in written_by(func, args, kwargs):
+                self.becomes_random(tensor, overwritten=False)
+        out = run(func, args, kwargs, self.key, stream)
+        for tensor in tensors_in(out) if random else ():
+            self.becomes_random(tensor, overwritten=True)
+        return out
+
+    def number(self, tensor: torch.Tensor) -> float | None:
+        self.flush(tensor)
+        return None if self.is_random(tensor) else tensor.item()
 
     def give(self, owner: Owner, parts: Sequence[Part]) -> None:
         """Fill a tensor with what waited for it, after the block."""
@@ -379,21 +407,42 @@ def under(key: Key, path: Path) -> Key:
     return Key(key.seed, (*key.path, *path))
 
 
-@contextlib.contextmanager
-def seeded(key: Key, stream: Stream | None) -> Iterator[None]:
-    """Torch's own generator with a seed of the stream's, and as it was afterwards; nothing without a stream."""
+def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:
+    """Call an operator; one that draws random numbers with a generator of its own, which the stream seeds."""
     if stream is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(under(key, stream.unowned).words()[0] >> 1)
-        yield
+        return func(*args, **kwargs)
+    seed = under(key, stream.unowned).words()[0] >> 1
+    if (takes := _with_generator(func)) is not None:
+        return takes(*args, **kwargs, generator=torch.Generator().manual_seed(seed))
+    with _torch_seed, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return func(*args, **kwargs)
+
+
+_torch_seed = threading.Lock()  # torch's own generator, which belongs to all threads
+
+
+def _with_generator(func: Operator) -> Operator | None:
+    """The overload of an operator that takes a generator too."""
+    names = {argument.name for argument in func._schema.arguments} | {"generator"}
+    packet = func.overloadpacket
+    overloads: list[Operator] = [getattr(packet, name) for name in packet.overloads()]
+    return next((one for one in (func, *overloads) if {a.name for a in one._schema.arguments} == names), None)
 
 
 def _base(tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
     """A tensor over the same storage with the dtype of a draw."""
     plain = tensor.detach()
     return plain if plain.dtype is where.dtype else torch.empty(0, dtype=where.dtype).set_(plain.untyped_storage())
+
+
+def written_by(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an operator writes to."""
+    if not func._schema.is_mutable:
+        return []
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tensors_in([given.get(name) for name in written])
 
 
 class _Reads(TorchFunctionMode):

@@ -17,7 +17,7 @@ from fastinit.key import Key
 from fastinit.structured import Indices, Structured
 from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.operators import Operator, aten
-from fastinit.torch.recorder import Draw, Eager, Part, Stream, draw_into, seeded, storage_id, tensors_in
+from fastinit.torch.recorder import Draw, Eager, Part, Stream, draw_into, run, storage_id, tensors_in, written_by
 from fastinit.torch.tensors import values_of
 from fastinit.torch.weak import StorageWeakRef
 
@@ -72,8 +72,8 @@ def _do(event: Event, memory: dict[int, torch.UntypedStorage], key: Key) -> None
             return _over(memory, tensor, geometry(tensor)) if storage_id(tensor) in random else tensor
 
         before = set(memory) | set(map(storage_id, tensors_in((args, kwargs))))
-        with seeded(key, stream):
-            made = func(*tree_map_only(torch.Tensor, real, args), **tree_map_only(torch.Tensor, real, kwargs))
+        args, kwargs = tree_map_only(torch.Tensor, real, (args, kwargs))
+        made = run(func, args, kwargs, key, stream)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
             if storage_id(recorded) not in before:
                 _over(memory, recorded, geometry(recorded)).copy_(result)
@@ -94,41 +94,39 @@ class Recording(Eager):
     def __init__(self) -> None:
         super().__init__(Key(0))
         self.log = Log()
-        self._random: dict[int, StorageWeakRef] = {}  # storages with random values
         self._fresh: dict[int, StorageWeakRef] = {}  # storages that nothing was written to
-
-    def is_random(self, tensor: torch.Tensor) -> bool:
-        return storage_id(tensor) in self._random
 
     def is_undefined(self, tensor: torch.Tensor) -> bool:
         """Whether nothing was written into a tensor's memory since it was taken."""
         return storage_id(tensor) in self._fresh
 
+    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
+        """From now on a storage is computed again; what was in it is the first thing to put back."""
+        if not (overwritten or self.is_random(tensor) or self.is_undefined(tensor)):
+            memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+            contents = memory.clone()
+            self.log.events.append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
+        super().becomes_random(tensor, overwritten=overwritten)
+
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
-        if draw.law.random:
-            self._becomes_random(tensor, overwritten=where.covers(tensor.untyped_storage().nbytes()))
-        self._fresh.pop(storage_id(tensor), None)
         super().do(tensor, where, draw)
+        self._fresh.pop(storage_id(tensor), None)
         if self.is_random(tensor):
             self.log.events.append(Event([tensor.detach()], draw=(where, draw)))
 
     def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        given, written = tensors_in((args, kwargs)), _written(func, args, kwargs)
+        given, written = tensors_in((args, kwargs)), written_by(func, args, kwargs)
         random = stream is not None or any(map(self.is_random, given))
-        for tensor in written:
-            if random:
-                self._becomes_random(tensor)
-            self._fresh.pop(storage_id(tensor), None)
-        kept = self._kept((args, kwargs)) if random else None
+        kept = self._kept((args, kwargs), written) if random else None
         out = super().call(func, args, kwargs, stream)
+        for tensor in written:
+            self._fresh.pop(storage_id(tensor), None)
         if kept is not None:
             made = tensors_in(out)
             if not made and not written:
                 raise _seed_needed(func)
-            for tensor in made:
-                self._becomes_random(tensor, overwritten=True)
-            event = [tensor.detach() for tensor in (*given, *made) if self.is_random(tensor)]
-            self.log.events.append(Event(event, call=(func, *kept, [tensor.detach() for tensor in made], stream)))
+            seen = [tensor.detach() for tensor in (*given, *made) if self.is_random(tensor)]
+            self.log.events.append(Event(seen, call=(func, *kept, [tensor.detach() for tensor in made], stream)))
         return out
 
     def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -143,30 +141,17 @@ class Recording(Eager):
             raise _seed_needed(method)
         return method(tensor, *args, **kwargs)
 
-    def number(self, tensor: torch.Tensor) -> float | None:
-        self.flush(tensor)
-        return None if self.is_random(tensor) else super().number(tensor)
-
     def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
         """Take over what an inner block would fill: a plan has names and seeds of its own."""
         return all(self.fill(tensor[r], law.law if isinstance(law, SameAs) else law) for r, law in parts)
 
-    def _becomes_random(self, tensor: torch.Tensor, *, overwritten: bool = False) -> None:
-        """From now on a storage is computed again; what was in it is the first thing to put back."""
-        if self.is_random(tensor):
-            return
-        storage = tensor.untyped_storage()
-        self._random[storage._cdata] = StorageWeakRef(storage)
-        if not overwritten and not self.is_undefined(tensor):
-            memory = torch.empty(0, dtype=torch.uint8).set_(storage)
-            contents = memory.clone()
-            self.log.events.append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
-
-    def _kept(self, tree: Any) -> Any:
+    def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
         """Arguments for the log: what is not random is copied, for its memory may change later."""
+        live = set(map(storage_id, written))
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.detach() if self.is_random(tensor) else tensor.detach().clone()
+            alive = self.is_random(tensor) or storage_id(tensor) in live
+            return tensor.detach() if alive else tensor.detach().clone()
 
         return tree_map_only(torch.Tensor, keep, tree)
 
@@ -196,15 +181,6 @@ def _seed_needed(what: object) -> ValueError:
         f"the constructor's course depends on random values (in {what}), which a plan has none of; fast_init builds "
         "such models"
     )
-
-
-def _written(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors that an operator writes to."""
-    if not func._schema.is_mutable:
-        return []
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return tensors_in([given.get(name) for name in written])
 
 
 def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
