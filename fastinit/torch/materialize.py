@@ -142,7 +142,7 @@ def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
         local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
         blocks: list[Block] = [((), ())] if local is tensor else list(_blocks(tensor))
         array = host_array(local)
-        for part, region in blocks if local.numel() else ():
+        for part, region in blocks:
             place: tuple[Any, ...] = (*part, ...)
             if fill.drawn and array is not None:
                 fill.fill(array[place], key, region)
@@ -173,6 +173,8 @@ def _blocks(tensor: Any) -> Iterator[Block]:
 def _runs(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> list[tuple[slice, slice]]:
     """The runs of consecutive indices along an axis that this rank has: (in the local tensor, in the whole)."""
     indices = _indices(size, axis, mesh, placements)
+    if not len(indices):
+        return []
     breaks = [0, *(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
     return [
         (slice(first, last), slice(int(indices[first]), int(indices[first]) + last - first))
