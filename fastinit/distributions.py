@@ -236,6 +236,17 @@ class TruncatedNormal(Distribution):
         if normal.std and low < high and self._cut().mass < _SMALLEST_MASS:
             raise ValueError(f"low and high are too far from the mean: no mass is left. Received: {self!r}")
 
+    @classmethod
+    def in_sigma(cls, mean: float = 0.0, std: float = 1.0, low: float = -2.0, high: float = 2.0) -> TruncatedNormal:
+        """The law whose bounds are counted from the mean, in units of the std before the cut, as Keras, JAX and
+        TensorFlow do.
+
+        >>> TruncatedNormal.in_sigma(1, 0.5)
+        TruncatedNormal(mean=1.0, std=0.5, low=0.0, high=2.0)
+        """
+        mean, std = finite("mean", mean), non_negative("std", std)
+        return cls(mean, std, mean + std * finite("low", low), mean + std * finite("high", high))
+
     def __repr__(self) -> str:
         return f"TruncatedNormal({repr(self.normal)[7:-1]}, low={self.low!r}, high={self.high!r})"
 
