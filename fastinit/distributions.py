@@ -40,6 +40,10 @@ class Distribution:
         """
         raise NotImplementedError
 
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Raise ValueError for a shape that the law does not exist for, or a dtype that cannot hold it."""
+        self.pack(dtype)
+
 
 def rounded(name: str, value: float, dtype: str) -> float:
     """The nearest value of a dtype, as a float; ValueError, with the argument named, beyond the dtype's range."""

@@ -17,7 +17,6 @@ from fastinit.fans import as_axes, canonical_axes
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.schemes import law
-from fastinit.structured import Structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,8 @@ class Fill:
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         name = dtype_name(as_dtype(dtype))
-        if isinstance(found, Structured):  # what cannot be drawn is refused here
-            axes = canonical_axes(len(sizes), layout, batch)
-            found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)
-        else:
-            found.pack(name)
+        axes = canonical_axes(len(sizes), layout, batch)
+        found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)  # what cannot be drawn is refused here
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "dtype", name)
         object.__setattr__(self, "distribution", found)

@@ -7,6 +7,9 @@ from typing import Protocol
 
 import ml_dtypes
 import torch
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack as function_modes
+from torch.utils._device import DeviceContext
 
 from fastinit.buffers import Array
 from fastinit.distributions import Distribution
@@ -23,7 +26,7 @@ def host_array(tensor: torch.Tensor) -> Array | None:
     None for what the core does not fill: tensors on other devices, other dtypes and layouts, subclasses (DTensor,
     fake tensors), lazy negation, and tensors inside a transform such as `vmap`.
     """
-    if type(tensor) not in _PLAIN or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
+    if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.dtype not in DTYPES:
         return None
     if tensor.layout is not torch.strided or tensor.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return None
@@ -34,6 +37,25 @@ def host_array(tensor: torch.Tensor) -> Array | None:
     else:
         array = plain.numpy()
     return array
+
+
+def followed() -> bool:
+    """Whether something follows torch's operations on this thread, and would not see what NumPy writes.
+
+    That is a compiler or tracer, a transform such as `vmap`, forward derivatives, or a mode. `with torch.device(...)`
+    is a mode too, but looks only at what makes tensors.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (
+            torch._C._len_torch_function_stack() > 0
+            and any(not isinstance(mode, DeviceContext) for mode in function_modes())  # type: ignore[no-untyped-call]
+        )
+    )
 
 
 def mark_written(tensor: torch.Tensor) -> None:
