@@ -79,7 +79,7 @@ def _filling(body: Body[P], theirs: Function[P]) -> Function[P]:
 
 
 def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> bool:
-    """Fill a tensor now, or let the recorder do it later; False, and nothing has changed, where that is torch's work."""
+    """Fill a tensor now, or let the recorder do it later; False, with nothing changed, where that is torch's work."""
     recorder = active.recorder
     if recorder is not None:  # what it does not take is torch's: it would not see NumPy's writes
         found = _possible(tensor, law) if isinstance(tensor, torch.Tensor) else None
