@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import threading
 import warnings
 from contextlib import contextmanager
 
@@ -180,7 +181,9 @@ def test_the_law_is_that_of_torch(name, arguments, shape):
     tolerance = 5 * float(other.std()) / math.sqrt(mine.numel())
     assert_allclose(float(mine.mean()), float(other.mean()), rtol=0, atol=tolerance)
     assert_allclose(float(mine.std()), float(other.std()), rtol=0.02)
-    assert not torch.equal(mine, other)
+    with recording(Taking()) as recorder:
+        getattr(ours, name)(torch.empty(shape), **arguments)
+    assert len(recorder.fills) == 1  # it was drawn here, not by torch
 
 
 # Those whose bounds lie within what 60000 draws reach.
@@ -743,11 +746,14 @@ def test_vmap_is_that_of_torch():
     with pytest.raises(RuntimeError, match="randomness error mode"):
         torch.vmap(lambda x: x + ours.normal_(captured))(stack)
     assert torch.equal(captured, torch.ones(3))
-    results = []
+    results = {}
     for module in (ours, theirs):
         torch.manual_seed(0)
-        results.append(torch.vmap(module.normal_, randomness="different")(torch.ones(5, 3)))
-    assert torch.equal(*results)
+        results[module] = (
+            torch.vmap(module.normal_, randomness="different")(torch.ones(5, 3)),
+            torch.vmap(lambda x, module=module: x + module.normal_(captured), randomness="same")(stack),
+        )
+    assert all(map(torch.equal, results[ours], results[theirs]))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own formulas
@@ -767,6 +773,12 @@ def test_compiled_code_is_that_of_torch():
         )
         results.append(compiled(torch.empty(3, 4)))
     assert torch.equal(*results)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+def test_a_traced_call_is_in_the_trace():
+    traced = torch.jit.trace(lambda x: ours.normal_(x.clone()), torch.zeros(3), check_trace=False)
+    assert "normal_" in str(traced.graph)
 
 
 def test_twins_in_the_place_of_torchs_functions_do_not_find_themselves(monkeypatch):
@@ -810,6 +822,17 @@ def test_what_the_recorder_refuses_is_seen_by_it_as_torchs_operations(name):
     assert torch.isfinite(tensor).all()
 
 
+@pytest.mark.parametrize("name", RANDOM)
+def test_what_a_recorder_refuses_is_torchs(name):
+    mine, other = torch.empty(3, 4), torch.empty(3, 4)
+    torch.manual_seed(0)
+    with recording(Taking(answer=False)):
+        getattr(ours, name)(mine, **RANDOM[name])
+    torch.manual_seed(0)
+    getattr(theirs, name)(other, **RANDOM[name])
+    assert torch.equal(mine, other)
+
+
 def test_a_recorder_is_not_asked_for_what_cannot_be():
     with recording(Taking()) as recorder:
         for name, tensor, arguments in [
@@ -828,16 +851,13 @@ def test_a_recorder_is_not_asked_for_what_cannot_be():
 
 
 def test_a_recorder_is_one_of_its_thread():
-    code = (
-        "import threading, torch\n"
-        "import fastinit.torch as ours\n"
-        "from fastinit.torch.tensors import active\n"
-        "active.recorder = object()\n"
-        "done = []\n"
-        "thread = threading.Thread(target=lambda: done.append(ours.normal_(torch.zeros(3)).any()))\n"
-        "thread.start(); thread.join(); print(bool(done[0]))\n"
-    )
-    assert run(code) == "True"
+    tensor = torch.zeros(3)
+    with recording(Taking()) as recorder:
+        thread = threading.Thread(target=ours.normal_, args=(tensor,))
+        thread.start()
+        thread.join()
+    assert recorder.fills == []
+    assert tensor.all()
 
 
 # --- whole modules ---
