@@ -118,8 +118,8 @@ def memory_order(x: Array) -> Array:
 
 def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape from an int or a sequence of ints."""
-    if type(shape) is tuple and all(type(n) is int and n >= 0 for n in shape):
-        return shape
+    if isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape):
+        return tuple(shape)  # torch.Size is one too
     try:
         if isinstance(shape, (str, bytes, set, frozenset, dict)):
             raise TypeError

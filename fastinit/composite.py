@@ -58,8 +58,8 @@ class SameAs(Structured):
     dtype: str
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        check(self.law, shape, self.dtype)
-        check(self.law, shape, dtype)
+        self.law.check(shape, self.dtype)
+        self.law.check(shape, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         other = Key(key.seed, (*key.path[:-1], *self.path))  # the last name is the tensor's own
@@ -91,7 +91,7 @@ class Patched(Structured):
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         for region, law in self.parts:
-            check(law, tuple(map(len, as_region(region, shape))), dtype)
+            law.check(tuple(map(len, as_region(region, shape))), dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         if any(index.step < 0 for index in indices):
@@ -111,14 +111,6 @@ class Patched(Structured):
             inside = tuple(_range(_place(c, p)) for c, p in zip(common, part, strict=True))
             own = key if not region else key / f"[{', '.join(f'{p.start}:{p.stop}:{p.step}' for p in part)}]"
             _make(target, law, own, tuple(map(len, part)), inside, offset)
-
-
-def check(law: Distribution, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise ValueError for a shape that a law does not exist for, or a dtype that cannot hold it."""
-    if isinstance(law, Structured):
-        law.check(shape, dtype)
-    else:
-        law.pack(dtype)
 
 
 def _make(out: Array, law: Distribution, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:

@@ -41,6 +41,10 @@ class Distribution:
         """
         raise NotImplementedError
 
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Raise ValueError for a shape that the law does not exist for, or a dtype that cannot hold it."""
+        self.pack(dtype)
+
     def affine(self, factor: float, shift: float) -> Distribution:
         """The law of factor * x + shift, where x has this one; the factor is positive.
 

@@ -64,11 +64,8 @@ class Fill:
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         name = _dtype_of(found, dtype)
-        if isinstance(found, Structured):  # what cannot be drawn is refused here
-            axes = canonical_axes(len(sizes), layout, batch)
-            found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)
-        else:
-            found.pack(name)
+        axes = canonical_axes(len(sizes), layout, batch)
+        found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)  # what cannot be drawn is refused here
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "dtype", name)
         object.__setattr__(self, "distribution", found)

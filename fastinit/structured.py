@@ -44,10 +44,6 @@ class Structured(Distribution):
     def high(self) -> float | None:
         return None
 
-    def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        """Raise ValueError for a shape that the law does not exist for, or a dtype that cannot hold it."""
-        raise NotImplementedError
-
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         """Write the part `indices` of a tensor of `shape`, drawn from element `offset` of the key's stream on."""
         raise NotImplementedError

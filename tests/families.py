@@ -21,8 +21,8 @@ transformers.logging.set_verbosity_error()
 
 # The sizes that configurations give their models, by the names they have there.
 _TINY = {
-    32: "hidden_size d_model n_embd dim embed_dim embedding_size d_embed hidden_dim projection_dim moe_intermediate_size "
-    "shared_expert_intermediate_size image_size",
+    32: "hidden_size d_model n_embd dim embed_dim embedding_size d_embed hidden_dim projection_dim "
+    "moe_intermediate_size shared_expert_intermediate_size image_size",
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_encoder_layers "
     "num_decoder_layers depth num_key_value_heads num_experts_per_tok",
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads num_experts "
@@ -98,7 +98,9 @@ def differences(config):
     ours, plains = fast(config, 0), [plain(config, seed) for seed in range(3)]
     found = []
     named = dict([*ours.named_parameters(remove_duplicate=False), *ours.named_buffers(remove_duplicate=False)])
-    theirs = [dict([*m.named_parameters(remove_duplicate=False), *m.named_buffers(remove_duplicate=False)]) for m in plains]
+    theirs = [
+        dict([*m.named_parameters(remove_duplicate=False), *m.named_buffers(remove_duplicate=False)]) for m in plains
+    ]
     if list(named) != list(theirs[0]):
         return ["other names"]
     for name, tensor in named.items():

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastinit.buffers import Region
-from fastinit.composite import Patched, SameAs, check
+from fastinit.composite import Patched, SameAs
 from fastinit.distributions import Distribution
 from fastinit.filling import fill
 from fastinit.key import Key
@@ -176,7 +176,7 @@ class Recorder(TorchDispatchMode):
         if not fillable(tensor) or geometry(tensor).overlaps:
             return False
         try:
-            check(distribution, tuple(tensor.shape), DTYPES[tensor.dtype])
+            distribution.check(tuple(tensor.shape), DTYPES[tensor.dtype])
         except ValueError:
             return False
         self._put(tensor, geometry(tensor), Draw(distribution, self.stream()))
@@ -279,7 +279,7 @@ class Recorder(TorchDispatchMode):
             return False
         try:
             for where, draw in pieces:
-                check(draw.law, where.shape, DTYPES[target.dtype])
+                draw.law.check(where.shape, DTYPES[target.dtype])
         except ValueError:
             return False
         for where, draw in pieces:

@@ -26,7 +26,7 @@ def fillable(tensor: object) -> bool:
     return (
         type(tensor) in _PLAIN
         and isinstance(tensor, torch.Tensor)
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and tensor.dtype in DTYPES
         and tensor.layout is torch.strided
         and not tensor.is_neg()
@@ -41,6 +41,25 @@ def host_array(tensor: torch.Tensor) -> Array | None:
     fake tensors), lazy negation, and tensors inside a transform such as `vmap`.
     """
     return values_of(tensor) if fillable(tensor) else None
+
+
+def followed() -> bool:
+    """Whether something follows torch's operations on this thread, and would not see what NumPy writes.
+
+    That is a compiler or tracer, a transform such as `vmap`, forward derivatives, or a mode. `with torch.device(...)`
+    is a mode too, but looks only at what makes tensors.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (
+            torch._C._len_torch_function_stack() > 0
+            and any(not isinstance(mode, DeviceContext) for mode in function_modes())  # type: ignore[no-untyped-call]
+        )
+    )
 
 
 def values_of(tensor: torch.Tensor) -> Array:
