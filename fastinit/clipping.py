@@ -166,10 +166,7 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     bounds = real("low", low), real("high", high)
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
-    memory = vectors(_named(arrays, "arrays")[1], write=True)
-    with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
-        rounded = np.array([np.array(bounds).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change(clamp_kernel, rounded[memory.runs[:, 2]], np.ones(len(memory.runs), bool))
+    clamp(vectors(_named(arrays, "arrays")[1], write=True), *bounds)
 
 
 def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: float = 1e-3) -> None:
@@ -221,6 +218,33 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
     with np.errstate(invalid="ignore"):
         factors = largest / np.maximum(norms, _DIVISION_EPS)
     memory.change(scale_kernel, factors[:, None], ~(norms < largest))
+
+
+# --- for the faces: step by step, on memory that they located ---
+
+
+def total_norm(memory: Vectors, norm_type: float) -> float:
+    """`global_norm` of all of the memory."""
+    return float(norms_of(memory, _norm_type(norm_type), whole=True)[0])
+
+
+def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> None:
+    """Multiply all of the memory by min(1, max_norm / (norm + eps)), in place, whatever norm that is.
+
+    The rule of `torch.nn.utils.clip_grads_with_norm_`. Unlike in `clip_by_global_norm`, eps takes part in the
+    comparison, and an infinite norm exceeds an infinite `max_norm`.
+    """
+    limit, eps = _limit(max_norm), non_negative("eps", eps)
+    with np.errstate(all="ignore"):
+        factors = np.full(len(memory.runs), np.minimum(1.0, np.float64(limit) / (norm + eps)))
+    memory.change(scale_kernel, factors[:, None], factors != 1)
+
+
+def clamp(memory: Vectors, low: float, high: float) -> None:
+    """`clip_by_value` of all of the memory, by bounds that are in order."""
+    with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
+        rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
+    memory.change(clamp_kernel, rounded[memory.runs[:, 2]], np.ones(len(memory.runs), bool))
 
 
 # --- arguments ---

@@ -33,7 +33,8 @@ class Vectors:
     """Arrays as contiguous runs of memory, a row each: address, elements, number of the dtype, number of the array.
 
     Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Addresses keep
-    nothing alive, so the arrays are kept here: those of a generator may have no other owner.
+    nothing alive, so the arrays are kept here: those of a generator may have no other owner. Of `blocks`, the caller
+    keeps the owners.
     """
 
     named: Named
@@ -103,6 +104,27 @@ def vectors(named: Named, *, write: bool, by_row: bool = False) -> Vectors:
     return Vectors(named, runs, once, copies)
 
 
+def blocks(places: list[tuple[int, int, str]], *, write: bool) -> Vectors:
+    """Contiguous memory of arrays that are not NumPy's: address, elements and dtype of each.
+
+    Raises:
+        ValueError: with `write`, memory that is shared, be it all of two arrays.
+    """
+    runs = np.array([(*place[:2], _CODES[place[2]], number) for number, place in enumerate(places)], np.int64)
+    runs = runs.reshape(-1, 4)
+    if write and _overlapping(runs[:, 0], runs[:, 0] + runs[:, 1] * _SIZES[runs[:, 2]]).size:
+        raise ValueError("arrays must not share their memory")
+    return Vectors([], runs, np.ones(len(runs), bool), {})
+
+
+def _overlapping(low: Array, high: Array) -> Array:
+    """The numbers of the intervals by their lower ends where some overlap, none where no two do."""
+    order = np.argsort(low, kind="stable")
+    order = order[high[order] > low[order]]
+    overlap = (low[order[1:]] < np.maximum.accumulate(high[order])[:-1]).any()
+    return order if overlap else order[:0]
+
+
 def _by_row(fields: Array, x: Array) -> bool:
     """Put the units of an array into its fields: its rows, or all of it. False where a unit has gaps."""
     height, step, unit = 1, 0, x
@@ -119,12 +141,10 @@ def _refuse_overlap(named: Named, table: Array, gaps: list[int]) -> None:
     low, high = table[:, 0].copy(), table[:, 0] + table[:, 1] * _SIZES[table[:, 2]]
     for number in gaps:
         low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
-    some = np.flatnonzero((table[:, 1] > 0) & (table[:, 3] == np.arange(len(table))))
-    order = some[np.argsort(low[some], kind="stable")]
-    if not (low[order[1:]] < np.maximum.accumulate(high[order])[:-1]).any():
-        return
+    again = table[:, 3] != np.arange(len(table))
+    low[again] = high[again]  # the same elements once more
     inside: list[int] = []  # arrays that begin before this one and may reach into it
-    for number in order.tolist():
+    for number in _overlapping(low, high).tolist():
         inside = [other for other in inside if high[other] > low[number]]
         for other in inside:
             if _share(named[other][1], named[number][1]):

@@ -17,15 +17,19 @@ DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
-def host_array(tensor: torch.Tensor) -> Array | None:
-    """The memory of a tensor as a NumPy array of the same shape and strides, shared.
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether the core can work on a tensor's memory: not on other devices, on other dtypes and layouts, on subclasses
+    (DTensor, fake tensors), under lazy negation or zeros, nor inside a transform such as `vmap`."""
+    if type(tensor) not in _PLAIN or not tensor.is_cpu or tensor.dtype not in DTYPES:
+        return False
+    if tensor.layout is not torch.strided or tensor.is_neg() or tensor._is_zerotensor():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
-    None for what the core does not fill: tensors on other devices, other dtypes and layouts, subclasses (DTensor,
-    fake tensors), lazy negation, and tensors inside a transform such as `vmap`.
-    """
-    if type(tensor) not in _PLAIN or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
-        return None
-    if tensor.layout is not torch.strided or tensor.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+
+def host_array(tensor: torch.Tensor) -> Array | None:
+    """The memory of a tensor as a NumPy array of the same shape and strides, shared; None where it is not `on_host`."""
+    if not on_host(tensor):
         return None
     plain = tensor.detach()
     if tensor.dtype in _BITS:
