@@ -91,11 +91,12 @@ def clip_by_global_norm(
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
     _, named = _named(arrays, "arrays")
     memory = vectors(named, write=True)
-    norms = norms_of(memory, p, whole=True)
+    norm = total_norm(memory, p)
     if error_if_nonfinite:
-        _all_finite(norms, ["arrays"])
-    _scale(memory, np.broadcast_to(norms, len(memory.runs)), limit, eps)
-    return float(norms[0])
+        _all_finite([norm], ["arrays"])
+    if not norm <= limit:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
+    return norm
 
 
 @overload
@@ -137,8 +138,8 @@ def clip_by_norm(
     memory = vectors(named, write=True)
     norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
-        _all_finite(norms, [name for name, _ in named])
-    _scale(memory, norms, limit, eps)
+        _all_finite(norms.tolist(), [name for name, _ in named])
+    memory.change(scale_kernel, _factors(norms, limit, eps)[:, None], ~(norms <= limit))
     if isinstance(x, np.ndarray):
         return float(norms[0])
     found: list[float] = norms.tolist()
@@ -234,17 +235,16 @@ def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> 
     The rule of `torch.nn.utils.clip_grads_with_norm_`. Unlike in `clip_by_global_norm`, eps takes part in the
     comparison, and an infinite norm exceeds an infinite `max_norm`.
     """
-    limit, eps = _limit(max_norm), non_negative("eps", eps)
-    with np.errstate(all="ignore"):
-        factors = np.full(len(memory.runs), np.minimum(1.0, np.float64(limit) / (norm + eps)))
-    memory.change(scale_kernel, factors[:, None], factors != 1)
+    factor = np.minimum(1.0, _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps)))
+    if factor != 1:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), factor))
 
 
 def clamp(memory: Vectors, low: float, high: float) -> None:
     """`clip_by_value` of all of the memory, by bounds that are in order."""
     with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
         rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change(clamp_kernel, rounded[memory.runs[:, 2]], np.ones(len(memory.runs), bool))
+    memory.change(clamp_kernel, rounded[memory.runs[:, 2]])
 
 
 # --- arguments ---
@@ -287,15 +287,12 @@ def _in_order(weights: Named, keys: list[Any], wanted: list[Any]) -> Named:
     return [weights[places[key]] for key in wanted]
 
 
-def _all_finite(norms: Array, names: list[str]) -> None:
-    for norm, name in zip(norms.tolist(), names, strict=True):
+def _all_finite(norms: list[float], names: list[str]) -> None:
+    for norm, name in zip(norms, names, strict=True):
         if not math.isfinite(norm):
             raise ValueError(f"the norm of {name} must be finite. Received: {norm}")
 
 
-def _scale(memory: Vectors, norms: Array, limit: float, eps: float) -> None:
-    """Multiply the runs whose norm is above the limit, or NaN, by limit / (norm + eps)."""
-    exceeds = ~(norms <= limit)
+def _factors(norms: Any, limit: float, eps: float) -> Any:
     with np.errstate(all="ignore"):
-        factors = limit / (norms + eps)
-    memory.change(scale_kernel, factors[:, None], exceeds)
+        return limit / (norms + eps)

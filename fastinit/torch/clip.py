@@ -150,17 +150,18 @@ def _memory(tensors: list[torch.Tensor], limit: float, norm_type: float = 2.0, *
         return None
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # torch's operations are recorded
         return None
-    if write and any(x.is_inference() for x in tensors):  # outside of inference mode an error
+    if write and any(map(torch.Tensor.is_inference, tensors)):  # an error, outside of inference mode
         return None
-    if norm_type == math.inf and not all(x.numel() for x in tensors):  # an error too
+    counts = [x.numel() for x in tensors]
+    if norm_type == math.inf and not all(counts):  # an error too
         return None
     try:
-        if all(x.is_contiguous() for x in tensors):
-            return blocks([(x.data_ptr(), x.numel(), DTYPES[x.dtype]) for x in tensors], write=write)
+        if all(map(torch.Tensor.is_contiguous, tensors)):
+            return blocks([x.data_ptr() for x in tensors], counts, [DTYPES[x.dtype] for x in tensors], write=write)
         memory = vectors([("", host_array(x)) for x in tensors], write=write)
     except ValueError:  # shared memory: torch changes it as often as it is given, or has an error
         return None
-    return memory if memory.once.all() or not write else None
+    return memory if memory.once is None or not write else None
 
 
 def _listed(tensors: Tensors) -> list[torch.Tensor]:
