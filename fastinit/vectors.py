@@ -100,10 +100,9 @@ def vectors(named: Named, *, write: bool, by_row: bool = False) -> Vectors:
     ] = []  # a run's fields; how many there are, bytes from one to the next
     gaps: list[int] = []  # arrays that have some
     for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
-        plain = x.flags.carray  # the usual case
-        flat = x if plain else memory_order(x)
+        flat = memory_order(x)
         location, size = address(flat), flat.size
-        whole = plain or flat.flags.c_contiguous
+        whole = flat.flags.c_contiguous
         # Where units matter, the same elements in another order are not the same array.
         same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
         rows.append((location, size, code, same, 1, 0))

@@ -145,10 +145,10 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
 
 def _memory(tensors: list[torch.Tensor], limit: float, norm_type: float = 2.0, *, write: bool) -> Vectors | None:
     """Where the tensors lie, for the kernels; None where torch's own function has to do the work."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # torch's operations are recorded
+        return None
     numbers = isinstance(limit, (int, float)) and isinstance(norm_type, (int, float)) and limit >= 0 and norm_type > 0
     if not numbers or not tensors or not all(map(on_host, tensors)):
-        return None
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # torch's operations are recorded
         return None
     if write and any(map(torch.Tensor.is_inference, tensors)):  # an error, outside of inference mode
         return None
@@ -169,7 +169,8 @@ def _listed(tensors: Tensors) -> list[torch.Tensor]:
 
 
 def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [gradient for parameter in parameters if (gradient := parameter.grad) is not None]
+    gradients = [parameter.grad for parameter in parameters]
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:
