@@ -148,15 +148,18 @@ def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[r
     return tuple(range(n)[s] for s, n in zip(region + rest, shape, strict=True))
 
 
+_BFLOAT16 = DTYPES["bfloat16"]
 _addressof = ctypes.addressof
 _from_buffer: Any = ctypes.c_char.from_buffer
 
 
 def address(out: Array) -> int:
     """Where the first element lies. `out.ctypes.data` says the same in 1.6 us; this takes 0.5."""
+    if out.dtype is _BFLOAT16:  # has no buffer format
+        out = out.view(np.uint16)
     try:
         return _addressof(_from_buffer(out))
-    except (TypeError, ValueError, BufferError):  # bfloat16 has no buffer format; strided memory has no flat one
+    except (TypeError, ValueError, BufferError):  # strided memory has no flat buffer, read-only memory no writeable one
         return out.ctypes.data
 
 

@@ -91,11 +91,12 @@ def clip_by_global_norm(
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
     _, named = _named(arrays, "arrays")
     memory = vectors(named, write=True)
-    norms = norms_of(memory, p, whole=True)
+    norm = total_norm(memory, p)
     if error_if_nonfinite:
-        _all_finite(norms, ["arrays"])
-    _scale(memory, np.broadcast_to(norms, len(memory.runs)), limit, eps)
-    return float(norms[0])
+        _all_finite([norm], ["arrays"])
+    if not norm <= limit:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
+    return norm
 
 
 @overload
@@ -137,8 +138,8 @@ def clip_by_norm(
     memory = vectors(named, write=True)
     norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
-        _all_finite(norms, [name for name, _ in named])
-    _scale(memory, norms, limit, eps)
+        _all_finite(norms.tolist(), [name for name, _ in named])
+    memory.change(scale_kernel, _factors(norms, limit, eps)[:, None], ~(norms <= limit))
     if isinstance(x, np.ndarray):
         return float(norms[0])
     found: list[float] = norms.tolist()
@@ -166,10 +167,7 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     bounds = real("low", low), real("high", high)
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
-    memory = vectors(_named(arrays, "arrays")[1], write=True)
-    with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
-        rounded = np.array([np.array(bounds).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change(clamp_kernel, rounded[memory.runs[:, 2]], np.ones(len(memory.runs), bool))
+    clamp(vectors(_named(arrays, "arrays")[1], write=True), *bounds)
 
 
 def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: float = 1e-3) -> None:
@@ -223,6 +221,32 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
     memory.change(scale_kernel, factors[:, None], ~(norms < largest))
 
 
+# --- for the faces: step by step, on memory that they located ---
+
+
+def total_norm(memory: Vectors, norm_type: float) -> float:
+    """`global_norm` of all of the memory."""
+    return float(norms_of(memory, _norm_type(norm_type), whole=True)[0])
+
+
+def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> None:
+    """Multiply all of the memory by min(1, max_norm / (norm + eps)), in place, whatever norm that is.
+
+    The rule of `torch.nn.utils.clip_grads_with_norm_`. Unlike in `clip_by_global_norm`, eps takes part in the
+    comparison, and an infinite norm exceeds an infinite `max_norm`.
+    """
+    factor = np.minimum(1.0, _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps)))
+    if factor != 1:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), factor))
+
+
+def clamp(memory: Vectors, low: float, high: float) -> None:
+    """`clip_by_value` of all of the memory, by bounds that are in order."""
+    with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
+        rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
+    memory.change(clamp_kernel, rounded[memory.runs[:, 2]])
+
+
 # --- arguments ---
 
 
@@ -263,15 +287,12 @@ def _in_order(weights: Named, keys: list[Any], wanted: list[Any]) -> Named:
     return [weights[places[key]] for key in wanted]
 
 
-def _all_finite(norms: Array, names: list[str]) -> None:
-    for norm, name in zip(norms.tolist(), names, strict=True):
+def _all_finite(norms: list[float], names: list[str]) -> None:
+    for norm, name in zip(norms, names, strict=True):
         if not math.isfinite(norm):
             raise ValueError(f"the norm of {name} must be finite. Received: {norm}")
 
 
-def _scale(memory: Vectors, norms: Array, limit: float, eps: float) -> None:
-    """Multiply the runs whose norm is above the limit, or NaN, by limit / (norm + eps)."""
-    exceeds = ~(norms <= limit)
+def _factors(norms: Any, limit: float, eps: float) -> Any:
     with np.errstate(all="ignore"):
-        factors = limit / (norms + eps)
-    memory.change(scale_kernel, factors[:, None], exceeds)
+        return limit / (norms + eps)

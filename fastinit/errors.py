@@ -24,6 +24,8 @@ def real(name: str, value: object) -> float:
 
     A negative zero becomes zero: the two are equal, and equal laws must draw equal values.
     """
+    if type(value) is float:
+        return value + 0.0
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number. Received: {name}={value!r}")
     try:

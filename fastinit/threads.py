@@ -77,17 +77,18 @@ def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], paramet
         together(work, count() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
-def ranges(kernels: Array, locations: Array, counts: Array, sizes: Array) -> tuple[Array, Array]:
+def ranges(locations: Array, counts: Array, sizes: Array) -> tuple[Array, Array]:
     """A list for `walk` and, for each of its ranges, the number of the run that it is a part of.
 
-    Run i is `counts[i]` elements of `sizes[i]` bytes at the address `locations[i]`, for the range kernel at the address
-    `kernels[i]`. It is cut into ranges of RANGE elements; the kernels' last two arguments are left to the caller.
+    Run i is `counts[i]` elements of `sizes[i]` bytes at the address `locations[i]`. It is cut into ranges of RANGE
+    elements; the kernels and their last two arguments are left to the caller.
     """
     parts = -(-counts // RANGE)
-    owners = np.arange(len(counts)).repeat(parts)
-    done = (np.arange(len(owners)) - (parts.cumsum() - parts)[owners]) * RANGE
+    owners, done = np.arange(len(counts)), np.zeros_like(counts)
+    if np.count_nonzero(parts != 1):
+        owners = owners.repeat(parts)
+        done = (np.arange(len(owners)) - (parts.cumsum() - parts)[owners]) * RANGE
     table = np.zeros((len(owners), drive.LIST_FIELDS), np.int64)
-    table[:, 0] = kernels[owners]
     table[:, 1] = locations[owners] + done * sizes[owners]
     table[:, 2] = np.minimum(counts[owners] - done, RANGE)
     return table, owners

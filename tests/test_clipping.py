@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastinit as fi
 from fastinit import threads
 from fastinit.buffers import DTYPES
+from fastinit.clipping import clamp, scale_by_norm, total_norm
 from fastinit.kernels.norms import KINDS, norm_kernel
 from fastinit.threads import CHUNK, RANGE
+from fastinit.vectors import blocks
 
 SIZES = (1, 2, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE + 5)
 ORDERS = (1, 2, np.inf, 0.5, 3, 7.5)
@@ -455,6 +457,64 @@ def test_after_clipping_the_norm_is_the_limit_or_what_it_was(arrays, limit, p):
         assert_allclose(a, was * min(1.0, limit / before if before else 1.0), rtol=3e-7, atol=1e-44)
     if sum(a.size for a in arrays):
         assert fi.global_norm(arrays, p) <= limit * (1 + 1e-6)
+
+
+# --- step by step, as the faces do it ---
+
+
+def located(arrays, **how):
+    return blocks([a.ctypes.data for a in arrays], [a.size for a in arrays], [a.dtype.name for a in arrays], **how)
+
+
+def test_blocks_are_worked_on_as_arrays_are():
+    arrays = [draw(size, dtype, i) for i, (size, dtype) in enumerate(zip(SIZES, [*DTYPES] * 4, strict=False))]
+    arrays.insert(2, np.empty(0))
+    twins = [a.copy() for a in arrays]
+    memory = located(arrays, write=True)
+    norm = total_norm(memory, 2.0)
+    assert norm == fi.clip_by_global_norm(twins, 1.0, eps=0.25)
+    scale_by_norm(memory, norm, 1.0, 0.25)
+    clamp(memory, -0.001, 0.002)
+    fi.clip_by_value(twins, -0.001, 0.002)
+    assert [a.tobytes() for a in arrays] == [a.tobytes() for a in twins]
+
+
+def test_blocks_that_are_written_share_no_memory():
+    x = np.ones(10)
+    located([x[5:], x[:5], x[3:3], x[7:7]], write=True)
+    for shared in ([x, x], [x[:5], x[4:]], [x[3:4], x[5:6], x], [x, x[3:4]]):
+        assert_allclose(total_norm(located(shared, write=False), 1), sum(a.size for a in shared))
+        with pytest.raises(ValueError, match=r"^arrays must not share their memory$"):
+            located(shared, write=True)
+
+
+@pytest.mark.parametrize(
+    ("norm", "limit", "factor"),
+    [
+        (3.0, 1.0, 0.25),
+        (0.5, 1.0, 2 / 3),
+        (0.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0),
+        (np.inf, 2.0, 0.0),
+        (np.inf, np.inf, np.nan),
+        (np.nan, 1.0, np.nan),
+        (5.0, np.inf, 1.0),
+        (-1.0, 1.0, 1.0),
+        (-2.0, 1.0, -1.0),
+    ],
+)
+def test_scaling_by_a_norm_that_is_given(norm, limit, factor):
+    x = np.array([3.0, -4.0])
+    scale_by_norm(located([x], write=True), norm, limit, 1.0)
+    assert_allclose(x, np.array([3.0, -4.0]) * factor)
+
+
+def test_a_bad_number_is_named_there_too():
+    memory = located([np.ones(2)], write=True)
+    with pytest.raises(ValueError, match=r"^max_norm must be at least 0"):
+        scale_by_norm(memory, 1.0, -1.0, 0.0)
+    with pytest.raises(ValueError, match=r"^norm_type must be above 0"):
+        total_norm(memory, 0.0)
 
 
 # --- errors: what is named, and that nothing was written ---

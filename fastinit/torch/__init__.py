@@ -11,6 +11,7 @@ from torch.nn.init import (  # noqa: F401  other code takes the private two from
     calculate_gain,
 )
 
+from fastinit.torch.clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from fastinit.torch.construct import fast_init, record
 from fastinit.torch.init import (
     constant,
@@ -46,6 +47,9 @@ from fastinit.torch.materialize import materialize
 
 __all__ = [
     "calculate_gain",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
     "constant",
     "constant_",
     "dirac",
@@ -53,6 +57,7 @@ __all__ = [
     "eye",
     "eye_",
     "fast_init",
+    "get_total_norm",
     "kaiming_normal",
     "kaiming_normal_",
     "kaiming_uniform",

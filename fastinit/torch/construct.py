@@ -20,7 +20,7 @@ from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.patches import structured_fills
 from fastinit.torch.recorder import Eager, Owner, Part
 from fastinit.torch.replay import Computed, Recording
-from fastinit.torch.tensors import fillable, values_of
+from fastinit.torch.tensors import on_host, values_of
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _base(recorder: Recording, tensor: torch.Tensor) -> Distribution:
         return Computed(recorder.log, tensor.detach())
     if not recorder.is_undefined(tensor):
         return Values(values_of(tensor))
-    return Constant(0.0) if fillable(tensor) else Values(np.zeros_like(values_of(tensor)))
+    return Constant(0.0) if on_host(tensor) else Values(np.zeros_like(values_of(tensor)))
 
 
 def _overlap(a: Geometry, b: Geometry) -> bool:

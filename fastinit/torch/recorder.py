@@ -33,7 +33,7 @@ from fastinit.torch.operators import (
     empty_of,
     new_law,
 )
-from fastinit.torch.tensors import DTYPES, active, fillable, host_array, mark_written
+from fastinit.torch.tensors import DTYPES, active, host_array, mark_written, on_host
 from fastinit.torch.weak import StorageWeakRef, revived
 
 UNOWNED = "unowned"  # stands in a key before the ordinal of a draw that no module's name belongs to
@@ -173,7 +173,7 @@ class Recorder(TorchDispatchMode):
 
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Note that all of a tensor is now drawn from a law; False for what is not kept back."""
-        if not fillable(tensor) or geometry(tensor).overlaps:
+        if not on_host(tensor) or geometry(tensor).overlaps:
             return False
         try:
             distribution.check(tuple(tensor.shape), DTYPES[tensor.dtype])
@@ -197,7 +197,7 @@ class Recorder(TorchDispatchMode):
 
     def _filled(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         tensor, *rest = args
-        if not fillable(tensor):
+        if not on_host(tensor):
             return False
         if func is aten.fill_.Tensor and (rest := [self.number(rest[0])]) == [None]:
             return False
@@ -236,11 +236,11 @@ class Recorder(TorchDispatchMode):
         if pieces is None or kwargs.get("non_blocking"):
             return None
         copy = self.empty(aten.empty_like.default, args[:1], kwargs)
-        return copy if fillable(copy) and self._put_all(copy, args[0], list(pieces.items())) else None
+        return copy if on_host(copy) and self._put_all(copy, args[0], list(pieces.items())) else None
 
     def _taken_over(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of a tensor that waits into all of another one."""
-        if not fillable(target) or not fillable(source) or target.shape != source.shape:
+        if not on_host(target) or not on_host(source) or target.shape != source.shape:
             return False
         whole = geometry(target).covers(target.untyped_storage().nbytes())
         if whole and storage_id(target) != storage_id(source):
@@ -250,7 +250,7 @@ class Recorder(TorchDispatchMode):
 
     def _set(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of one number, as `weight[0, 0] = 2.0` does it, is a fill."""
-        if not fillable(target) or source.numel() != 1 or source.is_complex() or source.device.type != "cpu":
+        if not on_host(target) or source.numel() != 1 or source.is_complex() or source.device.type != "cpu":
             return False
         value = self.number(source)
         return value is not None and self._filled(aten.fill_.Scalar, (target, value), {})
@@ -259,7 +259,7 @@ class Recorder(TorchDispatchMode):
 
     def _whole(self, tensor: Any) -> dict[Geometry, Draw] | None:
         """What waits for a tensor that is all of its storage, if that makes every element of it."""
-        if not fillable(tensor) or (history := self.waiting.get(storage_id(tensor))) is None:
+        if not on_host(tensor) or (history := self.waiting.get(storage_id(tensor))) is None:
             return None
         nbytes = tensor.untyped_storage().nbytes()
         first = next(iter(history.pieces))
@@ -292,7 +292,7 @@ class Recorder(TorchDispatchMode):
         """Give the draws that wait to the tensors with names; what has none is done by the order of the draws."""
         named: dict[int, list[Owner]] = {}
         for owner in owners:
-            if fillable(owner.tensor):
+            if on_host(owner.tensor):
                 named.setdefault(storage_id(owner.tensor), []).append(owner)
         settled = []
         for storage, history in list(self.waiting.items()):

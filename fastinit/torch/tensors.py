@@ -7,6 +7,9 @@ from typing import Protocol
 
 import ml_dtypes
 import torch
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack as function_modes
+from torch.utils._device import DeviceContext
 
 from fastinit.buffers import Array
 from fastinit.distributions import Distribution
@@ -21,8 +24,9 @@ DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
-def fillable(tensor: object) -> bool:
-    """Whether a tensor is of the kind that the core fills."""
+def on_host(tensor: object) -> bool:
+    """Whether the core can work on a tensor's memory: not on other devices, on other dtypes and layouts, on subclasses
+    (DTensor, fake tensors), under lazy negation or zeros, nor inside a transform such as `vmap`."""
     return (
         type(tensor) in _PLAIN
         and isinstance(tensor, torch.Tensor)
@@ -30,17 +34,14 @@ def fillable(tensor: object) -> bool:
         and tensor.dtype in DTYPES
         and tensor.layout is torch.strided
         and not tensor.is_neg()
+        and not tensor._is_zerotensor()
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
 
 
 def host_array(tensor: torch.Tensor) -> Array | None:
-    """The memory of a tensor as a NumPy array of the same shape and strides, shared.
-
-    None for what the core does not fill: tensors on other devices, other dtypes and layouts, subclasses (DTensor,
-    fake tensors), lazy negation, and tensors inside a transform such as `vmap`.
-    """
-    return values_of(tensor) if fillable(tensor) else None
+    """The memory of a tensor as a NumPy array of the same shape and strides, shared; None where there is no such."""
+    return values_of(tensor) if on_host(tensor) else None
 
 
 def followed() -> bool:
@@ -57,7 +58,7 @@ def followed() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or (
             torch._C._len_torch_function_stack() > 0
-            and any(not isinstance(mode, DeviceContext) for mode in function_modes())  # type: ignore[no-untyped-call]
+            and any(not isinstance(mode, DeviceContext) for mode in function_modes())
         )
     )
 
