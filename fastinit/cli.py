@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -108,8 +108,9 @@ def write(
     """
     found = _plan(job, dtype)
     from fastinit import checkpoint
+    from fastinit.progress import progress as shown
 
-    with _progress(found.nbytes, quiet=as_json) as progress:
+    with contextlib.nullcontext() if as_json else shown(found.nbytes) as progress:
         report = checkpoint.write(found, out, seed=seed, overwrite=overwrite, progress=progress)
     rate = report.gigabytes_per_second
     if as_json:
@@ -160,31 +161,6 @@ def warmup() -> None:
 
     number = compile_all(lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr, flush=True))
     print(f"{number} kernels are compiled")
-
-
-@contextlib.contextmanager
-def _progress(nbytes: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar on a terminal, a plain line at every tenth otherwise, nothing for machines; all on stderr."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("", total=nbytes)
-            yield lambda written: bar.advance(task, written)
-    else:
-        done = 0
-
-        def advance(written: int) -> None:
-            nonlocal done
-            before, done = done, done + written
-            if 10 * before // max(1, nbytes) != 10 * done // max(1, nbytes):
-                print(f"{done:,} of {nbytes:,} bytes", file=sys.stderr, flush=True)
-
-        yield advance
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ LINES = 450
 # Lowest first. A room imports only from rooms in lines before its own; rooms of one line do not know each other.
 ROOMS = [
     ["kernels"],
-    ["errors", "pool"],
+    ["errors", "pool", "progress"],
     ["key", "gaussian", "buffers", "fans"],
     ["threads"],
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
+    ["composite"],
     ["schemes", "filling", "summary", "environment"],
     ["initializers", "network"],
     ["plan", "training"],

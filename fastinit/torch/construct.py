@@ -16,9 +16,10 @@ from fastinit.distributions import Constant, Distribution
 from fastinit.key import Seed, as_key
 from fastinit.plan import Fill, Plan, Tied
 from fastinit.progress import progress as shown
+from fastinit.torch.draws import Owner, Part
+from fastinit.torch.eager import Eager
 from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.patches import structured_fills
-from fastinit.torch.recorder import Eager, Owner, Part
 from fastinit.torch.replay import Computed, Recording
 from fastinit.torch.tensors import on_host, values_of
 

@@ -4,22 +4,17 @@ that a later one overwrites, and does them in order as soon as another operator 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from fastinit.buffers import Region
-from fastinit.composite import Patched, SameAs
 from fastinit.distributions import Distribution
-from fastinit.filling import fill
-from fastinit.key import Key
-from fastinit.torch.geometry import Geometry, geometry, in_order, locate
+from fastinit.torch.draws import Draw, History, Owner, Part, Stream, parts_of, storage_id, tensors_in
+from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.operators import (
     AFFINE,
     COPIES,
@@ -33,64 +28,7 @@ from fastinit.torch.operators import (
     empty_of,
     new_law,
 )
-from fastinit.torch.tensors import DTYPES, active, host_array, mark_written, on_host
-from fastinit.torch.weak import StorageWeakRef, revived
-
-UNOWNED = "unowned"  # stands in a key before the ordinal of a draw that no module's name belongs to
-Path = tuple[str, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """The key of a draw, and of its copies: by the names in it, once they are known."""
-
-    ordinal: int
-    path: Path | None = None
-    home: int = 0  # the storage whose tensor gave the name
-    dtype: torch.dtype = torch.float32  # of that tensor
-
-    def settle(self, path: Path, home: int, dtype: torch.dtype) -> None:
-        if self.path is None:
-            self.path, self.home, self.dtype = path, home, dtype
-
-    @property
-    def unowned(self) -> Path:
-        return UNOWNED, str(self.ordinal)
-
-
-class Draw(NamedTuple):
-    law: Distribution
-    stream: Stream
-
-    def law_in(self, storage: int) -> Distribution:
-        """The law, with the name of the tensor that has the same draw, where that is in another storage. (Several
-        tensors in one storage have each their own.)"""
-        stream = self.stream
-        if stream.path is None or stream.home == storage or not self.law.random:
-            return self.law
-        return SameAs(stream.path, self.law, DTYPES[stream.dtype])
-
-
-@dataclass(slots=True)
-class History:
-    """What waits to be drawn into one storage, in order."""
-
-    storage: StorageWeakRef
-    pieces: dict[Geometry, Draw] = field(default_factory=dict)
-
-
-class Owner(NamedTuple):
-    """A tensor with a name."""
-
-    path: Path
-    tensor: torch.Tensor
-
-
-class Part(NamedTuple):
-    """A law over a region of an owner, () where it is the whole."""
-
-    region: Region
-    law: Distribution
+from fastinit.torch.tensors import DTYPES, active, on_host
 
 
 class Recorder(TorchDispatchMode):
@@ -296,153 +234,12 @@ class Recorder(TorchDispatchMode):
                 named.setdefault(storage_id(owner.tensor), []).append(owner)
         settled = []
         for storage, history in list(self.waiting.items()):
-            parts = _parts(history, storage, named.get(storage, []))
+            parts = parts_of(history, storage, named.get(storage, []))
             if parts is not None:
                 settled += parts
-            elif (tensor := revived(history.storage)) is not None:
+            elif (tensor := history.revived()) is not None:
                 self.flush(tensor)
         return settled
-
-
-def storage_id(tensor: torch.Tensor) -> int:
-    """What tells storages apart, as long as they live."""
-    found: int = tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
-    return found
-
-
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """The tensors in any nest of arguments."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def _parts(history: History, storage: int, owners: Sequence[Owner]) -> list[tuple[Owner, list[Part]]] | None:
-    """The draws of one storage as laws over its tensors; None where one of them is no region of a tensor."""
-    places = {geometry(owner.tensor): owner for owner in reversed(owners)}  # the first of those with one place
-    widest = sorted(places.items(), key=lambda item: -item[1].tensor.numel())
-    found: dict[Path, list[Part]] = {owner.path: [] for owner in places.values()}
-    for where, draw in history.pieces.items():
-        regions = _regions(where, draw.law, widest)
-        if not regions:
-            return None
-        for owner, region in regions:
-            draw.stream.settle(owner.path, storage, where.dtype)
-            found[owner.path].append(Part(region, draw.law_in(storage)))
-    return [(owner, found[owner.path]) for owner in places.values() if found[owner.path]]
-
-
-def _regions(
-    where: Geometry, law: Distribution, places: Sequence[tuple[Geometry, Owner]]
-) -> list[tuple[Owner, Region]]:
-    """The regions of tensors that a draw makes: of one that holds it, or the whole of all that lie in it."""
-    for place, owner in places:
-        region = locate(where, place)
-        if region is not None and (not law.structured or in_order(where, place, region)):
-            return [(owner, region)]
-    if law.structured:
-        return []
-    return [(owner, ()) for place, owner in places if locate(place, where) is not None]
-
-
-class Eager(Recorder):
-    """Does what cannot wait at once, with the seed that all draws have."""
-
-    def __init__(self, key: Key) -> None:
-        super().__init__()
-        self.key = key
-        self._random: dict[int, StorageWeakRef] = {}  # storages whose values depend on the seed
-
-    def is_random(self, tensor: torch.Tensor) -> bool:
-        """Whether values of a tensor's storage, as far as they are there, depend on the seed."""
-        return storage_id(tensor) in self._random
-
-    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
-        """Something random is about to be written; `overwritten` says that nothing else stays in the storage."""
-        if tensor.layout is torch.strided:
-            self._random.setdefault(storage_id(tensor), StorageWeakRef(tensor.untyped_storage()))
-
-    def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
-        if draw.law.random:
-            self.becomes_random(tensor, overwritten=where.covers(tensor.untyped_storage().nbytes()))
-        draw_into(torch.as_strided(_base(tensor, where), where.shape, where.strides, where.offset), draw, self.key)
-
-    def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        random = stream is not None or any(map(self.is_random, tensors_in((args, kwargs))))
-        if random:
-            for tensor in written_by(func, args, kwargs):
-                self.becomes_random(tensor, overwritten=False)
-        out = run(func, args, kwargs, self.key, stream)
-        for tensor in tensors_in(out) if random else ():
-            self.becomes_random(tensor, overwritten=True)
-        return out
-
-    def number(self, tensor: torch.Tensor) -> float | None:
-        self.flush(tensor)
-        return None if self.is_random(tensor) else tensor.item()
-
-    def give(self, owner: Owner, parts: Sequence[Part]) -> None:
-        """Fill a tensor with what waited for it, after the block."""
-        tensor = owner.tensor
-        if self._outer is not None:
-            if self._outer.adopt(tensor, parts):
-                return
-            self._outer.flush(tensor)
-        array = host_array(tensor)
-        assert array is not None
-        only = parts[0] if len(parts) == 1 and not parts[0].region else None
-        fill(array, only.law if only else Patched(tuple(parts)), seed=under(self.key, owner.path))
-        mark_written(tensor)
-
-
-def draw_into(tensor: torch.Tensor, draw: Draw, key: Key) -> None:
-    """Fill a tensor with a draw whose names are known."""
-    array, stream = host_array(tensor), draw.stream
-    assert array is not None
-    assert stream.path is not None
-    law = SameAs(stream.path, draw.law, DTYPES[stream.dtype]) if draw.law.random else draw.law
-    fill(array, law, seed=key / UNOWNED)
-
-
-def under(key: Key, path: Path) -> Key:
-    """The key with further names."""
-    return Key(key.seed, (*key.path, *path))
-
-
-def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:
-    """Call an operator; one that draws random numbers with a generator of its own, which the stream seeds."""
-    if stream is None:
-        return func(*args, **kwargs)
-    seed = under(key, stream.unowned).words()[0] >> 1
-    if (takes := _with_generator(func)) is not None:
-        return takes(*args, **kwargs, generator=torch.Generator().manual_seed(seed))
-    with _torch_seed, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return func(*args, **kwargs)
-
-
-_torch_seed = threading.Lock()  # torch's own generator, which belongs to all threads
-
-
-def _with_generator(func: Operator) -> Operator | None:
-    """The overload of an operator that takes a generator too."""
-    names = {argument.name for argument in func._schema.arguments} | {"generator"}
-    packet = func.overloadpacket
-    overloads: list[Operator] = [getattr(packet, name) for name in packet.overloads()]
-    return next((one for one in (func, *overloads) if {a.name for a in one._schema.arguments} == names), None)
-
-
-def _base(tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
-    """A tensor over the same storage with the dtype of a draw."""
-    plain = tensor.detach()
-    return plain if plain.dtype is where.dtype else torch.empty(0, dtype=where.dtype).set_(plain.untyped_storage())
-
-
-def written_by(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors that an operator writes to."""
-    if not func._schema.is_mutable:
-        return []
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return tensors_in([given.get(name) for name in written])
 
 
 class _Reads(TorchFunctionMode):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
@@ -15,11 +16,11 @@ from fastinit.buffers import Array
 from fastinit.composite import SameAs, as_slice
 from fastinit.key import Key
 from fastinit.structured import Indices, Structured
+from fastinit.torch.draws import Draw, Part, Stream, storage_id, tensors_in
+from fastinit.torch.eager import Eager, draw_into, run, written_by
 from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.operators import Operator, aten
-from fastinit.torch.recorder import Draw, Eager, Part, Stream, draw_into, run, storage_id, tensors_in, written_by
 from fastinit.torch.tensors import values_of
-from fastinit.torch.weak import StorageWeakRef
 
 # Tensors from this size on get address space that no memory stands behind before it is written to; the system refuses
 # an ordinary request for more than it has.
