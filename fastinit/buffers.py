@@ -90,6 +90,15 @@ def check_target(out: Any, name: str = "out") -> str:
     return found
 
 
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike, alignment: int = 64) -> Array:
+    """A new array whose first byte lies on a multiple of `alignment`: XLA takes such memory over without a copy."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    block = np.empty(size + alignment, np.uint8)
+    first = -block.ctypes.data % alignment
+    return block[first : first + size].view(kind).reshape(shape)
+
+
 def memory_order(x: Array) -> Array:
     """The same elements in the order in which they lie in memory, where that makes a view without gaps of them; for
     work that does not care for the order. Otherwise the array as it is."""

@@ -23,7 +23,7 @@ ROOMS = [
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
-    ["schemes", "filling", "summary", "environment"],
+    ["schemes", "complex_laws", "filling", "summary", "environment"],
     ["initializers", "network"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
