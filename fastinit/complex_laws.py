@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ from fastinit.fans import canonical_axes
 from fastinit.key import Key, Seed, as_key
 from fastinit.structured import DeltaOrthogonal, Orthogonal, Structured
 
-# Elements that are drawn and redrawn at once: enough for two threads, little enough for the cache.
-BLOCK = 1 << 17
+# Elements that are drawn and redrawn at once: few enough for the cache.
+BLOCK = 1 << 16
 _REAL = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -111,8 +112,12 @@ def fill_complex(
         return out
     found = circular(law)
     found.parts.pack(real)
+    if found.radius == math.inf and out.flags.carray:  # nothing to redraw: at the pace of real numbers
+        parts = out.reshape(-1).view(real).reshape(*out.shape, 2)
+        draw(parts, found.parts, key.words(), shape=(*whole, 2), indices=(*indices, range(2)))
+        return out
     for block, part in _blocks(out, indices):
-        block[...] = _drawn(found, key, real, whole, part).view(out.dtype)[..., 0]
+        block[...] = _drawn(found, key, out.dtype, whole, part)
     return out
 
 
@@ -130,29 +135,31 @@ def _blocks(out: Array, indices: tuple[range, ...]) -> Iterator[tuple[Array, tup
         yield from _blocks(piece, (*indices[:axis], indices[axis][first : first + height], *indices[axis + 1 :]))
 
 
-def _drawn(law: Circular, key: Key, dtype: str, shape: tuple[int, ...], indices: tuple[range, ...]) -> Array:
-    """The parts of the region `indices`, along a last axis of two."""
-    size = (*map(len, indices), 2)
+def _drawn(law: Circular, key: Key, dtype: np.dtype[Any], shape: tuple[int, ...], indices: tuple[range, ...]) -> Array:
+    """The region `indices` of a tensor of `shape`."""
+    size = tuple(map(len, indices))
 
     def fresh(source: Key) -> Array:
-        parts = np.empty(size, dtype)
+        parts = np.empty((*size, 2), _REAL[dtype.name])
         draw(parts, law.parts, source.words(), shape=(*shape, 2), indices=(*indices, range(2)))
-        return parts
+        return parts.reshape(-1).view(dtype)
 
     values = fresh(key)
-    if law.radius == math.inf:
-        return values
-    pairs = values.reshape(-1, 2)
-    left = np.flatnonzero(_beyond(pairs, law.radius))
+    left = np.flatnonzero(_beyond(values, law.radius))
     for attempt in itertools.count(1):
         if not left.size:
-            return values
-        pairs[left] = fresh(key / f"redraw.{attempt}").reshape(-1, 2)[left]
-        left = left[_beyond(pairs[left], law.radius)]
-    raise AssertionError  # the count has no end
+            break
+        again = fresh(key / f"redraw.{attempt}").take(left)
+        values[left] = again
+        left = left[_beyond(again, law.radius)]
+    return values.reshape(size)
 
 
-def _beyond(pairs: Array, radius: float) -> Array:
-    real, imaginary = pairs[:, 0].astype(np.float64), pairs[:, 1].astype(np.float64)
-    outside: Array = real * real + imaginary * imaginary > radius * radius
+def _beyond(values: Array, radius: float) -> Array:
+    # Squares of float32 are exact in float64, so that float32 values keep the bound to the last bit.
+    real, imaginary = (part.astype(np.float64) for part in (values.real, values.imag))
+    real *= real
+    imaginary *= imaginary
+    real += imaginary
+    outside: Array = real > radius * radius
     return outside

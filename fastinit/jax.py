@@ -146,7 +146,8 @@ def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) ->
     key = np.asarray(words)
     if sharding is None:
         devices = words.devices() if words.committed else ()
-        return jax.device_put(tensor.draw(key), *devices if len(devices) == 1 else ())
+        array: jax.Array = jax.device_put(tensor.draw(key), *devices if len(devices) == 1 else ())
+        return array
     if tensor.law.structured:  # made once, not for every device
         whole = tensor.draw(key)
         part: Callable[[Any], Array] = whole.__getitem__
@@ -160,9 +161,9 @@ def _staged(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -
     """The same while JAX traces: Python is called when, and if, the program runs."""
     if sharding is None:
         whole = jax.ShapeDtypeStruct(tensor.shape, tensor.dtype)
-        array: jax.Array = jax.pure_callback(tensor.draw_each, whole, words, vmap_method="broadcast_all")
+        made = jax.pure_callback(tensor.draw_each, whole, words, vmap_method="broadcast_all")
         # A program on several devices makes it on one. Without the barrier JAX fails on a result that stays there.
-        array = jax.lax.optimization_barrier(array)
+        array: jax.Array = jax.lax.optimization_barrier(made)
         return array
     part = jax.ShapeDtypeStruct(sharding.shard_shape(tensor.shape), tensor.dtype)
     draw = functools.partial(tensor.draw_each, sharding=sharding)
