@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinit.buffers import Array, as_region
+from fastinit.buffers import Array, as_region, check_target
 from fastinit.distributions import Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.engine import draw
 from fastinit.fans import canonical_axes
@@ -26,7 +26,7 @@ from fastinit.structured import DeltaOrthogonal, Orthogonal, Structured
 
 # Elements that are drawn and redrawn at once: few enough for the cache.
 BLOCK = 1 << 16
-_REAL = {"complex64": "float32", "complex128": "float64"}
+_REAL = {np.dtype("complex64"): "float32", np.dtype("complex128"): "float64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,17 @@ def fill_complex(
     >>> bool((abs(z) <= circular(Uniform(-1, 1)).radius).all())
     True
     """
-    if not isinstance(out, np.ndarray) or out.dtype.name not in _REAL:
-        received = getattr(out, "dtype", type(out).__name__)
-        raise TypeError(f"out must be a NumPy array of {' or '.join(_REAL)}. Received: {received}")
+    if not isinstance(out, np.ndarray) or out.dtype not in _REAL:
+        received = repr(out.dtype) if isinstance(out, np.ndarray) else type(out).__name__
+        raise TypeError(f"out must be a NumPy array of complex64 or complex128. Received: {received}")
+    real = _REAL[out.dtype]
+    parts = out[..., None].view(real)
+    check_target(parts)
     whole = out.shape if shape is None else shape
     indices = as_region(None if region is None else tuple(region), whole)
     if tuple(map(len, indices)) != out.shape:
         raise ValueError(f"out must have the region's shape {tuple(map(len, indices))}. Received: {out.shape}")
-    key, real = as_key(seed), _REAL[out.dtype.name]
+    key = as_key(seed)
     if isinstance(law, Structured):
         if not isinstance(law, (Orthogonal, DeltaOrthogonal)):
             raise ValueError(f"law must be Orthogonal or DeltaOrthogonal to be complex. Received: {law!r}")
@@ -112,8 +115,7 @@ def fill_complex(
         return out
     found = circular(law)
     found.parts.pack(real)
-    if found.radius == math.inf and out.flags.carray:  # nothing to redraw: at the pace of real numbers
-        parts = out.reshape(-1).view(real).reshape(*out.shape, 2)
+    if found.radius == math.inf:  # nothing to redraw
         draw(parts, found.parts, key.words(), shape=(*whole, 2), indices=(*indices, range(2)))
         return out
     for block, part in _blocks(out, indices):
@@ -140,7 +142,7 @@ def _drawn(law: Circular, key: Key, dtype: np.dtype[Any], shape: tuple[int, ...]
     size = tuple(map(len, indices))
 
     def fresh(source: Key) -> Array:
-        parts = np.empty((*size, 2), _REAL[dtype.name])
+        parts = np.empty((*size, 2), _REAL[dtype])
         draw(parts, law.parts, source.words(), shape=(*shape, 2), indices=(*indices, range(2)))
         return parts.reshape(-1).view(dtype)
 
