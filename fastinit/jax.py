@@ -230,7 +230,7 @@ def _initializer(
     asked = jax.jit(their, static_argnums=(1, 2))
 
     def init(key: Any, shape: Any, dtype: Any = dtype, out_sharding: Any = None) -> jax.Array:
-        wanted = asked.eval_shape(key, tuple(shape) if isinstance(shape, list) else shape, dtype)
+        wanted = asked.eval_shape(key, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
         size, factor = _split(scale)
         tensor = _Tensor(law(wanted.shape, size), wanted.shape, np.dtype(wanted.dtype), column_axis)
         words = jax.random.key_data(key)
