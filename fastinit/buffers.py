@@ -48,7 +48,7 @@ ALIGNMENT = 64
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A new array, not yet filled, that begins at a multiple of 64 bytes.
+    """A new array, not yet filled, that begins at a multiple of 64 bytes: XLA takes such memory over without a copy.
 
     >>> aligned_empty((2, 3), DTYPES["bfloat16"]).ctypes.data % 64
     0

@@ -62,14 +62,14 @@ def gain(nonlinearity: str, slope: float = 0.01) -> float:
 class Fans(NamedTuple):
     """How many inputs a unit reads (n in the formulas) and how many outputs read it (m)."""
 
-    fan_in: int
-    fan_out: int
+    fan_in: float  # an int, but for some of `axis_fans`
+    fan_out: float
 
     def by_mode(self, mode: str) -> float:
-        """The number that a mode names; at least 1, so that an empty tensor divides by nothing."""
+        """The number that a mode names; for an empty tensor at least 1, so that nothing is divided by zero."""
         match mode:
             case "fan_in":
-                fan: float = self.fan_in
+                fan = self.fan_in
             case "fan_out":
                 fan = self.fan_out
             case "fan_avg":
@@ -78,7 +78,7 @@ class Fans(NamedTuple):
                 fan = math.sqrt(self.fan_in * self.fan_out)
             case _:
                 raise unknown("mode", mode, MODES)
-        return max(1.0, fan)
+        return fan if self.fan_in and self.fan_out else max(1.0, fan)
 
 
 def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
@@ -140,3 +140,32 @@ def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[in
         )
     receptive = math.prod(sizes[2:])
     return Fans(sizes[1] * receptive, sizes[0] * receptive)
+
+
+def axis_fans(
+    shape: Sequence[int],
+    in_axis: int | Sequence[int] = -2,
+    out_axis: int | Sequence[int] = -1,
+    batch_axis: int | Sequence[int] = (),
+) -> Fans:
+    """The fans of a weight whose axes are named one by one, as in `jax.nn.initializers`; all others are the kernel's.
+
+    Axes may be named twice, and a fan need not be whole then: with `in_axis=0, out_axis=0` an embedding of
+    (tokens, features) has the features as its fan_in, as in Flax.
+
+    Raises:
+        ValueError: an empty shape: what is left for the kernel would be zero over zero.
+
+    >>> axis_fans((3, 3, 16, 32)) == fans((3, 3, 16, 32), layout="io")
+    True
+    >>> axis_fans((8, 64, 16), in_axis=(0, 2), out_axis=1)
+    Fans(fan_in=128.0, fan_out=64.0)
+    """
+    if 0 in shape:
+        raise ValueError(f"shape must not be empty. Received: shape={tuple(shape)}")
+    inputs, outputs, batch = (
+        math.prod(shape[i] for i in ((axis,) if isinstance(axis, int) else axis))
+        for axis in (in_axis, out_axis, batch_axis)
+    )
+    kernel = math.prod(shape) / inputs / outputs / batch
+    return Fans(inputs * kernel, outputs * kernel)

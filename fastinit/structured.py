@@ -129,6 +129,8 @@ class Dirac(Structured):
 def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
     """A (rows, columns) float32 or float64 matrix with orthonormal rows or columns, uniform (Haar) among them.
 
+    A complex64 or complex128 one is unitary, by the QR of a Gaussian matrix.
+
     The Householder vectors of a Gaussian matrix's QR are themselves independent Gaussians (Stewart, SIAM Journal on
     Numerical Analysis 17, 1980), so they are drawn, and LAPACK's orgqr multiplies them: no QR is computed. The
     columns take the signs of R's diagonal (Mezzadri, Notices of the AMS 54, 2007). What goes through LAPACK has the
@@ -137,13 +139,19 @@ def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
     from scipy.linalg import get_lapack_funcs  # 0.1 s, which only those pay who need it
 
     tall, short = max(rows, columns), min(rows, columns)
+    matrix: Array
+    if dtype.startswith("complex"):
+        gaussian = np.empty((tall, short), dtype)
+        draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
+        matrix, r = np.linalg.qr(gaussian)
+        matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
+        return matrix if rows >= columns else matrix.T
     vectors = np.empty((short, tall), dtype)
     draw(vectors, Normal(), key.words(), offset=offset)
     factors, signs = np.empty(short, dtype), np.empty(short, dtype)
     reflect(dtype)(vectors, factors, signs)
     # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
     (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
-    matrix: Array
     matrix, _, info = orgqr(vectors.T, factors, lwork=64 * short, overwrite_a=True)
     if info:
         raise RuntimeError(f"LAPACK's orgqr failed with info={info} on a matrix of {tall} x {short}")
@@ -152,6 +160,8 @@ def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
 
 
 def _working_dtype(out: Array) -> str:
+    if out.dtype.kind == "c":
+        return out.dtype.name
     return "float64" if dtype_name(out.dtype) == "float64" else "float32"
 
 

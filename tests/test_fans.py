@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit.fans import MODES, NONLINEARITIES
+from fastinit.fans import MODES, NONLINEARITIES, axis_fans
 
 SHAPES = [(64, 32), (5, 7), (8, 3, 5), (6, 4, 3, 3), (4, 3, 2, 5, 3), (1, 1), (0, 5), (5, 0), (3, 4, 0)]
 
@@ -106,3 +106,26 @@ def test_unknown_nonlinearities(name):
         fi.gain(name)
     assert repr(name) in str(caught.value)
     assert str(caught.value).endswith(f"Allowed: {', '.join(NONLINEARITIES)}")
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (7, 7, 3, 64), (2, 5, 3, 4, 6)])
+def test_fans_of_axes_are_those_of_io(shape):
+    assert axis_fans(shape) == fi.fans(shape, layout="io")
+    assert axis_fans(shape, in_axis=len(shape) - 2, out_axis=[-1]) == fi.fans(shape, layout="io")
+    assert axis_fans((9, *shape), batch_axis=0) == fi.fans((9, *shape), layout="io", batch_axes=0)
+
+
+def test_fans_of_axes_named_twice():
+    """An embedding in Flax has `in_axis=-2, out_axis=0`: the tokens are both."""
+    assert axis_fans((1000, 64), out_axis=0) == (64, 64)
+    assert axis_fans((8,), in_axis=0, out_axis=0, batch_axis=0) == (1 / 8, 1 / 8)
+    assert axis_fans((8,), in_axis=0, out_axis=0, batch_axis=0).by_mode("fan_in") == 1 / 8
+
+
+def test_fans_of_axes_of_nothing():
+    with pytest.raises(ValueError, match=r"shape must not be empty. Received: shape=\(0, 3\)"):
+        axis_fans((0, 3))
+
+
+def test_fans_of_empty_tensors_divide_nothing_by_zero():
+    assert fi.fans((1, 0)).by_mode("fan_avg") == fi.fans((0, 1)).by_mode("fan_geo_avg") == 1

@@ -24,7 +24,7 @@ ROOMS = [
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["composite"],
-    ["schemes", "filling", "summary", "environment"],
+    ["schemes", "complex_laws", "filling", "summary", "environment"],
     ["initializers", "network"],
     ["plan", "training"],
     ["checkpoint", "mlp"],

@@ -1,0 +1,401 @@
+"""The JAX face: the factories of `jax.nn.initializers`, with the same names, signatures, laws and errors.
+
+    import fastinit.jax as init
+
+is all that a code base needs that had `import jax.nn.initializers as init`. The laws are JAX's; the values are
+fastinit's own stream, so they differ from JAX's for the same key. The seed is `key_seed(key)`, the words of the key's
+data as one number, the first word on top: `he_normal()(jax.random.key(7), shape)` has the values of
+`fastinit.he_normal(shape, layout="io", truncated=True, seed=7)`. Typed keys of any implementation and raw ones do.
+
+- The same key gives the same values, whether eager, under `jit` or sharded, on any number of devices.
+- Eager, the array is filled in memory that XLA takes over without a copy.
+- Under `jit` the values come from `jax.pure_callback`; `vmap` over keys makes one call for all of them, and
+  `jax.eval_shape` draws nothing.
+- With `out_sharding` every device's part is filled alone: eager by `jax.make_array_from_callback`, under `jit` inside
+  `jax.shard_map`. Meshes with Auto axes do too, which JAX refuses. The orthogonal matrices, which JAX does not shard,
+  are made whole and cut, under `jit` on every device.
+- A scale that is traced, an array or negative multiplies the values afterwards, as in JAX; they may differ by a
+  rounding from those of the same scale as a number.
+- Complex dtypes have the laws of `fastinit.complex_laws`. Cut at 2 sigma, their std is sqrt(scale / fan), as JAX
+  documents; what JAX 0.10 draws is 0.9% wider.
+- `zeros`, `ones` and `constant` are JAX's own: there is nothing to draw, and XLA fills them in place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+try:
+    import jax
+except ImportError as error:
+    raise ImportError("fastinit.jax needs JAX: pip install 'fastinit[jax]'") from error
+
+import jax.numpy as jnp
+from jax.nn import initializers as theirs
+from jax.nn.initializers import Initializer, constant, ones, zeros
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fastinit import schemes
+from fastinit.buffers import DTYPES, Array, aligned_empty, as_region
+from fastinit.complex_laws import fill_complex
+from fastinit.distributions import Distribution
+from fastinit.fans import axis_fans
+from fastinit.filling import fill
+
+__all__ = [
+    "Initializer",
+    "constant",
+    "delta_orthogonal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "key_seed",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "variance_scaling",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]
+
+Axes = int | Sequence[int]
+Law = Callable[[tuple[int, ...], float], Distribution]  # of a shape and a scale
+
+
+def key_seed(key: Any) -> int:
+    """The seed that a JAX key stands for: the words of its data as one number, the first word on top.
+
+    Args:
+        key: a typed key, raw uint32 words, or the words as a NumPy array.
+
+    >>> key_seed(jax.random.key(7)), key_seed(jax.random.PRNGKey(7))
+    (7, 7)
+    """
+    words = key if isinstance(key, np.ndarray) else np.asarray(jax.random.key_data(key))
+    return int.from_bytes(words.astype(">u4").tobytes(), "big")
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What is to be drawn, but for the key."""
+
+    law: Distribution
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    column_axis: int = -1
+
+    def draw(self, words: Array, region: tuple[slice, ...] | None = None) -> Array:
+        """The values of the whole, or of a region."""
+        region = (slice(None),) * len(self.shape) if region is None else region
+        part = tuple(map(len, as_region(region, self.shape)))
+        known = self.dtype.kind == "c" or self.dtype in DTYPES.values()
+        out = aligned_empty(part, self.dtype if known else np.dtype(np.float32))
+        write: Any = fill_complex if self.dtype.kind == "c" else fill
+        write(
+            out.transpose(self._columns_last(range(out.ndim))),
+            self.law,
+            seed=key_seed(words),
+            shape=self._columns_last(self.shape),
+            region=self._columns_last(region),
+            layout="io",
+        )
+        return out if known else out.astype(self.dtype)  # float8 and the like
+
+    def _columns_last(self, axes: Sequence[Any]) -> tuple[Any, ...]:
+        order = list(axes)
+        if order:
+            order.append(order.pop(self.column_axis))
+        return tuple(order)
+
+    def block(self, sharding: NamedSharding, position: Array, words: Array) -> Array:
+        """The values of the shard at a position, counted in shards along every axis."""
+        sizes = sharding.shard_shape(self.shape)
+        return self.draw(words, tuple(slice(i * n, (i + 1) * n) for i, n in zip(position.tolist(), sizes, strict=True)))
+
+    def draw_each(self, words: Any, position: Any = None, sharding: NamedSharding | None = None) -> Array:
+        """The callback: for every key of a batch the whole, or the block of a sharding at a position."""
+        # It may get JAX arrays, which are small, and goes on with NumPy alone: JAX called in a callback can wait for
+        # the thread that waits for the callback.
+        words = np.asarray(words)
+        draw, shape = self.draw, self.shape
+        if sharding is not None:
+            position = np.asarray(position)[(0,) * (words.ndim - 1)]  # the same for all keys
+            draw, shape = functools.partial(self.block, sharding, position), sharding.shard_shape(self.shape)
+        if words.ndim == 1:
+            return draw(words)
+        out: Array = np.empty((*words.shape[:-1], *shape), self.dtype)
+        for index in np.ndindex(words.shape[:-1]):
+            out[index] = draw(words[index])
+        return out
+
+
+def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    key = np.asarray(words)
+    if sharding is None:
+        devices = words.devices() if words.committed else ()
+        array: jax.Array = jax.device_put(tensor.draw(key), *devices if len(devices) == 1 else ())
+        return array
+    if tensor.law.structured:  # made once, not for every device
+        whole = tensor.draw(key)
+        part: Callable[[Any], Array] = whole.__getitem__
+    else:
+        part = functools.partial(tensor.draw, key)
+    filled: jax.Array = jax.make_array_from_callback(tensor.shape, sharding, part)
+    return filled
+
+
+def _staged(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    """The same while JAX traces: Python is called when, and if, the program runs."""
+    if sharding is None:
+        whole = jax.ShapeDtypeStruct(tensor.shape, tensor.dtype)
+        made = jax.pure_callback(tensor.draw_each, whole, words, vmap_method="broadcast_all")
+        # A program on several devices makes it on one. Without the barrier JAX fails on a result that stays there.
+        array: jax.Array = jax.lax.optimization_barrier(made)
+        return array
+    part = jax.ShapeDtypeStruct(sharding.shard_shape(tensor.shape), tensor.dtype)
+    draw = functools.partial(tensor.draw_each, sharding=sharding)
+    cuts = _cuts(sharding, len(tensor.shape))
+
+    def shard(words: jax.Array) -> Any:
+        position = jnp.array([jax.lax.axis_index(axes) if axes else 0 for axes in cuts], np.int32)
+        return jax.pure_callback(draw, part, words, position, vmap_method="broadcast_all")
+
+    # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a callback.
+    sharded: jax.Array = jax.shard_map(
+        shard, mesh=sharding.mesh, in_specs=PartitionSpec(), out_specs=sharding.spec, check_vma=False
+    )(words)
+    return sharded
+
+
+def _cuts(sharding: NamedSharding, ndim: int) -> list[tuple[str, ...]]:
+    """The mesh axes that every dimension is cut along."""
+    cuts = [() if cut is None else (cut,) if isinstance(cut, str) else tuple(cut) for cut in sharding.spec]
+    return cuts + [()] * (ndim - len(cuts))
+
+
+def _named(out_sharding: Any, traced: bool) -> NamedSharding | None:
+    """An `out_sharding` with its mesh, as JAX reads it."""
+    if out_sharding is None:
+        return None
+    if not isinstance(out_sharding, (NamedSharding, PartitionSpec)):
+        raise TypeError(f"out_sharding must be a NamedSharding or a PartitionSpec. Received: {out_sharding!r}")
+    if isinstance(out_sharding, PartitionSpec):
+        mesh: Any = jax.sharding.get_abstract_mesh()
+        if mesh.empty:
+            raise ValueError(
+                "out_sharding must be a NamedSharding where no mesh is set (`jax.set_mesh`). "
+                f"Received: out_sharding={out_sharding!r}"
+            )
+        out_sharding = NamedSharding(mesh, out_sharding)
+    if out_sharding.mesh.empty:
+        return None
+    if isinstance(out_sharding.mesh, jax.sharding.AbstractMesh) and not traced:
+        out_sharding = NamedSharding(jax.sharding.get_mesh(), out_sharding.spec)
+    named: NamedSharding = out_sharding
+    return named
+
+
+def _split(scale: Any) -> tuple[float, Any]:
+    """A scale as the law takes it, and the factor that is left for afterwards."""
+    if isinstance(scale, jax.core.Tracer) or np.ndim(scale) or not 0 <= scale < np.inf:
+        return 1.0, scale
+    return float(scale), None
+
+
+def _initializer(
+    their: Initializer,
+    law: Law,
+    scale: Any,
+    dtype: Any,
+    column_axis: int = -1,
+    after: Callable[[Any], Any] = jnp.asarray,
+) -> Initializer:
+    """An initializer with a law of ours. `their` counterpart is asked what the array is to be, and whether it may.
+
+    `after` is what a scale that the law does not take is as a factor.
+    """
+    asked = jax.jit(their, static_argnums=(1, 2))
+
+    def init(key: Any, shape: Any, dtype: Any = dtype, out_sharding: Any = None) -> jax.Array:
+        wanted = asked.eval_shape(key, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
+        size, factor = _split(scale)
+        tensor = _Tensor(law(wanted.shape, size), wanted.shape, np.dtype(wanted.dtype), column_axis)
+        words = jax.random.key_data(key)
+        traced = isinstance(words, jax.core.Tracer)
+        array = (_staged if traced else _eager)(tensor, words, _named(out_sharding, traced))
+        return array if factor is None else array * after(factor).astype(array.dtype)
+
+    return init
+
+
+def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
+    """Evenly in [0, scale).
+
+    Args:
+        scale: the upper bound.
+        dtype: of arrays for which no other is asked.
+
+    >>> bool((uniform(0.5)(jax.random.key(0), (100,)) < 0.5).all())
+    True
+    """
+
+    def law(_: tuple[int, ...], size: float) -> Distribution:
+        return schemes.law("uniform", (), low=0.0, high=size)
+
+    return _initializer(theirs.uniform(scale, dtype), law, scale, dtype)
+
+
+def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
+    """Normal with mean 0; complex numbers have it as the root of E|z|^2.
+
+    Args:
+        stddev: the standard deviation.
+        dtype: of arrays for which no other is asked.
+
+    >>> normal(0.02)(jax.random.key(0), (3,)).dtype
+    dtype('float32')
+    """
+
+    def law(_: tuple[int, ...], size: float) -> Distribution:
+        return schemes.law("normal", (), std=size)
+
+    return _initializer(theirs.normal(stddev, dtype), law, stddev, dtype)
+
+
+def truncated_normal(stddev: Any = 1e-2, dtype: Any = None, lower: Any = -2.0, upper: Any = 2.0) -> Initializer:
+    """Normal with mean 0, cut to [lower, upper] times stddev, which is not corrected for the cut.
+
+    Args:
+        stddev: the standard deviation before the cut.
+        dtype: of arrays for which no other is asked.
+        lower, upper: the bounds in standard deviations; unlike stddev, they cannot be traced.
+
+    >>> bool((abs(truncated_normal(0.5)(jax.random.key(0), (100,))) <= 1).all())
+    True
+    """
+
+    def law(_: tuple[int, ...], size: float) -> Distribution:
+        low, high = float(lower) * size, float(upper) * size
+        return schemes.law("truncated_normal", (), std=size, low=low, high=high)
+
+    return _initializer(theirs.truncated_normal(stddev, dtype, lower, upper), law, stddev, dtype)
+
+
+def variance_scaling(
+    scale: Any,
+    mode: str,
+    distribution: str,
+    in_axis: Axes = -2,
+    out_axis: Axes = -1,
+    batch_axis: Axes = (),
+    dtype: Any = None,
+) -> Initializer:
+    """Mean 0 and variance scale / fan.
+
+    Args:
+        scale: the numerator.
+        mode: the denominator: fan_in, fan_out, fan_avg or fan_geo_avg.
+        distribution: truncated_normal (at 2 sigma, std corrected), normal or uniform.
+        in_axis, out_axis, batch_axis: axes, or sequences of axes, that are inputs, outputs and independent copies.
+            All others are a convolution's kernel.
+        dtype: of arrays for which no other is asked.
+
+    >>> x = variance_scaling(1.0, "fan_geo_avg", "uniform")(jax.random.key(0), (4, 16))
+    >>> bool((abs(x) <= (3 / 8) ** 0.5).all())
+    True
+    """
+
+    def law(shape: tuple[int, ...], size: float) -> Distribution:
+        numbers = axis_fans(shape, in_axis, out_axis, batch_axis)
+        return schemes.variance_scaling(lambda: numbers, scale=size, mode=mode, distribution=distribution)
+
+    their: Any = theirs.variance_scaling
+    asked = their(scale, mode, distribution, in_axis, out_axis, batch_axis, dtype)
+    return _initializer(asked, law, scale, dtype, after=jnp.sqrt)
+
+
+def _family(name: str, **parameters: Any) -> Callable[..., Initializer]:
+    """The factory of a scheme that takes no numbers in JAX."""
+
+    def factory(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None) -> Initializer:
+        def law(shape: tuple[int, ...], _: float) -> Distribution:
+            numbers = axis_fans(shape, in_axis, out_axis, batch_axis)
+            return scheme.law(lambda: numbers, **parameters)
+
+        return _initializer(getattr(theirs, name)(in_axis, out_axis, batch_axis, dtype), law, 1.0, dtype)
+
+    scheme = schemes.SCHEMES[schemes.ALIASES.get(name, name)]
+    cut = ", cut at 2 sigma with the std corrected" if parameters else ""
+    factory.__name__ = factory.__qualname__ = name
+    factory.__doc__ = f"""{scheme.doc[0]}
+
+    {scheme.formula}{cut}. {scheme.source}.
+
+    Args:
+        in_axis, out_axis, batch_axis: axes, or sequences of axes, that are inputs, outputs and independent copies. All
+            others are a convolution's kernel.
+        dtype: of arrays for which no other is asked.
+
+    >>> {name}()(jax.random.key(0), (3, 4)).shape
+    (3, 4)
+    """
+    return factory
+
+
+glorot_uniform = xavier_uniform = _family("glorot_uniform")
+glorot_normal = xavier_normal = _family("glorot_normal", truncated=True)
+lecun_uniform = _family("lecun_uniform")
+lecun_normal = _family("lecun_normal", truncated=True)
+he_uniform = kaiming_uniform = _family("he_uniform")
+he_normal = kaiming_normal = _family("he_normal", truncated=True)
+
+
+def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> Initializer:
+    """Orthonormal rows or columns, whichever are fewer; unitary for complex dtypes.
+
+    Args:
+        scale: a factor.
+        column_axis: the axis of the columns; all others are flattened to that of the rows.
+        dtype: of arrays for which no other is asked.
+
+    >>> q = orthogonal()(jax.random.key(0), (5, 3))
+    >>> bool(jnp.allclose(q.T @ q, jnp.eye(3), atol=1e-6))
+    True
+    """
+
+    def law(_: tuple[int, ...], size: float) -> Distribution:
+        return schemes.law("orthogonal", (), gain=size)
+
+    return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis)
+
+
+def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> Initializer:
+    """A convolution that acts as one orthogonal matrix, at the kernel's centre; at least as many outputs as inputs.
+
+    Args:
+        scale: a factor.
+        column_axis: of that matrix; its law is the same for both.
+        dtype: of arrays for which no other is asked.
+
+    >>> x = delta_orthogonal()(jax.random.key(0), (3, 2, 4))
+    >>> bool(jnp.allclose(x[1] @ x[1].T, jnp.eye(2), atol=1e-6)), bool(x[0].any() or x[2].any())
+    (True, False)
+    """
+
+    def law(_: tuple[int, ...], size: float) -> Distribution:
+        return schemes.law("delta_orthogonal", (), gain=size)
+
+    return _initializer(theirs.delta_orthogonal(scale, column_axis, dtype), law, scale, dtype)
