@@ -67,6 +67,7 @@ LANGUAGE = "AutoModelForCausalLM"
 MODELS = {
     "gpt2": Model("GPT-2 small, 124 million float32", LANGUAGE, "GPT2Config", {}, "float32", 8),
     "vit": Model("ViT base, 86 million float32", "AutoModel", "ViTConfig", {}, "float32", 30),
+    "dinov2": Model("DINOv2 base, 86 million float32, truncated", "AutoModel", "Dinov2Config", {}, "float32", 30),
     "llama": Model(
         "Llama of 2 layers, 0.67 billion bfloat16", LANGUAGE, "LlamaConfig", {"num_hidden_layers": 2}, "bfloat16", 25
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -79,6 +80,16 @@ class Part(NamedTuple):
 
     region: Region
     law: Distribution
+
+
+@functools.lru_cache(maxsize=4096)
+def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a law exists for a shape, and a dtype can hold it. A model asks the same again and again."""
+    try:
+        law.check(shape, DTYPES[dtype])
+    except ValueError:
+        return False
+    return True
 
 
 def storage_id(tensor: torch.Tensor) -> int:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.init import calculate_gain
 
+from fastinit.distributions import TruncatedNormal
 from fastinit.schemes import law
 from fastinit.torch.twin import Function, Law, P, addition, twin
 
@@ -85,7 +86,7 @@ def trunc_normal_(
     """
     if std == 0 or mean < a - 2 * std or mean > b + 2 * std:
         return None  # torch divides by std, and warns
-    return law("truncated_normal", tensor.shape, mean=mean, std=std, low=a, high=b)
+    return TruncatedNormal(mean, std, a, b).simplest
 
 
 @twin

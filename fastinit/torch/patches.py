@@ -22,7 +22,7 @@ _TRUNCATED = "_no_grad_trunc_normal_"
 def _truncated(
     tensor: torch.Tensor, mean: float, std: float, a: float, b: float, generator: Any = None
 ) -> Distribution:
-    return TruncatedNormal(mean, std, a, b)
+    return TruncatedNormal(mean, std, a, b).simplest
 
 
 def _orthogonal(tensor: torch.Tensor, gain: float = 1, generator: Any = None) -> Distribution:

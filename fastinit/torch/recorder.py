@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastinit.distributions import Distribution
-from fastinit.torch.draws import Draw, History, Owner, Part, Stream, parts_of, storage_id, tensors_in
+from fastinit.torch.draws import Draw, History, Owner, Part, Stream, fits, parts_of, storage_id, tensors_in
 from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.operators import (
     AFFINE,
@@ -28,7 +28,7 @@ from fastinit.torch.operators import (
     empty_of,
     new_law,
 )
-from fastinit.torch.tensors import DTYPES, active, on_host
+from fastinit.torch.tensors import active, on_host
 
 
 class Recorder(TorchDispatchMode):
@@ -111,13 +111,12 @@ class Recorder(TorchDispatchMode):
 
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Note that all of a tensor is now drawn from a law; False for what is not kept back."""
-        if not on_host(tensor) or geometry(tensor).overlaps:
+        if not on_host(tensor):
             return False
-        try:
-            distribution.check(tuple(tensor.shape), DTYPES[tensor.dtype])
-        except ValueError:
+        where = geometry(tensor)
+        if (not tensor.is_contiguous() and where.overlaps) or not fits(distribution, where.shape, tensor.dtype):
             return False
-        self._put(tensor, geometry(tensor), Draw(distribution, self.stream()))
+        self._put(tensor, where, Draw(distribution, self.stream()))
         return True
 
     def flush(self, tensor: torch.Tensor) -> None:
@@ -135,10 +134,10 @@ class Recorder(TorchDispatchMode):
 
     def _filled(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         tensor, *rest = args
-        if not on_host(tensor):
-            return False
-        if func is aten.fill_.Tensor and (rest := [self.number(rest[0])]) == [None]:
-            return False
+        if func is aten.fill_.Tensor:
+            if not on_host(tensor) or (number := self.number(rest[0])) is None:
+                return False
+            rest = [number]
         try:
             return self.fill(tensor, FILLS[func](*rest, **kwargs))
         except (TypeError, ValueError):  # torch's own operator says what is wrong
@@ -205,8 +204,10 @@ class Recorder(TorchDispatchMode):
 
     def _put(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         storage = tensor.untyped_storage()
-        history = self.waiting.setdefault(storage._cdata, History(StorageWeakRef(storage)))
-        if where.covers(storage.nbytes()):
+        history = self.waiting.get(storage._cdata)
+        if history is None:
+            history = self.waiting[storage._cdata] = History(StorageWeakRef(storage))
+        elif where.covers(storage.nbytes()):
             history.pieces.clear()
         history.pieces.pop(where, None)  # the same memory: the earlier draw would be overwritten
         history.pieces[where] = draw
@@ -215,10 +216,7 @@ class Recorder(TorchDispatchMode):
         """Let a tensor wait for the pieces of another one of the same layout."""
         if target.stride() != source.stride() or not geometry(target).covers(target.untyped_storage().nbytes()):
             return False
-        try:
-            for where, draw in pieces:
-                draw.law.check(where.shape, DTYPES[target.dtype])
-        except ValueError:
+        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in pieces):
             return False
         for where, draw in pieces:
             self._put(target, where._replace(dtype=target.dtype), draw)

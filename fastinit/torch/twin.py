@@ -13,6 +13,7 @@ import torch
 from fastinit.buffers import Array, check_target
 from fastinit.distributions import Distribution, TruncatedNormal, Uniform
 from fastinit.filling import fill
+from fastinit.torch.draws import fits
 from fastinit.torch.tensors import DTYPES, active, followed, host_array, mark_written
 
 P = ParamSpec("P")
@@ -115,16 +116,9 @@ def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
         return None
     try:
         distribution = law()
-        if distribution is not None:
-            _check(distribution, tuple(tensor.shape), DTYPES[tensor.dtype])
     except (TypeError, ValueError):
         return None
-    return distribution
-
-
-@functools.lru_cache(maxsize=4096)
-def _check(distribution: Distribution, shape: tuple[int, ...], dtype: str) -> None:
-    distribution.check(shape, dtype)
+    return distribution if distribution is not None and fits(distribution, tensor.shape, tensor.dtype) else None
 
 
 def _seed(generator: torch.Generator | None) -> int:
