@@ -2,6 +2,8 @@
 
 import math
 import os
+import sys
+import textwrap
 import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,7 +16,7 @@ with warnings.catch_warnings():
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastinit.torch import fast_init
+from fastinit.torch import fast_init, record
 from fastinit.torch.operators import EMPTY
 
 transformers.logging.set_verbosity_error()
@@ -34,6 +36,16 @@ _TINY = {
     128: "vocab_size",
 }
 _SIZES = {name: size for size, names in _TINY.items() for name in names.split()}
+MOST_PARAMETERS = 50_000_000
+MEANING = {
+    "same": "**the same under `fast_init`**",
+    "differs": "**not the same**",
+    "ValueError": "not tried: no model of its own in `AutoModel`, a part of another one",
+    "too large": "not tried: some size has another name than usual, and the model is not tiny",
+    "StrictDataclassClassValidationError": "not tried: the configuration refuses the tiny sizes",
+    "StrictDataclassFieldValidationError": "not tried: the configuration refuses its own defaults",
+    "ImportError": "not tried: needs a package that is not installed here",
+}
 _OWN = ("model_type", "architectures", "transformers_version", "dtype")
 
 
@@ -45,7 +57,7 @@ def _shrunk(values):
         elif name in _SIZES and isinstance(value, int) and not isinstance(value, bool):
             found[name] = min(value, _SIZES[name])
         elif name.endswith("token_id") and isinstance(value, int):
-            found[name] = 0 if name == "pad_token_id" else None
+            found[name] = 0 if name == "pad_token_id" else 1
         else:
             found[name] = value
     return found
@@ -134,3 +146,38 @@ def _compared(name, ours, *theirs):
     if n > 8 and (own - std).abs() > spread + 2 * far:
         found.append(f"{name}: std {own:.4g}, plain {std:.4g}, {n} values")
     return found
+
+
+def tried(family):
+    """("same", ""), ("differs", words) or the kind of error that the plain constructor has, with its words."""
+    try:
+        config = tiny(family)
+        with torch.device("meta"):
+            build(config)
+    except Exception as error:
+        return type(error).__name__, " ".join(str(error).split())[:100]
+    try:
+        parameters = record(lambda: build(config)).parameters
+        found = differences(config) if parameters <= MOST_PARAMETERS else []
+    except Exception as error:
+        return "differs", " ".join(f"{type(error).__name__}: {error}".split())[:100]
+    if parameters > MOST_PARAMETERS:
+        return "too large", f"{parameters:,} parameters"
+    return ("differs", "; ".join(found)) if found else ("same", "")
+
+
+def main():
+    """All families, as a Markdown list of what became of them."""
+    outcomes = {}
+    for family in CONFIG_MAPPING:
+        kind, words = tried(family)
+        outcomes.setdefault(kind, {})[family] = words
+        print(f"{family}: {kind} {words}", file=sys.stderr, flush=True)
+    for kind, families in sorted(outcomes.items(), key=lambda item: -len(item[1])):
+        meaning = MEANING.get(kind, f"not tried: the plain constructor has a {kind}")
+        line = f"- {meaning} ({len(families)}): {', '.join(families)}."
+        print(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
+
+
+if __name__ == "__main__":
+    main()

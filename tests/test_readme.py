@@ -1,4 +1,4 @@
-"""The README is executed, and says no more than there is."""
+"""The README and the page about frameworks are executed, and say no more than there is."""
 
 import re
 import subprocess
@@ -11,10 +11,13 @@ from fastinit.schemes import ALIASES, SCHEMES, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+FRAMEWORKS = (ROOT / "docs" / "frameworks.md").read_text()
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [
+        block for page in (README, FRAMEWORKS) for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    ]
 
 
 @pytest.mark.parametrize(("code", "shown"), list(zip(blocks("python"), blocks("text"), strict=True)))

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fastinit as fi
 from fastinit.composite import Patched, SameAs, Values
 from fastinit.plan import Tied
-from fastinit.torch import fast_init, materialize, record
+from fastinit.torch import fast_init, init, materialize, record
 from fastinit.torch.replay import Computed
 
 SEED = fi.Key(7)
@@ -132,7 +132,7 @@ def test_the_values_of_everything():
     assert holds(model.shifted, fi.Uniform(-1, 1), "shifted")
     assert torch.equal(model.copied, model.scaled)
     assert torch.equal(model.master, model.scaled.double())
-    assert holds(model.transposed, fi.TruncatedNormal(0, 0.02, -2, 2), "transposed")
+    assert holds(model.transposed, fi.Normal(0, 0.02), "transposed")  # bounds at 100 sigma cut nothing
     assert holds(model.square, fi.Orthogonal(), "square")
     assert torch.allclose(model.sparse.eq(0).sum(0).float(), torch.tensor(4.0))
     assert model.embedding.weight[3].eq(0).all()
@@ -598,3 +598,31 @@ def test_names_that_wrappers_make_are_those_of_the_model():
     assert any("_orig_mod" in name for name in tensors(wrapped))
     materialize(wrapped, plan, SEED)
     assert torch.equal(wrapped.get_submodule("_orig_mod.0").weight, built(make)[0].weight)
+
+
+# --- the twin of torch.nn.init under a recorder ---
+
+
+def test_the_twins_tell_the_recorder_their_laws():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, fill in {
+                "a": lambda w: init.kaiming_normal_(w, nonlinearity="relu"),
+                "b": lambda w: init.orthogonal_(w, gain=2),
+                "c": lambda w: init.sparse_(w, 0.25),
+                "d": lambda w: init.lecun_uniform_(w),
+                "e": init.eye_,
+                "f": lambda w: init.constant_(w, 0.5),
+                "g": lambda w: init.trunc_normal_(w, std=0.5),
+            }.items():
+                self.register_parameter(name, nn.Parameter(fill(torch.empty(4, 3))))
+
+    plan, model = record(Twins), built(Twins)
+    kinds = {name: type(fill.distribution).__name__ for name, fill in plan.items()}
+    laws = ("Normal", "Orthogonal", "Sparse", "Uniform", "Eye", "Constant", "TruncatedNormal")
+    assert kinds == dict(zip("abcdefg", laws, strict=True))
+    for name, tensor in tensors(model).items():
+        array = np.empty((4, 3), np.float32)
+        plan.of(name).fill(array, SEED / name)
+        assert array.tobytes() == bits(tensor), name

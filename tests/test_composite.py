@@ -1,0 +1,141 @@
+"""Laws made of laws: parts of a tensor, copies of another, given values."""
+
+import itertools
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastinit as fi
+from fastinit.composite import Patched, SameAs, Values, _common
+from fastinit.plan import Fill, Plan, Tied
+
+KEY = fi.Key(5) / "name"
+PARTS = (
+    ((), fi.Normal(0, 2)),
+    ((slice(1, 3),), fi.Uniform(10, 11)),
+    ((slice(0, 5, 2), slice(3, 4)), fi.Constant(7)),
+    ((slice(3, 6), slice(1, 4)), fi.Orthogonal()),
+)
+
+
+def ranges():
+    return st.builds(
+        lambda start, count, step: range(start, start + (count - 1) * step + 1, step),
+        st.integers(0, 20),
+        st.integers(1, 12),
+        st.integers(1, 7),
+    )
+
+
+@given(ranges(), ranges())
+def test_what_two_ranges_have_in_common(a, b):
+    assert list(_common(a, b)) == sorted(set(a) & set(b))
+
+
+def test_later_parts_lie_over_earlier_ones():
+    out = fi.fill(np.empty((6, 5)), Patched(PARTS), seed=KEY)
+    base = fi.fill(np.empty((6, 5)), fi.Normal(0, 2), seed=KEY)
+    evenly = fi.fill(np.empty((6, 5)), fi.Uniform(10, 11), seed=KEY)
+    covered = np.zeros((6, 5), bool)
+    square = out[3:6, 1:4]
+    assert np.allclose(square @ square.T, np.eye(3))
+    covered[3:6, 1:4] = True
+    sevens = np.zeros_like(covered)
+    sevens[0:5:2, 3] = True
+    assert (out[sevens & ~covered] == 7).all()
+    covered |= sevens
+    rows = np.zeros_like(covered)
+    rows[1:3] = True
+    assert (out[rows & ~covered] == evenly[rows & ~covered]).all()
+    covered |= rows
+    assert (out[~covered] == base[~covered]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_every_region_of_parts_is_a_part_of_the_whole(dtype):
+    law, whole = Patched(PARTS), np.empty((6, 5), fi.plan.as_dtype(dtype))
+    fi.fill(whole, law, seed=KEY)
+    cuts = [slice(a, b, s) for a, b in itertools.combinations(range(7), 2) for s in (1, 2)] + [slice(None, None, -1)]
+    for rows, columns in itertools.product(cuts, [slice(0, 5), slice(1, 4, 2), slice(4, 0, -2), slice(3, 4)]):
+        expected = whole[rows, columns]
+        part = fi.fill(np.empty_like(expected), law, seed=KEY, shape=(6, 5), region=(rows, columns))
+        assert part.tobytes() == expected.tobytes(), (rows, columns)
+
+
+def test_what_no_part_covers_stays():
+    out = fi.fill(np.full((3, 2), 4.0), Patched((((slice(1, 2),), fi.Constant(0)),)), seed=0)
+    assert out.tolist() == [[4, 4], [0, 0], [4, 4]]
+
+
+def test_equal_structured_parts_are_different_draws():
+    law = Patched((((slice(0, 4),), fi.Orthogonal()), ((slice(4, 8),), fi.Orthogonal())))
+    out = fi.fill(np.empty((8, 4)), law, seed=0)
+    assert not np.allclose(out[:4], out[4:])
+
+
+def test_parts_are_checked_before_anything_is_written():
+    out = np.ones((3, 2), np.float16)
+    for law, words in (
+        (Patched((((), fi.Normal()), ((slice(0, 1),), fi.Constant(1e6)))), "over the range of float16"),
+        (Patched((((slice(0, 1),), fi.Dirac()),)), "3, 4, or 5 dimensions"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fi.fill(out, law, seed=0)
+    assert (out == 1).all()
+
+
+@pytest.mark.parametrize("law", [fi.Normal(), fi.Orthogonal(), Patched(PARTS[:2])], ids=lambda law: type(law).__name__)
+def test_a_copy_is_the_draw_of_the_other(law):
+    other = fi.fill(np.empty((4, 3), np.float32), law, seed=fi.Key(1) / "other")
+    copy = fi.fill(np.empty((4, 3), np.float32), SameAs(("other",), law, "float32"), seed=fi.Key(1) / "own")
+    assert (copy == other).all()
+    part = fi.fill(
+        np.empty((2, 3), np.float32),
+        SameAs(("other",), law, "float32"),
+        seed=fi.Key(1) / "own",
+        shape=(4, 3),
+        region=(slice(1, 3),),
+    )
+    assert (part == other[1:3]).all()
+
+
+def test_a_copy_has_the_others_values_in_its_own_dtype():
+    half = fi.fill(np.empty(50, ml_dtypes.bfloat16), fi.Normal(), seed=fi.Key(1) / "other")
+    wide = fi.fill(np.empty(50), SameAs(("other",), fi.Normal(), "bfloat16"), seed=fi.Key(1) / "own")
+    assert (wide == half.astype(float)).all()
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "uint8", "complex64", "float8_e4m3fn", "float32"])
+def test_given_values_of_any_dtype(dtype):
+    values = (np.arange(6).reshape(2, 3) % 2).astype(dtype)
+    plan = Plan({"table": Fill((2, 3), dtype, Values(values)), "weight": ((2,), "float32", "normal")})
+    assert (plan["table"].nbytes, plan.with_dtype("float16")["table"].dtype) == (values.nbytes, dtype)
+    out = {"table": np.zeros_like(values)}
+    plan.fill(out)
+    assert (out["table"] == values).all()
+    with pytest.raises(TypeError, match=f"table must be a writeable array of {dtype}"):
+        plan.fill({"table": np.zeros((2, 3), np.int16)})
+    with pytest.raises(ValueError, match="shape must be that of the values"):
+        Fill((3, 2), dtype, Values(values))
+
+
+def test_tied_tensors_are_filled_once_and_alike():
+    plan = Plan({"a": ((4, 3), "float32", "normal"), "b": Tied("a")}, seed=2)
+    assert (plan.parameters, plan.nbytes, list(plan.filled), plan.of("b"), len(plan)) == (12, 48, ["a"], plan["a"], 2)
+    apart = {"b": np.empty((4, 3), np.float32), "a": np.empty((4, 3), np.float32)}
+    plan.fill(apart)
+    assert (apart["a"] == apart["b"]).all()
+    together, seen = np.empty((4, 3), np.float32), []
+    plan.fill({"a": together, "b": together}, progress=lambda name, fill: seen.append(name))
+    assert (together == apart["a"]).all()
+    assert seen == ["a", "b"]
+    assert plan.with_dtype("bfloat16")["b"] == Tied("a")
+
+
+@pytest.mark.parametrize("name", ["c", "b"])
+def test_a_tie_must_lead_to_a_filled_tensor(name):
+    with pytest.raises(ValueError, match=f"must be tied to a filled tensor of the plan. Received: '{name}'"):
+        Plan({"a": ((3,), "float32", "ones"), "b": Tied(name)})

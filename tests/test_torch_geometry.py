@@ -1,0 +1,77 @@
+"""Which region of a tensor a view of it is: against the elements themselves, over random views."""
+
+import random
+
+import torch
+
+from fastinit.torch.geometry import Geometry, geometry, in_order, locate
+
+
+def elements(place):
+    found = [place.offset]
+    for size, stride in zip(place.shape, place.strides, strict=True):
+        found = [offset + i * stride for offset in found for i in range(size)]
+    return found
+
+
+def some_view(chance, tensor):
+    axis = chance.randrange(tensor.dim()) if tensor.dim() else None
+    if axis is None:
+        return tensor
+    size = tensor.shape[axis]
+    match chance.randrange(6):
+        case 0:
+            return tensor.select(axis, chance.randrange(size))
+        case 1:
+            return tensor[(slice(None),) * axis + (slice(chance.randrange(size), None, chance.randint(1, 3)),)]
+        case 2:
+            return tensor.transpose(axis, chance.randrange(tensor.dim()))
+        case 3:
+            return tensor.view(-1) if tensor.is_contiguous() else tensor
+        case 4:
+            return tensor.narrow(axis, 0, chance.randint(1, size))
+        case _:
+            return tensor.unsqueeze(axis)
+
+
+def test_random_views():
+    chance, found, ordered = random.Random(0), 0, 0
+    for _ in range(4000):
+        whole = torch.empty([chance.randint(1, 5) for _ in range(chance.randint(0, 4))])
+        whole = whole.permute(chance.sample(range(whole.dim()), whole.dim()))
+        part = whole
+        for _ in range(chance.randint(0, 3)):
+            part = some_view(chance, part)
+        region = locate(geometry(part), geometry(whole))
+        if region is None:
+            continue
+        found += 1
+        taken = whole[region] if region else whole
+        assert sorted(elements(geometry(taken))) == sorted(elements(geometry(part)))
+        if in_order(geometry(part), geometry(whole), region):
+            ordered += 1
+            assert elements(geometry(taken)) == elements(geometry(part))
+    assert found > 3900
+    assert ordered > 1500
+
+
+def test_what_is_no_region():
+    square = torch.empty(6, 6)
+    for view in (square.diagonal(), square.view(torch.int32), torch.empty(3), square[2:].view(-1)[3:9]):
+        assert locate(geometry(view), geometry(square[1:, :4])) is None
+
+
+def test_density_and_overlap():
+    base = torch.empty(4, 6)
+    cases = {
+        base: (True, False),
+        base.T: (True, False),
+        base[:, ::2]: (False, False),
+        base[0].expand(3, 6): (False, True),
+    }
+    for tensor, (dense, overlaps) in cases.items():
+        assert (geometry(tensor).dense, geometry(tensor).overlaps) == (dense, overlaps)
+    assert geometry(base).covers(96)
+    assert not geometry(base[1:]).covers(96)
+    assert geometry(base[1:]).bytes == (24, 96)
+    assert Geometry(0, (), (), torch.float64).covers(8)
