@@ -42,8 +42,8 @@ def bench_jax(measure: Callable[..., None], work: str, shape: tuple[int, int], c
     measure(
         _prepared(work, shape, contender),
         group=f"jax: {work} {shape[0]}x{shape[1]}",
-        title=f"jax: {work}",
+        face="JAX",
+        title=f"`{work.partition(',')[0]}`, {DTYPES[work]}",
+        size=f"{shape[0]}x{shape[1]}",
         library=contender,
-        dtype=DTYPES[work],
-        elements=shape[0] * shape[1],
     )

@@ -35,5 +35,12 @@ def finished(tensor: Any) -> Any:
 @pytest.mark.parametrize(("name", "shape"), CELLS, ids=lambda x: x if isinstance(x, str) else "{}x{}".format(*x))
 def bench_keras(measure: Callable[..., None], name: str, shape: tuple[int, int], library: str) -> None:
     initializer = getattr(initializers(library), name)(seed=0)
-    title = f"keras: {name} {shape[0]}x{shape[1]}"
-    measure(lambda: finished(initializer(shape)), group=title, title=title, library=library)
+    size = "{}x{}".format(*shape)
+    measure(
+        lambda: finished(initializer(shape)),
+        group=f"keras: {name} {size}",
+        face="Keras on torch",
+        title=f"`{name}`",
+        size=size,
+        library=library,
+    )

@@ -30,9 +30,9 @@ def gpt2(width: int, words: int, places: int, blocks: int = 12) -> list[tuple[in
 
 
 MODELS = {
-    "GPT-2 small": gpt2(768, 50257, 1024),
-    "148 arrays of a narrow GPT-2": gpt2(8, 64, 16),
     "6 arrays of 64x64": [(64, 64)] * 6,
+    "148 arrays of a narrow GPT-2": gpt2(8, 64, 16),
+    "GPT-2 small": gpt2(768, 50257, 1024),
 }
 
 
@@ -53,12 +53,14 @@ def bench_clip_grad_norm(
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 0.5)
     call, foreach = LIBRARIES[library]
+    word = str(dtype).removeprefix("torch.")
     elements = sum(parameter.numel() for parameter in parameters)
     limit = limits(clipping, 0.5 * elements**0.5)
     measure(
         lambda: call(parameters, next(limit), foreach=foreach),
         group=f"clip_grad_norm_ of {model}, {dtype}, {'clipping' if clipping else 'not clipping'}",
+        face="torch",
+        title=f"`clip_grad_norm_`, {'clipping' if clipping else 'not clipping'}, {word}",
+        size=model,
         library=library,
-        dtype=str(dtype),
-        elements=elements,
     )

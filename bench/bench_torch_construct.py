@@ -14,8 +14,15 @@ from bench.construction import CONTENDERS, LARGE, MODELS, under
 @pytest.mark.parametrize("name", MODELS)
 def bench_construct(measure: Callable[..., None], name: str, contender: str) -> None:
     model = MODELS[name]
-    title = f"from_config of {model.title}"
-    measure(under(contender, model.builder()), group=title, most=3, face="torch", title=title, library=contender)
+    measure(
+        under(contender, model.builder()),
+        group=f"from_config of {model.title}",
+        most=3,
+        face="torch",
+        title="`fast_init`",
+        size=model.title,
+        library=contender,
+    )
 
 
 def bench_construct_small(measure: Callable[..., None]) -> None:
@@ -27,5 +34,6 @@ def bench_construct_small(measure: Callable[..., None]) -> None:
 
 
 def bench_record(measure: Callable[..., None]) -> None:
-    title = f"record of {LARGE.title}"
-    measure(under("record", LARGE.builder()), group=title, most=5, face="torch", title=title, library="fastinit")
+    call = under("record", LARGE.builder())
+    about = {"face": "torch", "title": "`record`", "size": LARGE.title, "library": "fastinit"}
+    measure(call, group=f"record of {LARGE.title}", most=5, **about)

@@ -44,10 +44,10 @@ def bench_torch_init(
     size = "x".join(map(str, shape))
     measure(
         lambda: function(weight),
-        group=f"{name} {word} {size}",
+        group=f"torch.nn.init.{name} {word} {size}",
         most=20,
-        function=name,
+        face="torch",
+        title=f"`{name}`, {word}",
+        size=size,
         library=library,
-        dtype=word,
-        shape=size,
     )

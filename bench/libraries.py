@@ -272,7 +272,7 @@ def machine() -> dict[str, Any]:
 
     from fastinit import threads
 
-    packages = ("fastinit", "numba", "numpy", "scipy", "torch", "jax", "scikit-learn")
+    packages = ("fastinit", "numba", "numpy", "scipy", "torch", "jax", "keras", "transformers", "scikit-learn")
     return {
         "cpu_name": _cpu_name(),
         "cores": os.cpu_count(),

@@ -36,6 +36,8 @@ STYLES = {
     "torch": {"color": "#D55E00", "marker": "D"},
 }
 
+EVERY_SIZE = ("`fast_init`",)  # works whose sizes are works of their own: models
+
 Sizes = dict[int, float]  # elements: 10^9 elements per second
 Rows = dict[str, dict[str, Sizes]]  # title of the work: library: sizes
 Steps = dict[str, dict[str, float]]  # title of the network: library: milliseconds per step
@@ -101,7 +103,7 @@ def step_times(results: dict[str, Any]) -> Steps:
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """The tables that the results have benchmarks for, by the name in their markers."""
     measured = set().union(*(benchmark["extra_info"] for benchmark in results["benchmarks"]))
-    makers = {"benchmark": ("elements", table), "training": ("steps", training_table)}
+    makers = {"benchmark": ("elements", table), "training": ("steps", training_table), "faces": ("face", faces_table)}
     made = {name: make(results) for name, (field, make) in makers.items() if field in measured}
     return made or {"benchmark": table(results)}  # which says what is missing
 
@@ -140,6 +142,30 @@ def training_table(results: dict[str, Any]) -> str:
         "scikit-learn": "scikit-learn",
     }
     return _markdown(lines, f"{about} {_setting(results, threads, packages)}")
+
+
+def faces_table(results: dict[str, Any]) -> str:
+    """A Markdown table with a caption: a row per work of a framework's face, at the largest size; milliseconds."""
+    rows: dict[tuple[str, str], dict[str, Steps]] = {}  # by framework and work, then by size
+    for benchmark in results["benchmarks"]:
+        about = benchmark["extra_info"]
+        if "face" in about:
+            work = about["face"], about["title"]
+            sizes = rows.setdefault(work, {}).setdefault(about["size"], {})
+            sizes[about["library"]] = 1e3 * benchmark["stats"]["median"]
+    lines = [["in", "work", "size", "fastinit", "the framework", "times"], ["---"] * 3 + ["---:"] * 3]
+    for (face, title), measured in rows.items():
+        for size, times in measured.items() if title in EVERY_SIZE else [list(measured.items())[-1]]:
+            if "fastinit" not in times:
+                raise ReportError(f"the results hold no time of fastinit for {title!r}")
+            theirs = min((ms for library, ms in times.items() if not library.startswith("fastinit")), default=None)
+            ratio = "" if theirs is None else _multiple(theirs / times["fastinit"])
+            lines.append([face, title, size, _number(times["fastinit"]), _number(theirs) if theirs else "", ratio])
+    about = (
+        "Milliseconds, medians; of several ways that a framework has, the fastest. The last column is fastinit's gain."
+    )
+    packages = {"numba": "Numba", "numpy": "NumPy"} | {name: name for name in ("torch", "jax", "keras", "transformers")}
+    return _markdown(lines, f"{about} {_setting(results, {'torch': 'torch'}, packages)}")
 
 
 def _milliseconds(row: dict[str, float], library: str) -> str:
