@@ -37,10 +37,11 @@ _TINY = {
 }
 _SIZES = {name: size for size, names in _TINY.items() for name in names.split()}
 MOST_PARAMETERS = 50_000_000
+FEW = 9  # values
 MEANING = {
     "same": "**the same under `fast_init`**",
     "differs": "**not the same**",
-    "ValueError": "not tried: no model of its own in `AutoModel`, a part of another one",
+    "ValueError": "not tried: the plain constructor refuses: no model of its own in `AutoModel`, or sizes that do not fit together",
     "too large": "not tried: some size has another name than usual, and the model is not tiny",
     "StrictDataclassClassValidationError": "not tried: the configuration refuses the tiny sizes",
     "StrictDataclassFieldValidationError": "not tried: the configuration refuses its own defaults",
@@ -132,18 +133,20 @@ def _compared(name, ours, *theirs):
         return [] if torch.equal(ours, theirs[0]) else [f"{name}: other values"]
     if ours.numel() > 1 and ours.eq(ours.flatten()[0]).all() and not theirs[0].eq(theirs[0].flatten()[0]).all():
         return [f"{name}: constant"]
+    n = ours.numel()
+    if n < FEW:  # three models tell too little of the law of so few
+        return []
     pooled = torch.stack(theirs).flatten()
     mean, std = pooled.mean(), pooled.std(correction=0)
-    between = [torch.stack([(t.mean() - mean).abs() for t in theirs]).max(), 0.0]
+    errors = 6 * math.sqrt(4 / 3) * std  # of n values against three times as many
     kurtosis = ((pooled - mean) ** 4).mean() / std**4
-    n, wobble = ours.numel(), 6 * math.sqrt(4 / 3)
     found = []
-    if (ours.mean() - mean).abs() > wobble * std / math.sqrt(n) + 2 * between[0]:
+    between = max((t.mean() - mean).abs() for t in theirs)
+    if (ours.mean() - mean).abs() > errors / math.sqrt(n) + 2 * between:
         found.append(f"{name}: mean {ours.mean():.3g}, plain {mean:.3g}, std {std:.3g}, {n} values")
-    spread = wobble * std * torch.sqrt((kurtosis - 1).clamp(min=1e-3) / (4 * n)) + std / n
-    own = ours.std(correction=0)
-    far = max((t.std(correction=0) - std).abs() for t in theirs)
-    if n > 8 and (own - std).abs() > spread + 2 * far:
+    own, between = ours.std(correction=0), max((t.std(correction=0) - std).abs() for t in theirs)
+    spread = errors * torch.sqrt((kurtosis - 1).clamp(min=1e-3) / (4 * n)) + std / n
+    if (own - std).abs() > spread + 2 * between:
         found.append(f"{name}: std {own:.4g}, plain {std:.4g}, {n} values")
     return found
 
@@ -175,7 +178,7 @@ def main():
         print(f"{family}: {kind} {words}", file=sys.stderr, flush=True)
     for kind, families in sorted(outcomes.items(), key=lambda item: -len(item[1])):
         meaning = MEANING.get(kind, f"not tried: the plain constructor has a {kind}")
-        line = f"- {meaning} ({len(families)}): {', '.join(families)}."
+        line = f"- {meaning} ({len(families)}): {', '.join(sorted(families))}."
         print(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
 
 
