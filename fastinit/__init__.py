@@ -8,6 +8,7 @@
 
 from fastinit.activations import activation
 from fastinit.clipping import adaptive_clip, clip_by_global_norm, clip_by_norm, clip_by_value, global_norm
+from fastinit.composite import Patched, SameAs, Values
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.fans import fans, gain
 from fastinit.filling import add, fill
@@ -43,7 +44,7 @@ from fastinit.losses import mean_squared_error, sigmoid_cross_entropy, softmax_c
 from fastinit.lsuv import lsuv
 from fastinit.mlp import MLP, History
 from fastinit.optimizers import SGD, Adam, AdamW
-from fastinit.plan import Fill, Plan
+from fastinit.plan import Fill, Plan, Tied
 from fastinit.schemes import law
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 from fastinit.summary import Summary, summarize
@@ -64,11 +65,15 @@ __all__ = [
     "Key",
     "Normal",
     "Orthogonal",
+    "Patched",
     "Plan",
+    "SameAs",
     "Sparse",
     "Summary",
+    "Tied",
     "TruncatedNormal",
     "Uniform",
+    "Values",
     "activation",
     "adaptive_clip",
     "add",
