@@ -41,7 +41,8 @@ FEW = 9  # values
 MEANING = {
     "same": "**the same under `fast_init`**",
     "differs": "**not the same**",
-    "ValueError": "not tried: the plain constructor refuses: no model of its own in `AutoModel`, or sizes that do not fit together",
+    "ValueError": "not tried: the plain constructor refuses: no model of its own in `AutoModel`, or sizes that do not "
+    "fit together",
     "too large": "not tried: some size has another name than usual, and the model is not tiny",
     "StrictDataclassClassValidationError": "not tried: the configuration refuses the tiny sizes",
     "StrictDataclassFieldValidationError": "not tried: the configuration refuses its own defaults",
