@@ -383,6 +383,24 @@ def test_torch_warns_of_bounds_far_from_the_mean():
     assert tensor.abs().max() <= 2
 
 
+def test_parts_that_are_no_regions_are_different_draws_too():
+    class Gates(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(12, 4))
+            for gate in range(2):
+                nn.init.orthogonal_(self.weight.data[gate * 4 : gate * 4 + 4])
+            nn.init.orthogonal_(self.weight.data[8:].T)  # as a structured law no region: its axes are exchanged
+
+    model, plan = built(Gates), record(Gates)
+    array = np.empty((12, 4), np.float32)
+    plan.of("weight").fill(array, SEED / "weight")
+    assert array.tobytes() == bits(model.weight)
+    gates = model.weight.detach().view(3, 4, 4)
+    assert torch.allclose(gates @ gates.mT, torch.eye(4).expand(3, 4, 4), atol=1e-5)
+    assert not any(torch.allclose(gates[i], gates[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_a_part_set_to_a_random_number_is_the_same_in_both():
     class Part(nn.Module):
         def __init__(self):

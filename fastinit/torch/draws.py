@@ -108,11 +108,11 @@ def parts_of(history: History, storage: int, owners: Sequence[Owner]) -> list[tu
     places = {geometry(owner.tensor): owner for owner in reversed(owners)}  # the first of those with one place
     widest = sorted(places.items(), key=lambda item: -item[1].tensor.numel())
     found: dict[Path, list[Part]] = {owner.path: [] for owner in places.values()}
+    regions = {where: _regions(where, draw.law, widest) for where, draw in history.pieces.items()}
+    if not all(regions.values()):
+        return None
     for where, draw in history.pieces.items():
-        regions = _regions(where, draw.law, widest)
-        if not regions:
-            return None
-        for owner, region in regions:
+        for owner, region in regions[where]:
             draw.stream.settle(owner.path, storage, where.dtype)
             found[owner.path].append(Part(region, draw.law_in(storage)))
     return [(owner, found[owner.path]) for owner in places.values() if found[owner.path]]
