@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fastinit as fi
 from fastinit.composite import Patched, SameAs, Values
 from fastinit.plan import Tied
-from fastinit.torch import fast_init, init, materialize, record
+from fastinit.torch import eager, fast_init, init, materialize, record
 from fastinit.torch.replay import Computed
 
 SEED = fi.Key(7)
@@ -286,6 +286,58 @@ def test_blocks_inside_each_other():
     assert holds(after.weight, law, "2", "weight", seed=fi.Key(1))
 
 
+def test_an_inner_block_that_reads_what_it_wrote_comes_last():
+    with fast_init(seed=1):
+        layer = nn.Linear(4, 3)
+        with fast_init(seed=2):
+            layer.weight.data.normal_()
+            norm = layer.weight.norm()
+    assert torch.equal(norm, layer.weight.norm())
+    assert holds(layer.weight, fi.Normal(), "unowned", "0", seed=fi.Key(2))
+
+
+def test_nothing_is_drawn_to_be_overwritten(monkeypatch):
+    drawn = []
+    original = eager.fill
+    monkeypatch.setattr(eager, "fill", lambda out, law, **how: drawn.append(law) or original(out, law, **how))
+    with fast_init(seed=SEED):
+        weight = nn.Linear(40, 30, bias=False).weight
+        weight.data.view(-1).uniform_(2, 3)
+        weight.data.T.normal_()
+        weight.data.copy_(torch.arange(1200.0).view(30, 40))
+        nn.init.orthogonal_(weight)
+    assert drawn == [fi.Orthogonal()]
+    assert record(_refilled)["weight"].distribution == fi.Normal(1, 2)
+
+
+def _refilled():
+    layer = nn.Linear(40, 30)
+    layer.weight.data.view(-1).uniform_(2, 3)
+    layer.weight.data.normal_(1, 2)
+    return layer
+
+
+def test_other_random_operators_have_seeds_of_their_own():
+    def make():
+        module = nn.Module()
+        module.register_buffer("dropped", nn.functional.dropout(torch.ones(200)))
+        module.register_buffer("whole", torch.randint_like(torch.ones(200, dtype=torch.int64), 10))
+        module.register_buffer("flips", torch.empty(200).bernoulli_(0.3))
+        module.register_buffer("order", torch.randperm(200))
+        return module
+
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    model, plan = built(make), record(make)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert differing(model, built(make)) == []
+    assert differing(model, built(make, 3)) == ["dropped", "whole", "flips", "order"]
+    for name, tensor in tensors(model).items():
+        array = np.empty(200, plan.of(name).dtype)
+        plan.of(name).fill(array, SEED / name)
+        assert array.tobytes() == bits(tensor), name
+
+
 def test_modules_of_helper_threads_are_torchs_own():
     made = []
     with fast_init(seed=SEED):
@@ -399,6 +451,26 @@ def test_parts_that_are_no_regions_are_different_draws_too():
     gates = model.weight.detach().view(3, 4, 4)
     assert torch.allclose(gates @ gates.mT, torch.eye(4).expand(3, 4, 4), atol=1e-5)
     assert not any(torch.allclose(gates[i], gates[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_what_is_computed_out_of_draws_is_computed_again():
+    class Computes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            scale = torch.arange(1.0, 5.0)
+            self.row = nn.Parameter(torch.arange(12.0).view(3, 4))
+            self.row.data[0].copy_(torch.rand(4).sqrt())  # part of what is not random
+            self.scaled = nn.Parameter(torch.rand(4).sqrt().mul_(scale))
+            scale.add_(5)  # after it was used
+            self.chained = nn.Parameter(torch.cat([self.scaled.data, self.row.data[0]]).cumsum(0))
+
+    model, plan = built(Computes), record(Computes)
+    for name, tensor in tensors(model).items():
+        array = np.empty(tuple(tensor.shape), np.float32)
+        plan.of(name).fill(array, SEED / name)
+        assert array.tobytes() == bits(tensor), name
+    assert model.row[1:].tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
+    assert torch.allclose(model.chained, torch.cat([model.scaled, model.row[0]]).cumsum(0))
 
 
 def test_a_part_set_to_a_random_number_is_the_same_in_both():

@@ -63,7 +63,7 @@ EMPTY = {
 }
 
 # Operators that take a tensor for its shape and dtype alone.
-SHAPE_ONLY = {*NEW, aten.randint_like.default, aten.sym_size.int, aten.is_same_size.default}
+SHAPE_ONLY = {*NEW, aten.sym_size.int, aten.is_same_size.default}
 
 COPIES = {aten.clone.default, aten._to_copy.default}
 

@@ -84,7 +84,7 @@ def _replace() -> None:
 
 def _seen(original: Callable[..., torch.Tensor], law: Callable[..., Distribution]) -> Callable[..., torch.Tensor]:
     def function(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if active.recorder is not None and _noted(tensor, law, args, kwargs):
+        if _noted(tensor, law, args, kwargs):
             return tensor
         return original(tensor, *args, **kwargs)
 
@@ -96,13 +96,15 @@ def _noted(
     tensor: torch.Tensor, law: Callable[..., Distribution], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> bool:
     recorder = active.recorder
+    if recorder is None:
+        return False
     try:
         found = law(tensor, *args, **kwargs)
     except (TypeError, ValueError):  # torch's own function says what is wrong
         return False
     if isinstance(found, TruncatedNormal) and _far(found):
         return False  # torch warns
-    if recorder is None or not recorder.fill(tensor, found):
+    if not recorder.fill(tensor, found):
         return False
     mark_written(tensor)
     return True
