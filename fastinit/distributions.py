@@ -49,10 +49,11 @@ class Distribution:
         self.pack(dtype)
 
     def affine(self, factor: float, shift: float) -> Distribution:
-        """The law of factor * x + shift, where x has this one; the factor is positive.
+        """The law of factor * x + shift, where x has this one, drawn as x is.
 
         Raises:
-            ValueError: there is no such law here, or a number is out of range.
+            ValueError: there is no such law here, a number is out of range, or the factor is negative (the draw of a
+                law is not that of its mirror image).
         """
         raise ValueError(f"{self!r} has no affine image here")
 
@@ -121,9 +122,6 @@ class Constant(Distribution):
 
     def pack(self, dtype: str) -> Packed:
         return Packed("constant", (rounded("value", self.value, dtype),))
-
-    def affine(self, factor: float, shift: float) -> Constant:
-        return Constant(factor * self.value + shift)
 
 
 @dataclass(frozen=True, slots=True)

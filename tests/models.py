@@ -40,7 +40,7 @@ class Everything(nn.Module):
             self.first.weight.div_(math.sqrt(2 * 3))
             self.first.bias[1:3] = 0.5
         chunks = torch.empty(3, 4, 4).normal_()
-        self.q, self.k = nn.Parameter(chunks[0]), nn.Parameter(chunks[1])
+        self.q, self.k, self.v = map(nn.Parameter, chunks)
         self.normalised = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
         self.spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
         self.batch = nn.BatchNorm1d(3)

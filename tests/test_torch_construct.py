@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import math
 import pickle
 import threading
 import warnings
@@ -140,8 +139,8 @@ def test_the_values_of_everything():
     expected = drawn(model.embedding.weight, fi.Normal(), "embedding.weight")
     expected[3] = 0
     assert bits(model.embedding.weight) == expected.tobytes()
-    bound = math.sqrt(3.0) * (math.sqrt(2 / (1 + math.sqrt(5) ** 2)) / math.sqrt(5))  # torch's own roundings
-    assert holds(model.wide.weight, fi.Uniform(-bound, bound), "wide.weight")
+    assert holds(model.wide.weight.float(), fi.Uniform(-(5**-0.5), 5**-0.5), "wide.weight")
+    assert torch.equal(model.wide.weight, model.wide.weight.float().double())  # made in float32
     bound = 5**-0.5 / 6**0.5
     assert (
         np.abs(
@@ -156,9 +155,48 @@ def test_the_values_of_everything():
     assert not torch.equal(gates[0], gates[1])
     assert holds(model.q, fi.Normal(), "q")
     assert holds(model.k, fi.Normal(), "k")
+    assert holds(model.v, fi.Normal(), "v")
     norms = model.normalised.parametrizations.weight
     assert torch.allclose(norms.original0, norms.original1.norm(dim=1, keepdim=True))
     assert sorted(model.shuffled.tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("make", "law"),
+    [
+        (lambda: torch.randn(5, 6) * 0.02, fi.Normal(0, 0.02)),
+        (lambda: 0.5 + 2 * torch.rand(5, 6), fi.Uniform(0.5, 2.5)),
+        (lambda: torch.add(torch.rand(5, 6), 2, alpha=3), fi.Uniform(6, 7)),
+        (lambda: torch.sub(torch.rand(5, 6), 2, alpha=0.5), fi.Uniform(-1, 0)),
+        (lambda: torch.randn(5, 6).div_(4).add_(1), fi.Normal(1, 0.25)),
+        (lambda: nn.init.trunc_normal_(torch.empty(5, 6)) * 2 + 1, fi.TruncatedNormal(1, 2, -3, 5)),
+        (lambda: torch.normal(1.0, 2.0, (5, 6)), fi.Normal(1, 2)),
+        (lambda: torch.randn(6, 5).to(torch.bfloat16), fi.Normal()),
+        (lambda: torch.zeros(3).new_full((2, 2), 0.5), fi.Constant(0.5)),
+        (lambda: torch.full((2, 2), 7.0), fi.Constant(7)),
+        (lambda: torch.empty(4).copy_(torch.rand(4)), fi.Uniform()),
+    ],
+)
+def test_laws_that_operators_make(make, law):
+    module = type("Module", (nn.Module,), {})
+
+    def build():
+        made = module()
+        made.weight = nn.Parameter(make())
+        return made
+
+    assert record(build)["weight"].distribution == law
+    assert holds(built(build).weight, law, "weight")
+
+
+@pytest.mark.parametrize("make", [lambda: torch.rand(50) * -2, lambda: -torch.randn(50), lambda: 1 - torch.rand(50)])
+def test_mirror_images_are_computed(make):
+    with fast_init(seed=SEED):
+        x = torch.rand(50)
+        minus = x * -2
+        other = make()
+    assert torch.equal(minus, x * -2)
+    assert other.std() > 0.2
 
 
 def test_a_later_fill_wins_whatever_the_view():
@@ -301,7 +339,8 @@ def test_nothing_is_drawn_to_be_overwritten(monkeypatch):
     original = eager.fill
     monkeypatch.setattr(eager, "fill", lambda out, law, **how: drawn.append(law) or original(out, law, **how))
     with fast_init(seed=SEED):
-        weight = nn.Linear(40, 30, bias=False).weight
+        layer = nn.Linear(40, 30, bias=False)
+        weight = layer.weight
         weight.data.view(-1).uniform_(2, 3)
         weight.data.T.normal_()
         weight.data.copy_(torch.arange(1200.0).view(30, 40))

@@ -68,11 +68,11 @@ def outcome(function, *args, **kwargs):
 
 @contextmanager
 def recording(recorder):
-    active.recorder = recorder
+    active.recorders.append(recorder)
     try:
         yield recorder
     finally:
-        active.recorder = None
+        active.recorders.remove(recorder)
 
 
 class Taking:

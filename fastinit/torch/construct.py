@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch.nn.modules import module as hooks
+from torch.nn.parameter import is_lazy
 
-from fastinit.composite import Patched, Values
+from fastinit.composite import Patched, SameAs, Values
 from fastinit.distributions import Constant, Distribution
 from fastinit.key import Seed, as_key
 from fastinit.plan import Fill, Plan, Tied
@@ -19,6 +21,7 @@ from fastinit.progress import progress as shown
 from fastinit.torch.draws import Owner, Part
 from fastinit.torch.eager import Eager
 from fastinit.torch.geometry import Geometry, geometry
+from fastinit.torch.names import clean
 from fastinit.torch.patches import structured_fills
 from fastinit.torch.replay import Computed, Recording
 from fastinit.torch.tensors import on_host, values_of
@@ -66,7 +69,9 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
         try:
             with recorder:
                 yield
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # GeneratorExit too: the block of a generator that is not run to its end
             _finish(recorder, roots(), progress=False)
             raise
     _finish(recorder, roots(), progress)
@@ -105,23 +110,41 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     >>> plan["weight"].shape, plan["weight"].distribution
     ((10, 784), Uniform(low=-0.03571428571428571, high=0.03571428571428571))
     """
+    if isinstance(factory, torch.nn.Module) or not callable(factory):
+        raise TypeError(f"factory must be a function that builds a module. Received: {type(factory).__name__}")
     recorder = Recording()
-    with structured_fills(), recorder:
+    with _modules() as roots, structured_fills(), recorder:
         model = factory()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
-    owners = _owners([model])
-    parts = {owner.path: found for owner, found in recorder.settle(owners)}
-    return Plan(_tensors(recorder, owners, parts, _passing(model)))
+    named = {clean(owner.path[-1]): owner.tensor for owner in _owners([model])}
+    for name, tensor in named.items():
+        _recordable(name, tensor)
+    # The names that `fast_init` would give count in the keys, also where they are not those of the model.
+    settled = {id(owner.tensor): (owner.path, parts) for owner, parts in recorder.settle(_owners(roots()))}
+    return Plan(_tensors(recorder, named, settled, _passing(model)))
+
+
+def _recordable(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError for what no plan can hold."""
+    if is_lazy(tensor):
+        raise ValueError(f"{name} has no shape yet (a lazy module): run the module once in the factory")
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on the meta device: record takes no memory on the CPU either")
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise ValueError(f"{name} must be a strided tensor on the CPU. Received: {tensor.layout} on {tensor.device}")
+
+
+Settled = dict[int, tuple[tuple[str, ...], list[Part]]]  # by the tensor's address: the names in the key, and the laws
 
 
 def _tensors(
-    recorder: Recording, owners: Sequence[Owner], parts: dict[tuple[str, ...], list[Part]], passing: set[str]
+    recorder: Recording, named: dict[str, torch.Tensor], settled: Settled, passing: set[str]
 ) -> dict[str, Fill | Tied]:
     """A plan's tensors."""
     places: dict[int, dict[Geometry, str]] = {}  # by storage
     tensors: dict[str, Fill | Tied] = {}
-    for (name,), tensor in owners:
+    for name, tensor in named.items():
         storage = tensor.untyped_storage()
         known, place = places.setdefault(storage._cdata, {}), geometry(tensor)
         if place in known and tensor.numel():
@@ -131,8 +154,11 @@ def _tensors(
             if _overlap(place, other):
                 raise ValueError(f"{name} and {first} share part of their memory; fast_init builds such models")
         known[place] = name
-        law = _law(recorder, tensor, parts.get((name,), []))
         dtype = str(tensor.dtype).removeprefix("torch.")
+        path, parts = settled.get(id(tensor), ((name,), []))
+        law = _law(recorder, tensor, parts)
+        if path != (name,) and law.random:
+            law = SameAs(path, law, dtype)
         tensors[name] = Fill(tuple(tensor.shape), dtype, law, persistent=name not in passing)
     return tensors
 
@@ -165,13 +191,14 @@ def _owners(roots: Sequence[torch.nn.Module]) -> list[Owner]:
     for ordinal, root in enumerate(roots):
         above = (str(ordinal),) if ordinal else ()
         named = (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False))
-        owners += [Owner((*above, name), tensor) for name, tensor in named]
+        owners += [Owner((*above, clean(name)), tensor) for name, tensor in named]
     return owners
 
 
 def _passing(model: torch.nn.Module) -> set[str]:
     """The names of the buffers that a checkpoint leaves out."""
-    return {name for name, _ in model.named_buffers(remove_duplicate=False)} - set(model.state_dict(keep_vars=True))
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return {clean(name) for name in buffers - set(model.state_dict(keep_vars=True))}
 
 
 @contextlib.contextmanager
@@ -189,9 +216,14 @@ def _modules() -> Iterator[Callable[[], list[torch.nn.Module]]]:
                 seen[id(module)] = weakref.ref(module)
 
     def outermost() -> list[torch.nn.Module]:
-        living = [module for module in (reference() for reference in seen.values()) if module is not None]
-        parts = {id(child) for module in living for child in module.children()}
-        return [module for module in living if id(module) not in parts]
+        def living() -> list[torch.nn.Module]:
+            found = [module for module in (reference() for reference in seen.values()) if module is not None]
+            parts = {id(child) for module in found for child in module.children()}
+            return [module for module in found if id(module) not in parts]
+
+        if len(living()) > 1:  # names must not depend on when the collector finds a module that refers to itself
+            gc.collect()
+        return living()
 
     handles = [
         hooks.register_module_parameter_registration_hook(note),

@@ -12,8 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
 from fastinit.buffers import Region
-from fastinit.composite import SameAs
-from fastinit.distributions import Distribution
+from fastinit.composite import Cast, SameAs
+from fastinit.distributions import Constant, Distribution, rounded
 from fastinit.key import Key
 from fastinit.torch.geometry import Geometry, geometry, in_order, locate
 from fastinit.torch.tensors import DTYPES
@@ -92,6 +92,17 @@ def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     return True
 
 
+def taken_over(law: Distribution, source: torch.dtype, target: torch.dtype) -> Distribution:
+    """The law of values that are copied into a tensor of another dtype. 16-bit dtypes have float32's stream, rounded;
+    in all other cases the values are made in their first dtype."""
+    if source is target:
+        return law
+    if isinstance(law, Constant):
+        return Constant(rounded("value", law.value, DTYPES[source]))
+    rounds = source is torch.float32 and target in (torch.float16, torch.bfloat16)
+    return law if rounds else Cast(law, DTYPES[source])
+
+
 def storage_id(tensor: torch.Tensor) -> int:
     """What tells storages apart, as long as they live."""
     found: int = tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
@@ -126,9 +137,19 @@ def _regions(
         region = locate(where, place)
         if region is not None and (not law.structured or in_order(where, place, region)):
             return [(owner, region)]
-    if law.structured:
+    inside = sorted((place.bytes, i) for i, (place, _) in enumerate(places) if place.dense and _within(place, where))
+    if law.structured or not where.dense or not inside:
         return []
-    return [(owner, ()) for place, owner in places if locate(place, where) is not None]
+    # They must lie side by side and leave nothing out: what has no name would never be drawn.
+    ends = [where.bytes[0], *(last for (_, last), _ in inside)]
+    if [first for (first, _), _ in inside] != ends[:-1] or ends[-1] != where.bytes[1]:
+        return []
+    return [(places[i][1], ()) for _, i in inside]
+
+
+def _within(place: Geometry, where: Geometry) -> bool:
+    (first, last), (start, end) = place.bytes, where.bytes
+    return place.dtype is where.dtype and start <= first < last <= end
 
 
 def under(key: Key, path: Path) -> Key:

@@ -15,13 +15,12 @@ from fastinit.buffers import Array, Region
 from fastinit.key import Key, Seed
 from fastinit.plan import Fill, Plan
 from fastinit.progress import progress as shown
+from fastinit.torch.geometry import geometry
+from fastinit.torch.names import clean
 from fastinit.torch.tensors import DTYPES, host_array, mark_written, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 Block = tuple[Region, Region]  # a part of the local tensor, and where it is in the whole
-
-# What wrappers put between the names of modules: torch.compile, and checkpointing of activations.
-_WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 
 
 def materialize(
@@ -37,7 +36,7 @@ def materialize(
         model: a module with the plan's names and shapes, e.g. built under `torch.device("meta")`; its parameters may be
             DTensors (after `fully_shard` or `parallelize_module`). Its dtypes rule, not the plan's.
         plan: from `record`, or any other.
-        seed: an int or a `Key`.
+        seed: an int or a `Key`; None is the plan's own.
         device: where meta tensors get their memory. Default: the mesh's for a DTensor, the CPU for others.
         progress: whether to show a bar (lines, without a terminal) on stderr.
 
@@ -57,6 +56,10 @@ def materialize(
     >>> bool((materialize(model, record(build), seed=0).weight == expected.weight).all())
     True
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a Plan. Received: {type(plan).__name__}")
     key = plan.key(seed)
     _check(_named(model), plan)
     _give_memory(model, device)
@@ -75,21 +78,16 @@ def materialize(
 
 def _named(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All names of all tensors, without what wrappers put into them."""
-    found = {}
-    for name, tensor in itertools.chain(
-        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-    ):
-        for wrapper in _WRAPPERS:
-            name = name.replace(wrapper, "")
-        found[name] = tensor
-    return found
+    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    return {clean(name): tensor for name, tensor in itertools.chain(parameters, buffers)}
 
 
 def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
     """Raise ValueError where the plan is not one of this model."""
     for name, tensor in tensors.items():
         if name not in plan:
-            raise ValueError(f"the plan must have all tensors of the model. Missing: {name}")
+            has = ", ".join(itertools.islice(plan, 3))
+            raise ValueError(f"the plan must have all tensors of the model. Missing: {name}; it has {has}, ...")
         fill, shape, placements = plan.of(name), tuple(tensor.shape), _placements(tensor)
         if shape != fill.shape:
             raise ValueError(f"{name} must have the shape {fill.shape}, as in the plan. Received: {shape}")
@@ -98,6 +96,8 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
             raise ValueError(f"{name} must have one of the dtypes {allowed}. Received: {tensor.dtype}")
         if fill.drawn:
             fill.with_dtype(DTYPES[tensor.dtype])
+        if not placements and not tensor.is_meta and tensor.layout is torch.strided and geometry(tensor).overlaps:
+            raise ValueError(f"{name} must not overlap itself. Received: strides {tensor.stride()}")
         if any(placement.is_partial() for placement in placements):
             raise ValueError(f"{name} must be sharded or replicated. Received: {placements}")
     missing = [name for name in plan if name not in tensors]
@@ -122,8 +122,6 @@ def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> N
     for (module, name), *others in tied:
         for other, second in others:
             setattr(other, second, getattr(module, name))
-    if tied:
-        model._apply(lambda tensor: tensor)  # FSDP takes notice of the tensors that are tied again
 
 
 def _tied(model: torch.nn.Module) -> list[list[tuple[torch.nn.Module, str]]]:

@@ -51,6 +51,7 @@ NEW: dict[Operator, tuple[Distribution | None, int, Operator]] = {
     aten.new_zeros.default: (_ZERO, 2, aten.new_empty.default),
     aten.new_ones.default: (_ONE, 2, aten.new_empty.default),
     aten.new_full.default: (None, 2, aten.new_empty.default),
+    aten.normal.float_float: (None, 1, aten.empty.memory_format),  # mean and std come before
 }
 
 # New tensors without values.
@@ -63,7 +64,10 @@ EMPTY = {
 }
 
 # Operators that take a tensor for its shape and dtype alone.
-SHAPE_ONLY = {*NEW, aten.sym_size.int, aten.is_same_size.default}
+SHAPE_ONLY = {operator for operator in NEW if torch.Tag.nondeterministic_seeded not in operator.tags} | {
+    aten.sym_size.int,
+    aten.is_same_size.default,
+}
 
 COPIES = {aten.clone.default, aten._to_copy.default}
 
@@ -98,6 +102,8 @@ def new_law(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     law, before, _ = NEW[operator]
     if law is not None:
         return law
+    if operator is aten.normal.float_float:
+        return Normal(*args[:2])
     value = args[before] if len(args) > before else kwargs.get("fill_value")
     if operator is aten.full.default and kwargs.get("dtype") is None and not isinstance(value, float):
         return None
@@ -107,16 +113,17 @@ def new_law(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def empty_of(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Operator, Any, Any]:
     """The call (operator, arguments) that makes the tensor of an operator of `NEW` without its values."""
     _, before, empty = NEW[operator]
+    if operator is aten.normal.float_float:
+        args = args[2:]
     return empty, args[:before], {k: v for k, v in kwargs.items() if k not in ("generator", "fill_value")}
 
 
 def affine_of(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, float] | None:
-    """(factor, shift) where an operator of `AFFINE` has numbers for arguments and the factor is positive."""
+    """(factor, shift) where an operator of `AFFINE` has numbers for arguments."""
     numbers_only = all(isinstance(x, numbers.Real) and not isinstance(x, bool) for x in (*args[1:], *kwargs.values()))
     if len(args) < 2 or not numbers_only or (operator in _DIVISIONS and args[1] == 0):
         return None
-    found = AFFINE[operator](*args[1:], **kwargs)
-    return found if found[0] > 0 else None
+    return AFFINE[operator](*args[1:], **kwargs)
 
 
 _DIVISIONS = {operator for operator, meaning in AFFINE.items() if meaning is _over}

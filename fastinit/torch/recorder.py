@@ -4,8 +4,9 @@ that a later one overwrites, and does them in order as soon as another operator 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastinit.distributions import Distribution
-from fastinit.torch.draws import Draw, History, Owner, Part, Stream, fits, parts_of, storage_id, tensors_in
+from fastinit.torch.draws import Draw, History, Owner, Part, Stream, fits, parts_of, storage_id, taken_over, tensors_in
 from fastinit.torch.geometry import Geometry, geometry
 from fastinit.torch.operators import (
     AFFINE,
@@ -30,6 +31,22 @@ from fastinit.torch.operators import (
 )
 from fastinit.torch.tensors import active, on_host
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _own_work(method: Method) -> Method:
+    """A method in which nothing is a reading by others."""
+
+    @functools.wraps(method)
+    def working(self: Recorder, *args: Any, **kwargs: Any) -> Any:
+        self.busy += 1
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.busy -= 1
+
+    return working  # type: ignore[return-value]
+
 
 class Recorder(TorchDispatchMode):
     """Keeps fills back; subclasses say what happens to a fill that cannot wait."""
@@ -37,12 +54,14 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waiting: dict[int, History] = {}
+        self.busy = 0
         self._draws = 0
         self._outer: Any = None
         self._reads = _Reads(self)
 
     def __enter__(self) -> Recorder:
-        self._outer, active.recorder = active.recorder, self
+        self._outer = active.recorder
+        active.recorders.append(self)
         super().__enter__()
         self._reads.__enter__()
         return self
@@ -50,7 +69,7 @@ class Recorder(TorchDispatchMode):
     def __exit__(self, *exception: Any) -> None:
         self._reads.__exit__(*exception)
         super().__exit__(*exception)
-        active.recorder = self._outer
+        active.recorders.remove(self)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -71,6 +90,10 @@ class Recorder(TorchDispatchMode):
         made: torch.Tensor = func(*args, **kwargs)
         return made
 
+    def keeps(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor's memory is torch's own. Others (NumPy, a file) may hold what is not, and see no fill."""
+        return tensor.untyped_storage().resizable()
+
     def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
         """Take over what a block inside this one has kept back; False where that block is to fill it."""
         return False
@@ -86,6 +109,7 @@ class Recorder(TorchDispatchMode):
 
     # --- the operators ---
 
+    @_own_work
     def __torch_dispatch__(
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -109,9 +133,10 @@ class Recorder(TorchDispatchMode):
         own = torch.Tag.nondeterministic_seeded in func.tags and not kwargs.get("generator")
         return self.call(func, args, kwargs, self.stream() if own else None)
 
+    @_own_work
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Note that all of a tensor is now drawn from a law; False for what is not kept back."""
-        if not on_host(tensor):
+        if not on_host(tensor) or not self.keeps(tensor):
             return False
         where = geometry(tensor)
         if (not tensor.is_contiguous() and where.overlaps) or not fits(distribution, where.shape, tensor.dtype):
@@ -119,6 +144,7 @@ class Recorder(TorchDispatchMode):
         self._put(tensor, where, Draw(distribution, self.stream()))
         return True
 
+    @_own_work
     def flush(self, tensor: torch.Tensor) -> None:
         """Do what waits for the memory of a tensor, in order, keyed by the order of the draws."""
         if self._outer is not None:
@@ -213,12 +239,15 @@ class Recorder(TorchDispatchMode):
         history.pieces[where] = draw
 
     def _put_all(self, target: torch.Tensor, source: torch.Tensor, pieces: Sequence[tuple[Geometry, Draw]]) -> bool:
-        """Let a tensor wait for the pieces of another one of the same layout."""
+        """Let a tensor wait for the pieces of another one of the same layout, in its own dtype."""
         if target.stride() != source.stride() or not geometry(target).covers(target.untyped_storage().nbytes()):
             return False
-        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in pieces):
+        if not self.keeps(target):
             return False
-        for where, draw in pieces:
+        taken = [(where, draw._replace(law=taken_over(draw.law, source.dtype, target.dtype))) for where, draw in pieces]
+        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in taken):
+            return False
+        for where, draw in taken:
             self._put(target, where._replace(dtype=target.dtype), draw)
         return True
 
@@ -232,6 +261,8 @@ class Recorder(TorchDispatchMode):
                 named.setdefault(storage_id(owner.tensor), []).append(owner)
         settled = []
         for storage, history in list(self.waiting.items()):
+            if history.storage.expired():
+                continue
             parts = parts_of(history, storage, named.get(storage, []))
             if parts is not None:
                 settled += parts
@@ -248,8 +279,12 @@ class _Reads(TorchFunctionMode):
         torch.Tensor.tolist,
         torch.Tensor.__array__,
         torch.Tensor.__dlpack__,
+        torch.Tensor.__deepcopy__,
         torch.Tensor.__reduce_ex__,
         torch.Tensor.share_memory_,
+        torch.Tensor.untyped_storage,  # pickle takes it without a method that is seen
+        torch.Tensor.storage,
+        torch.Tensor.data_ptr,
     }
 
     def __init__(self, recorder: Recorder) -> None:
@@ -259,6 +294,6 @@ class _Reads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in self.METHODS:
+        if func in self.METHODS and not self.recorder.busy:
             return self.recorder.read(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

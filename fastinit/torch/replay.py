@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Never
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -96,6 +96,10 @@ class Recording(Eager):
         super().__init__(Key(0))
         self.log = Log()
         self._fresh: dict[int, StorageWeakRef] = {}  # storages that nothing was written to
+        self._unreserved: dict[int, StorageWeakRef] = {}
+
+    def keeps(self, tensor: torch.Tensor) -> bool:
+        return storage_id(tensor) in self._unreserved or super().keeps(tensor)
 
     def is_undefined(self, tensor: torch.Tensor) -> bool:
         """Whether nothing was written into a tensor's memory since it was taken."""
@@ -132,15 +136,23 @@ class Recording(Eager):
 
     def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         made = _unreserved(func, args, kwargs)
+        taken = made is not None
+        if made is None:
+            made = super().empty(func, args, kwargs)
         if made.layout is torch.strided:
             self._fresh[storage_id(made)] = StorageWeakRef(made.untyped_storage())
+            if taken:
+                self._unreserved[storage_id(made)] = self._fresh[storage_id(made)]
         return made
 
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         self.flush(tensor)
-        if self.is_random(tensor):
-            raise _seed_needed(method)
-        return method(tensor, *args, **kwargs)
+        if not self.is_random(tensor) or method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):
+            return method(tensor, *args, **kwargs)
+        if method is torch.Tensor.__deepcopy__:  # copies the storage, which no operator tells of
+            copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+            return args[0].setdefault(id(tensor), copy)
+        raise _seed_needed(method)
 
     def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
         """Take over what an inner block would fill: a plan has names and seeds of its own."""
@@ -168,6 +180,12 @@ class Computed(Structured):
     def __repr__(self) -> str:
         return f"Computed({len(self.log.needed(self.tensor))} operations)"
 
+    def __deepcopy__(self, memo: object) -> Computed:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a plan with computed tensors cannot be pickled: record it in every process")
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if shape != tuple(self.tensor.shape):
             raise ValueError(f"shape must be that of the tensor, {tuple(self.tensor.shape)}. Received: {shape}")
@@ -184,14 +202,13 @@ def _seed_needed(what: object) -> ValueError:
     )
 
 
-def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """A new tensor without values; a large one in address space that takes no memory."""
+def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """A large new tensor without values, in address space that takes no memory; None where torch is to make it."""
     size = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
     nbytes = size.untyped_storage().nbytes() if size.layout is torch.strided else 0
     on_host = torch.device(kwargs.get("device") or getattr(args[0], "device", None) or "cpu").type == "cpu"
     if nbytes < UNRESERVED_FROM or not on_host or not hasattr(mmap, "MAP_ANONYMOUS"):
-        made: torch.Tensor = func(*args, **kwargs)
-        return made
+        return None
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
     return torch.empty(0, dtype=size.dtype).set_(storage, 0, size.shape, size.stride())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 import ml_dtypes
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack as function_modes
 from torch.utils._device import DeviceContext
 
-from fastinit.buffers import Array
+from fastinit.buffers import Array, as_dtype
 from fastinit.distributions import Distribution
 
 # NumPy's own dtypes lack these: their bits go across as integers.
@@ -21,6 +23,7 @@ _BITS = {
     torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
 }
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+_NUMPY = {dtype: as_dtype(name) for dtype, name in DTYPES.items()}
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -40,8 +43,18 @@ def on_host(tensor: object) -> bool:
 
 
 def host_array(tensor: torch.Tensor) -> Array | None:
-    """The memory of a tensor as a NumPy array of the same shape and strides, shared; None where there is no such."""
-    return values_of(tensor) if on_host(tensor) else None
+    """The memory of a tensor as a NumPy array of the same shape and strides, as long as the tensor lives; None where
+    there is no such."""
+    if not on_host(tensor):
+        return None
+    dtype, shape = _NUMPY[tensor.dtype], tuple(tensor.shape)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    # By its address: `tensor.numpy()` would forbid for good that the storage is resized, as some code does.
+    size, strides = dtype.itemsize, tensor.stride()
+    reach = 1 + sum(stride * (n - 1) for stride, n in zip(strides, shape, strict=True))
+    memory: Any = (ctypes.c_char * (reach * size)).from_address(tensor.data_ptr())
+    return np.ndarray(shape, dtype, memory, 0, [stride * size for stride in strides])
 
 
 def followed() -> bool:
@@ -65,7 +78,7 @@ def followed() -> bool:
 
 def values_of(tensor: torch.Tensor) -> Array:
     """The memory of a plain CPU tensor of any dtype that NumPy or ml_dtypes has."""
-    plain = tensor.detach()
+    plain = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype not in _BITS:
         return plain.numpy()
     bits, dtype = _BITS[tensor.dtype]
@@ -98,9 +111,15 @@ class Recorder(Protocol):
 
 
 class _Active(threading.local):
-    """The recorder of this thread, innermost; torch's modes are per thread too."""
+    """The recorders of this thread; torch's modes are per thread too."""
 
-    recorder: Recorder | None = None
+    def __init__(self) -> None:
+        self.recorders: list[Recorder] = []
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The innermost one."""
+        return self.recorders[-1] if self.recorders else None
 
 
 active = _Active()
