@@ -360,6 +360,7 @@ def test_other_random_operators_have_seeds_of_their_own():
     def make():
         module = nn.Module()
         module.register_buffer("dropped", nn.functional.dropout(torch.ones(200)))
+        module.register_buffer("native", torch.native_dropout(torch.ones(200), 0.5, True)[0])  # takes no generator
         module.register_buffer("whole", torch.randint_like(torch.ones(200, dtype=torch.int64), 10))
         module.register_buffer("flips", torch.empty(200).bernoulli_(0.3))
         module.register_buffer("order", torch.randperm(200))
@@ -370,7 +371,7 @@ def test_other_random_operators_have_seeds_of_their_own():
     model, plan = built(make), record(make)
     assert torch.equal(torch.get_rng_state(), state)
     assert differing(model, built(make)) == []
-    assert differing(model, built(make, 3)) == ["dropped", "whole", "flips", "order"]
+    assert differing(model, built(make, 3)) == ["dropped", "native", "whole", "flips", "order"]
     for name, tensor in tensors(model).items():
         array = np.empty(200, plan.of(name).dtype)
         plan.of(name).fill(array, SEED / name)
