@@ -5,7 +5,6 @@ What a command needs is imported inside it, so that the others do not wait for i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -110,7 +109,7 @@ def write(
     from fastinit import checkpoint
     from fastinit.progress import progress as shown
 
-    with contextlib.nullcontext() if as_json else shown(found.nbytes) as progress:
+    with shown(found.nbytes, quiet=as_json) as progress:
         report = checkpoint.write(found, out, seed=seed, overwrite=overwrite, progress=progress)
     rate = report.gigabytes_per_second
     if as_json:

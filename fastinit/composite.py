@@ -44,32 +44,6 @@ class Values(Structured):
 
 
 @dataclass(frozen=True, slots=True)
-class SameAs(Structured):
-    """The draw of another tensor: a copy of it.
-
-    Args:
-        path: the names in the other's key, after what the plan's own key has.
-        law: what is drawn.
-        dtype: the other's; the copy has its values, rounded.
-    """
-
-    path: tuple[str, ...]
-    law: Distribution
-    dtype: str
-
-    def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        self.law.check(shape, self.dtype)
-        self.law.check(shape, dtype)
-
-    def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        other = Key(key.seed, (*key.path[:-1], *self.path))  # the last name is the tensor's own
-        target = out if out.dtype == as_dtype(self.dtype) else np.empty(out.shape, as_dtype(self.dtype))
-        _make(target, self.law, other, shape, indices, offset)
-        if target is not out:
-            out[...] = target
-
-
-@dataclass(frozen=True, slots=True)
 class Cast(Structured):
     """A law drawn in another dtype, and the values taken over: what is left of float32 weights in a float64 model.
 
@@ -91,9 +65,36 @@ class Cast(Structured):
         self.law.check(shape, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        target = np.empty(out.shape, as_dtype(self.dtype))
+        target = out if out.dtype == as_dtype(self.dtype) else np.empty(out.shape, as_dtype(self.dtype))
         _make(target, self.law, key, shape, indices, offset)
-        out[...] = target
+        if target is not out:
+            out[...] = target
+
+
+@dataclass(frozen=True, slots=True)
+class SameAs(Structured):
+    """The draw of another tensor: a copy of it.
+
+    Args:
+        path: the names in the other's key, after what the plan's own key has.
+        law: what is drawn.
+        dtype: the other's; the copy has its values, rounded.
+    """
+
+    path: tuple[str, ...]
+    law: Distribution
+    dtype: str
+
+    @property
+    def _values(self) -> Cast:
+        return Cast(self.law, self.dtype)
+
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        self._values.check(shape, dtype)
+
+    def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
+        other = Key(key.seed, (*key.path[:-1], *self.path))  # the last name is the tensor's own
+        self._values.make(out, other, shape, indices, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,6 @@ def _make(out: Array, law: Distribution, key: Key, shape: tuple[int, ...], indic
 
 def _common(a: range, b: range) -> range:
     """The numbers in both of two ascending ranges."""
-    if a.step == b.step == 1:
-        return range(max(a.start, b.start), min(a.stop, b.stop))
     step = math.lcm(a.step, b.step)
     shared = math.gcd(a.step, b.step)
     if (b.start - a.start) % shared:

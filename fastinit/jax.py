@@ -43,7 +43,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from fastinit import schemes
 from fastinit.buffers import DTYPES, Array, aligned_empty, as_region
 from fastinit.complex_laws import fill_complex
-from fastinit.distributions import Distribution
+from fastinit.distributions import Distribution, TruncatedNormal
 from fastinit.fans import axis_fans
 from fastinit.filling import fill
 
@@ -288,8 +288,7 @@ def truncated_normal(stddev: Any = 1e-2, dtype: Any = None, lower: Any = -2.0, u
     """
 
     def law(_: tuple[int, ...], size: float) -> Distribution:
-        low, high = float(lower) * size, float(upper) * size
-        return schemes.law("truncated_normal", (), std=size, low=low, high=high)
+        return TruncatedNormal.in_sigma(0.0, size, float(lower), float(upper))
 
     return _initializer(theirs.truncated_normal(stddev, dtype, lower, upper), law, stddev, dtype)
 

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress(nbytes: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of bytes that were done since the last call."""
+def progress(nbytes: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of bytes that were done since the last call; it shows nothing where quiet."""
+    if quiet:
+        yield lambda done: None
+        return
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn

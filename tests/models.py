@@ -70,6 +70,17 @@ def differing(model, other):
     ]
 
 
+def unlike_the_plan(plan, model, key):
+    """The names of the tensors that are not, bit for bit, what a plan holds under a key."""
+    found = []
+    for name, tensor in tensors(model).items():
+        array = np.empty(tuple(tensor.shape), plan.of(name).dtype)
+        plan.of(name).fill(array, key / plan.first_name(name))
+        if array.tobytes() != bits(tensor):
+            found.append(name)
+    return found
+
+
 def ties(model):
     """The groups of names of one tensor."""
     groups = {}

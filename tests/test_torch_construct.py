@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from models import Everything, bits, differing, tensors, ties
+from models import Everything, bits, differing, tensors, ties, unlike_the_plan
 from scipy import stats
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -372,10 +372,7 @@ def test_other_random_operators_have_seeds_of_their_own():
     assert torch.equal(torch.get_rng_state(), state)
     assert differing(model, built(make)) == []
     assert differing(model, built(make, 3)) == ["dropped", "native", "whole", "flips", "order"]
-    for name, tensor in tensors(model).items():
-        array = np.empty(200, plan.of(name).dtype)
-        plan.of(name).fill(array, SEED / name)
-        assert array.tobytes() == bits(tensor), name
+    assert unlike_the_plan(plan, model, SEED) == []
 
 
 def test_modules_of_helper_threads_are_torchs_own():
@@ -485,9 +482,7 @@ def test_parts_that_are_no_regions_are_different_draws_too():
             nn.init.orthogonal_(self.weight.data[8:].T)  # as a structured law no region: its axes are exchanged
 
     model, plan = built(Gates), record(Gates)
-    array = np.empty((12, 4), np.float32)
-    plan.of("weight").fill(array, SEED / "weight")
-    assert array.tobytes() == bits(model.weight)
+    assert unlike_the_plan(plan, model, SEED) == []
     gates = model.weight.detach().view(3, 4, 4)
     assert torch.allclose(gates @ gates.mT, torch.eye(4).expand(3, 4, 4), atol=1e-5)
     assert not any(torch.allclose(gates[i], gates[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -505,10 +500,7 @@ def test_what_is_computed_out_of_draws_is_computed_again():
             self.chained = nn.Parameter(torch.cat([self.scaled.data, self.row.data[0]]).cumsum(0))
 
     model, plan = built(Computes), record(Computes)
-    for name, tensor in tensors(model).items():
-        array = np.empty(tuple(tensor.shape), np.float32)
-        plan.of(name).fill(array, SEED / name)
-        assert array.tobytes() == bits(tensor), name
+    assert unlike_the_plan(plan, model, SEED) == []
     assert model.row[1:].tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
     assert torch.allclose(model.chained, torch.cat([model.scaled, model.row[0]]).cumsum(0))
 
@@ -522,9 +514,7 @@ def test_a_part_set_to_a_random_number_is_the_same_in_both():
             self.weight.data[1].fill_(torch.rand(2).sum())
 
     model, plan = built(Part), record(Part)
-    array = np.empty((3, 4), np.float32)
-    plan.of("weight").fill(array, SEED / "weight")
-    assert array.tobytes() == bits(model.weight)
+    assert unlike_the_plan(plan, model, SEED) == []
     assert model.weight.data[:2].std(1).eq(0).all()
 
 
@@ -534,10 +524,7 @@ def test_a_part_set_to_a_random_number_is_the_same_in_both():
 def test_a_plan_holds_what_the_block_makes():
     plan, model = record(Everything), built(Everything)
     assert set(plan) == set(tensors(model))
-    for name, tensor in tensors(model).items():
-        array = np.empty(tuple(tensor.shape), plan.of(name).dtype)
-        plan.of(name).fill(array, SEED / plan.first_name(name))
-        assert array.tobytes() == bits(tensor), name
+    assert unlike_the_plan(plan, model, SEED) == []
 
 
 def test_the_kinds_of_a_plan():
@@ -752,7 +739,4 @@ def test_the_twins_tell_the_recorder_their_laws():
     kinds = {name: type(fill.distribution).__name__ for name, fill in plan.items()}
     laws = ("Normal", "Orthogonal", "Sparse", "Uniform", "Eye", "Constant", "TruncatedNormal")
     assert kinds == dict(zip("abcdefg", laws, strict=True))
-    for name, tensor in tensors(model).items():
-        array = np.empty((4, 3), np.float32)
-        plan.of(name).fill(array, SEED / name)
-        assert array.tobytes() == bits(tensor), name
+    assert unlike_the_plan(plan, model, SEED) == []

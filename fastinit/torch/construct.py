@@ -21,7 +21,7 @@ from fastinit.progress import progress as shown
 from fastinit.torch.draws import Owner, Part
 from fastinit.torch.eager import Eager
 from fastinit.torch.geometry import Geometry, geometry
-from fastinit.torch.names import clean
+from fastinit.torch.names import clean, named_tensors
 from fastinit.torch.patches import structured_fills
 from fastinit.torch.replay import Computed, Recording
 from fastinit.torch.tensors import on_host, values_of
@@ -81,11 +81,10 @@ def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: bool) -
     """Fill all that still waits."""
     settled = recorder.settle(_owners(roots))
     nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
-    with shown(nbytes) if progress else contextlib.nullcontext() as advance:
+    with shown(nbytes, quiet=not progress) as advance:
         for owner, parts in settled:
             recorder.give(owner, parts)
-            if advance is not None:
-                advance(owner.tensor.nbytes)
+            advance(owner.tensor.nbytes)
     recorder.waiting.clear()
 
 
@@ -117,7 +116,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         model = factory()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
-    named = {clean(owner.path[-1]): owner.tensor for owner in _owners([model])}
+    named = named_tensors(model)
     for name, tensor in named.items():
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
@@ -190,8 +189,7 @@ def _owners(roots: Sequence[torch.nn.Module]) -> list[Owner]:
     owners = []
     for ordinal, root in enumerate(roots):
         above = (str(ordinal),) if ordinal else ()
-        named = (*root.named_parameters(remove_duplicate=False), *root.named_buffers(remove_duplicate=False))
-        owners += [Owner((*above, clean(name)), tensor) for name, tensor in named]
+        owners += [Owner((*above, name), tensor) for name, tensor in named_tensors(root).items()]
     return owners
 
 

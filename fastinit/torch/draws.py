@@ -62,8 +62,6 @@ class History:
 
     def revived(self) -> torch.Tensor | None:
         """A tensor over the storage; None once nothing else holds it."""
-        if self.storage.expired():
-            return None
         storage: Any = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
         return None if storage is None else torch.empty(0, dtype=torch.uint8).set_(storage)
 

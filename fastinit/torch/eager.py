@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from fastinit.composite import Patched, SameAs
+from fastinit.composite import Cast, Patched
 from fastinit.filling import fill
 from fastinit.key import Key
-from fastinit.torch.draws import UNOWNED, Draw, Owner, Part, Stream, storage_id, tensors_in, under
+from fastinit.torch.draws import Draw, Owner, Part, Stream, storage_id, tensors_in, under
 from fastinit.torch.geometry import Geometry
 from fastinit.torch.operators import Operator
 from fastinit.torch.recorder import Recorder
@@ -74,8 +74,8 @@ def draw_into(tensor: torch.Tensor, draw: Draw, key: Key) -> None:
     array, stream = host_array(tensor), draw.stream
     assert array is not None
     assert stream.path is not None
-    law = SameAs(stream.path, draw.law, DTYPES[stream.dtype]) if draw.law.random else draw.law
-    fill(array, law, seed=key / UNOWNED)
+    law = Cast(draw.law, DTYPES[stream.dtype]) if draw.law.random else draw.law
+    fill(array, law, seed=under(key, stream.path))
 
 
 def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from fastinit.key import Key, Seed
 from fastinit.plan import Fill, Plan
 from fastinit.progress import progress as shown
 from fastinit.torch.geometry import geometry
-from fastinit.torch.names import clean
+from fastinit.torch.names import named_tensors
 from fastinit.torch.tensors import DTYPES, host_array, mark_written, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -61,25 +60,18 @@ def materialize(
     if not isinstance(plan, Plan):
         raise TypeError(f"plan must be a Plan. Received: {type(plan).__name__}")
     key = plan.key(seed)
-    _check(_named(model), plan)
+    _check(named_tensors(model), plan)
     _give_memory(model, device)
-    tensors = _named(model)
+    tensors = named_tensors(model)
     filled: dict[str, torch.Tensor] = {}
-    with shown(sum(t.nbytes for t in tensors.values())) if progress else contextlib.nullcontext() as advance:
+    with shown(sum(t.nbytes for t in tensors.values()), quiet=not progress) as advance:
         for name, tensor in tensors.items():
             first = plan.first_name(name)
             if filled.get(first) is not tensor:
                 _fill(tensor, plan.of(name), key / first)
                 filled.setdefault(first, tensor)
-            if advance is not None:
-                advance(tensor.nbytes)
+            advance(tensor.nbytes)
     return model
-
-
-def _named(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All names of all tensors, without what wrappers put into them."""
-    parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
-    return {clean(name): tensor for name, tensor in itertools.chain(parameters, buffers)}
 
 
 def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
@@ -108,7 +100,7 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
 
 def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> None:
     """Memory for meta tensors. `_apply` is how torch's own `to_empty` does it, and what FSDP listens to."""
-    if not any(tensor.is_meta for tensor in _named(model).values()):
+    if not any(tensor.is_meta for tensor in named_tensors(model).values()):
         return
     tied = _tied(model)
 

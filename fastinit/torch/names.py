@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 # What wrappers put between the names of modules: torch.compile, and checkpointing of activations.
 _WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
 
@@ -15,3 +17,9 @@ def clean(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
+
+
+def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors by all of their names: parameters, then buffers."""
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {clean(name): tensor for name, tensor in named}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,38 +12,21 @@ from typing import Any
 
 import torch
 
-from fastinit.distributions import Distribution, TruncatedNormal
-from fastinit.structured import Dirac, Eye, Orthogonal
-from fastinit.torch.tensors import active, mark_written
+from fastinit.torch import init
+from fastinit.torch.tensors import mark_written
+from fastinit.torch.twin import Law, offer
 
 # `trunc_normal_` redraws until all values are inside its bounds: no operator says what it means. This helper of it is
 # private, but libraries keep the public function from before any patch (transformers does), and it calls the helper.
 _TRUNCATED = "_no_grad_trunc_normal_"
 
 
-def _truncated(
-    tensor: torch.Tensor, mean: float, std: float, a: float, b: float, generator: Any = None
-) -> Distribution:
-    return TruncatedNormal(mean, std, a, b).simplest
-
-
-def _orthogonal(tensor: torch.Tensor, gain: float = 1, generator: Any = None) -> Distribution:
-    return Orthogonal(gain)
-
-
-def _eye(tensor: torch.Tensor) -> Distribution:
-    return Eye()
-
-
-def _dirac(tensor: torch.Tensor, groups: int = 1) -> Distribution:
-    return Dirac(groups)
-
-
-LAWS: dict[str, Callable[..., Distribution]] = {
-    _TRUNCATED: _truncated,
-    "orthogonal_": _orthogonal,
-    "eye_": _eye,
-    "dirac_": _dirac,
+# By the name in torch.nn.init, the twin that says what it means.
+TWINS: dict[str, Callable[..., Any]] = {
+    _TRUNCATED: init.trunc_normal_,
+    "orthogonal_": init.orthogonal_,
+    "eye_": init.eye_,
+    "dirac_": init.dirac_,
 }
 
 _lock = threading.Lock()
@@ -69,7 +54,7 @@ def structured_fills() -> Iterator[None]:
 
 
 def _replace() -> None:
-    for name, law in LAWS.items():
+    for name, twin in TWINS.items():
         original = getattr(torch.nn.init, name, None)
         if original is None:
             warnings.warn(
@@ -79,38 +64,15 @@ def _replace() -> None:
             )
             continue
         _originals[name] = original
-        setattr(torch.nn.init, name, _seen(original, law))
+        setattr(torch.nn.init, name, _seen(original, inspect.unwrap(twin)))
 
 
-def _seen(original: Callable[..., torch.Tensor], law: Callable[..., Distribution]) -> Callable[..., torch.Tensor]:
+def _seen(original: Callable[..., torch.Tensor], law: Callable[..., Law]) -> Callable[..., torch.Tensor]:
     def function(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if _noted(tensor, law, args, kwargs):
+        if offer(tensor, functools.partial(law, tensor, *args, **kwargs)):
+            mark_written(tensor)
             return tensor
         return original(tensor, *args, **kwargs)
 
     function.__name__, function.__doc__ = original.__name__, original.__doc__
     return function
-
-
-def _noted(
-    tensor: torch.Tensor, law: Callable[..., Distribution], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> bool:
-    recorder = active.recorder
-    if recorder is None:
-        return False
-    try:
-        found = law(tensor, *args, **kwargs)
-    except (TypeError, ValueError):  # torch's own function says what is wrong
-        return False
-    if isinstance(found, TruncatedNormal) and _far(found):
-        return False  # torch warns
-    if not recorder.fill(tensor, found):
-        return False
-    mark_written(tensor)
-    return True
-
-
-def _far(law: TruncatedNormal) -> bool:
-    """Whether torch warns that the mean is more than 2 std outside the bounds."""
-    mean, reach = law.normal.mean, 2 * law.normal.std
-    return mean < law.low - reach or mean > law.high + reach

@@ -5,7 +5,7 @@ that a later one overwrites, and does them in order as soon as another operator 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -187,7 +187,7 @@ class Recorder(TorchDispatchMode):
         if numbers is None or pieces is None:
             return None
         try:
-            mapped = [(where, Draw(draw.law.affine(*numbers), draw.stream)) for where, draw in pieces.items()]
+            mapped = {where: draw._replace(law=draw.law.affine(*numbers)) for where, draw in pieces.items()}
         except ValueError:
             return None
         target = tensor if func._schema.is_mutable else self.empty(aten.empty_like.default, (tensor,), {})
@@ -199,7 +199,7 @@ class Recorder(TorchDispatchMode):
         if pieces is None or kwargs.get("non_blocking"):
             return None
         copy = self.empty(aten.empty_like.default, args[:1], kwargs)
-        return copy if on_host(copy) and self._put_all(copy, args[0], list(pieces.items())) else None
+        return copy if on_host(copy) and self._put_all(copy, args[0], pieces) else None
 
     def _taken_over(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of a tensor that waits into all of another one."""
@@ -209,7 +209,7 @@ class Recorder(TorchDispatchMode):
         if whole and storage_id(target) != storage_id(source):
             self.waiting.pop(storage_id(target), None)  # all of it is overwritten
         pieces = self._whole(source)
-        return whole and pieces is not None and self._put_all(target, source, list(pieces.items()))
+        return whole and pieces is not None and self._put_all(target, source, pieces)
 
     def _set(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of one number, as `weight[0, 0] = 2.0` does it, is a fill."""
@@ -238,16 +238,18 @@ class Recorder(TorchDispatchMode):
         history.pieces.pop(where, None)  # the same memory: the earlier draw would be overwritten
         history.pieces[where] = draw
 
-    def _put_all(self, target: torch.Tensor, source: torch.Tensor, pieces: Sequence[tuple[Geometry, Draw]]) -> bool:
+    def _put_all(self, target: torch.Tensor, source: torch.Tensor, pieces: Mapping[Geometry, Draw]) -> bool:
         """Let a tensor wait for the pieces of another one of the same layout, in its own dtype."""
         if target.stride() != source.stride() or not geometry(target).covers(target.untyped_storage().nbytes()):
             return False
         if not self.keeps(target):
             return False
-        taken = [(where, draw._replace(law=taken_over(draw.law, source.dtype, target.dtype))) for where, draw in pieces]
-        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in taken):
+        taken = {
+            where: draw._replace(law=taken_over(draw.law, source.dtype, target.dtype)) for where, draw in pieces.items()
+        }
+        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in taken.items()):
             return False
-        for where, draw in taken:
+        for where, draw in taken.items():
             self._put(target, where._replace(dtype=target.dtype), draw)
         return True
 
@@ -261,8 +263,6 @@ class Recorder(TorchDispatchMode):
                 named.setdefault(storage_id(owner.tensor), []).append(owner)
         settled = []
         for storage, history in list(self.waiting.items()):
-            if history.storage.expired():
-                continue
             parts = parts_of(history, storage, named.get(storage, []))
             if parts is not None:
                 settled += parts

@@ -81,10 +81,8 @@ def _filling(body: Body[P], theirs: Function[P]) -> Function[P]:
 
 def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> bool:
     """Fill a tensor now, or let the recorder do it later; False, with nothing changed, where that is torch's work."""
-    recorder = active.recorder
-    if recorder is not None:  # what it does not take is torch's: it would not see NumPy's writes
-        found = _possible(tensor, law) if isinstance(tensor, torch.Tensor) else None
-        return found is not None and recorder.fill(tensor, found)
+    if active.recorder is not None:  # what it does not take is torch's: it would not see NumPy's writes
+        return offer(tensor, law)
     array = _target(tensor, generator) if random else None  # what is not random torch does as well, to the bit
     found = None if array is None else _possible(tensor, law)
     if array is None or found is None:
@@ -92,6 +90,15 @@ def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> 
     fill(array, found, seed=_seed(generator))
     mark_written(tensor)
     return True
+
+
+def offer(tensor: Any, law: Callable[[], Law]) -> bool:
+    """Let this thread's recorder take a fill; False where there is none, or it does not."""
+    recorder = active.recorder
+    if recorder is None or not isinstance(tensor, torch.Tensor):
+        return False
+    found = _possible(tensor, law)
+    return found is not None and recorder.fill(tensor, found)
 
 
 def _target(tensor: Any, generator: Any) -> Array | None:
