@@ -148,6 +148,30 @@ def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[r
     return tuple(range(n)[s] for s, n in zip(region + rest, shape, strict=True))
 
 
+def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Region]:
+    """The elements [start, stop) of a tensor in C order, as few regions, one after the other.
+
+    >>> list(boxes((4, 10), 7, 32))
+    [(slice(0, 1, None), slice(7, 10, None)), (slice(1, 3, None),), (slice(3, 4, None), slice(0, 2, None))]
+    """
+    if start >= stop:
+        return
+    if len(shape) < 2:
+        yield (slice(start, stop),)[: len(shape)]
+        return
+    row = math.prod(shape[1:])
+    (first, begin), (last, end) = divmod(start, row), divmod(stop, row)
+    if first == last:
+        yield from ((slice(first, first + 1), *box) for box in boxes(shape[1:], begin, end))
+        return
+    if begin:
+        yield from ((slice(first, first + 1), *box) for box in boxes(shape[1:], begin, row))
+        first += 1
+    if first < last:
+        yield (slice(first, last),)
+    yield from ((slice(last, last + 1), *box) for box in boxes(shape[1:], 0, end))
+
+
 _BFLOAT16 = DTYPES["bfloat16"]
 _addressof = ctypes.addressof
 _from_buffer: Any = ctypes.c_char.from_buffer

@@ -60,6 +60,10 @@ class Cast(Structured):
     law: Distribution
     dtype: str
 
+    @property
+    def inner(self) -> tuple[Distribution, ...]:
+        return (self.law,)
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         self.law.check(shape, self.dtype)
         self.law.check(shape, dtype)
@@ -89,6 +93,10 @@ class SameAs(Structured):
     def _values(self) -> Cast:
         return Cast(self.law, self.dtype)
 
+    @property
+    def inner(self) -> tuple[Distribution, ...]:
+        return (self.law,)
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         self._values.check(shape, dtype)
 
@@ -116,6 +124,10 @@ class Patched(Structured):
     """
 
     parts: tuple[tuple[Region, Distribution], ...]
+
+    @property
+    def inner(self) -> tuple[Distribution, ...]:
+        return tuple(law for _, law in self.parts)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         for region, law in self.parts:

@@ -13,13 +13,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target, dtype_name
+from fastinit.buffers import Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
+from fastinit.composite import Values
 from fastinit.distributions import Distribution
+from fastinit.engine import draw
 from fastinit.fans import as_axes, canonical_axes
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
 from fastinit.schemes import law
-from fastinit.structured import Structured
+from fastinit.structured import Structured, made_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,18 @@ class Fill:
             assert isinstance(self.distribution, Structured)
             self.distribution.make(out, key, self.shape, as_region(region, self.shape), 0)
 
+    def fill_flat(self, out: Array, key: Key, first: int) -> None:
+        """Fill a 1-d array of the tensor's dtype with its elements from `first` on, in C order."""
+        if self.drawn and not self.distribution.structured:
+            draw(out, self.distribution, key.words(), offset=first)
+            return
+        done = 0
+        for region in boxes(self.shape, first, first + out.size):
+            shape = tuple(map(len, as_region(region, self.shape)))
+            size = math.prod(shape)
+            self.fill(out[done : done + size].reshape(shape), key, region)
+            done += size
+
 
 @dataclass(frozen=True, slots=True)
 class Tied:
@@ -202,6 +216,16 @@ class Plan(Mapping[str, "Fill | Tied"]):
     def with_dtype(self, dtype: Any) -> Plan:
         """The same plan with one dtype for all tensors."""
         changed = {name: t if isinstance(t, Tied) else t.with_dtype(dtype) for name, t in self.items()}
+        return Plan(changed, self.seed)
+
+    def portable(self, key: Key) -> Plan:
+        """The same plan under one key, for other processes: what only this one can compute is given as values."""
+        changed = dict(self)
+        for name, tensor in self.filled.items():
+            if not all(not isinstance(law, Structured) or law.portable for law in made_of(tensor.distribution)):
+                values = np.empty(tensor.shape, tensor.dtype)
+                tensor.fill(values, key / name)
+                changed[name] = Fill(tensor.shape, tensor.dtype, Values(values), persistent=tensor.persistent)
         return Plan(changed, self.seed)
 
     def fill(

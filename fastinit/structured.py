@@ -6,6 +6,7 @@ Shapes here are (out, in, *kernel). `mean`, `std`, `low` and `high` are None whe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +28,14 @@ class Structured(Distribution):
 
     structured: ClassVar[bool] = True
     any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
+    needs_all: ClassVar[bool] = False  # whether a part of a tensor takes the making of all of it
+    exact: ClassVar[bool] = True  # whether the bits are the same on every machine
+    portable: ClassVar[bool] = True  # whether another process can be told of it
+
+    @property
+    def inner(self) -> tuple[Distribution, ...]:
+        """The laws that it is made of."""
+        return ()
 
     @property
     def mean(self) -> float | None:
@@ -47,6 +56,24 @@ class Structured(Distribution):
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         """Write the part `indices` of a tensor of `shape`, drawn from element `offset` of the key's stream on."""
         raise NotImplementedError
+
+
+def made_of(law: Distribution) -> Iterator[Distribution]:
+    """A law and all those that it is made of."""
+    yield law
+    if isinstance(law, Structured):
+        for inner in law.inner:
+            yield from made_of(inner)
+
+
+def needs_all(law: Distribution) -> bool:
+    """Whether a part of a tensor takes the making of all of it."""
+    return any(isinstance(one, Structured) and one.needs_all for one in made_of(law))
+
+
+def is_exact(law: Distribution) -> bool:
+    """Whether the bits are the same on every machine."""
+    return all(not isinstance(one, Structured) or one.exact for one in made_of(law))
 
 
 def _positions(indices: range, wanted: Array) -> Array:
@@ -173,6 +200,9 @@ class Orthogonal(_WithGain):
     it is computed, and the region copied. (Saxe, McClelland, Ganguli, ICLR 2014.)
     """
 
+    needs_all: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+
     @property
     def mean(self) -> float:
         return 0.0
@@ -195,6 +225,9 @@ class DeltaOrthogonal(_WithGain):
     Shapes of 3 to 5 dimensions with at least as many output as input channels. (Xiao, Bahri, Sohl-Dickstein,
     Schoenholz, Pennington, ICML 2018, algorithm 2.)
     """
+
+    needs_all: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     @property
     def mean(self) -> float:
@@ -229,6 +262,7 @@ class Sparse(Structured):
 
     sparsity: float
     normal: Normal
+    needs_all: ClassVar[bool] = True
 
     def __init__(self, sparsity: float, std: float = 0.01) -> None:
         sparsity = non_negative("sparsity", sparsity)

@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import resource
-import secrets
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fastinit import threads as fill_threads
 from fastinit.buffers import Array
-from fastinit.checkpoint.layout import FILE_NAME, Entry, layout
-from fastinit.engine import draw
-from fastinit.key import Key, Seed
+from fastinit.checkpoint import crew, files
+from fastinit.checkpoint.blocks import BLOCK_BYTES, Block, Maker, blocks
+from fastinit.checkpoint.compare import compare
+from fastinit.checkpoint.folder import Folder
+from fastinit.checkpoint.job import Job
+from fastinit.checkpoint.layout import MAX_SHARD_BYTES, Shard, as_bytes, share
+from fastinit.checkpoint.parts import Part
+from fastinit.errors import positive_int, unknown
+from fastinit.key import Seed
 from fastinit.plan import Plan
 
-BUFFER_BYTES = 16 << 20  # filled, then written with pwrite; a memory map would turn a full disk into SIGBUS
-_TEMPORARY = f".{FILE_NAME}."
+Progress = Callable[[int], None]
+# Writes the shards into a folder: (job, shards, folder, threads, fsync, progress).
+Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written. `peak_memory_bytes` is that of the whole process."""
+    """What was done. Of a part: its own files.
+
+    Attributes:
+        path: the file that stands for the checkpoint, the index or the only shard; the folder while parts are missing.
+        files: shards, of which `written` were written now; the others were there, and were compared with what they
+            should be.
+        tensors, parameters: in them, tied ones once.
+        nbytes: of the files.
+        finished: whether the checkpoint is complete.
+        peak_memory_bytes: of the whole process.
+    """
 
     path: str
+    files: int
+    written: int
     tensors: int
     parameters: int
     nbytes: int
     seconds: float
+    finished: bool
     peak_memory_bytes: int
 
     @property
@@ -48,59 +67,82 @@ def write(
     *,
     seed: Seed = None,
     overwrite: bool = False,
-    progress: Callable[[int], None] | None = None,
+    max_shard_bytes: int | str = MAX_SHARD_BYTES,
+    threads: int | None = None,
+    fsync: bool = True,
+    part: Part | str | None = None,
+    engine: str = "threads",
+    address: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """Write a plan as one safetensors file, `model.safetensors`, into a folder.
+    """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
 
-    The tensors pass through one buffer of 16 MB, filled by all threads; structured laws (orthogonal, sparse) are made
-    whole, one at a time. The data goes to a temporary sibling that is synced and renamed at the end: an interrupted
-    run leaves what was there before.
+    Each thread makes blocks of 16 MB in a buffer of its own and writes them; laws whose elements depend on each other
+    (orthogonal, sparse) are made whole, one tensor at a time. Until all is complete the files lie in a hidden folder
+    inside. If a run is stopped, the same call goes on from the files that are complete, after it has compared them
+    with what they should be, and the result is the same bit for bit.
 
     Args:
         plan: the tensors.
         folder: made where it is missing.
         seed: an int or a `Key`. Default: the plan's.
-        overwrite: replace an existing file.
-        progress: called with the number of bytes after each write.
+        overwrite: replace another checkpoint. What was there stays whole until the new one is.
+        max_shard_bytes: bytes of tensors in a file, an int or a text such as "5GB" or "2GiB".
+        threads: how many. Default: as many as a large fill has.
+        fsync: whether files are on the disk before they count as complete.
+        part: "2/8" writes the second of eight shares of the files, on this or on another machine with the same folder;
+            whichever part is the last finishes the checkpoint. None writes all.
+        engine: "threads", or "ray": a task of a Ray cluster for each file.
+        address: of the Ray cluster.
+        beside: further files for the folder, name -> bytes, e.g. a config.json.
+        progress: called with a number of bytes whenever as many are done.
 
     Raises:
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: the folder holds another plan or seed, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
         OSError: the disk is full, the folder cannot be written...
     """
     start = time.perf_counter()
+    number = fill_threads.count() if threads is None else positive_int("threads", threads)
+    mine = Part.of(part)
     key = plan.key(seed)
-    found = layout(plan)
-    if found.nbytes >= 1 << 63:
-        raise ValueError(f"the file must be smaller than 2^63 bytes. Needed: {found.nbytes:,}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / FILE_NAME
-    with _exclusive(folder) as folder_descriptor:
-        if target.is_dir():
-            raise IsADirectoryError(f"{target} is a folder")
-        if os.path.lexists(target) and not overwrite:
-            raise FileExistsError(f"{target} exists; --overwrite (overwrite=True) replaces it")
-        _remove_leftovers(folder)
-        temporary = folder / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
-        # The mode is 0666 less the umask, as for any new file.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    run = _engine(engine, address)
+    job = Job(plan.portable(key), key, as_bytes(max_shard_bytes), dict(beside or {}))
+    shown = _one_at_a_time(progress)
+    shards: Sequence[Shard] = (
+        job.layout.shards if mine is None else share(job.layout.shards, mine.count)[mine.index - 1]
+    )
+    place = Folder(folder)
+    place.path.mkdir(parents=True, exist_ok=True)
+    with files.locked(place.path, place.busy, shared=mine is not None) as lock:
+        place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
         try:
-            _reserve(descriptor, found.nbytes, temporary)
-            _write_at(descriptor, memoryview(found.header), 0)
-            buffer = np.empty(BUFFER_BYTES, np.uint8)
-            for entry in found.entries:
-                _write_tensor(descriptor, entry, key, buffer, progress)
-            os.fsync(descriptor)
-            temporary.replace(target)
-            os.fsync(folder_descriptor)
+            with _part_lock(place, mine):
+                written = _write_missing(
+                    job, shards, place, run, overwrite=overwrite, threads=number, fsync=fsync, progress=shown
+                )
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            if mine is None:
+                place.leave(job)
             raise
-        finally:
-            os.close(descriptor)
-    seconds = time.perf_counter() - start
-    return Report(str(target), len(found.entries), plan.parameters, found.nbytes, seconds, peak_memory())
+        # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
+        # shared lock gives it back first.
+        alone = mine is None or files.try_lock(lock)
+        finished = alone and len(place.found(job)) == len(job.layout.shards)
+        path = place.finish(job, sync=fsync) if finished else place.path
+    entries = [entry.fill for shard in shards for entry in shard.entries]
+    return Report(
+        path=str(path),
+        files=len(shards),
+        written=written,
+        tensors=len(entries),
+        parameters=sum(fill.size for fill in entries),
+        nbytes=sum(shard.nbytes for shard in shards),
+        seconds=time.perf_counter() - start,
+        finished=finished,
+        peak_memory_bytes=peak_memory(),
+    )
 
 
 def peak_memory() -> int:
@@ -117,65 +159,137 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[int]:
-    """Lock the folder itself, so that no lock file is left behind; a second run is refused."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"another run is writing into {folder}") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of runs that were killed: the lock says that nobody is writing them."""
-    for path in folder.glob(f"{_TEMPORARY}*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def _reserve(descriptor: int, nbytes: int, path: Path) -> None:
-    """Take the space now, where the file system can, so that a full disk shows before the work."""
-    try:
-        os.posix_fallocate(descriptor, 0, nbytes)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise OSError(error.errno, f"{error.strerror}: {nbytes:,} bytes are needed", str(path)) from None
-        os.ftruncate(descriptor, nbytes)
-
-
-def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    """All of the bytes: pwrite may take fewer than it was given."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _write_tensor(
-    descriptor: int, entry: Entry, key: Key, buffer: Array, progress: Callable[[int], None] | None
+def write_shards(
+    job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress
 ) -> None:
-    position = entry.offset
-    for block in _blocks(entry, key / entry.name, buffer):
-        data = memoryview(block.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        _write_at(descriptor, data, position)
-        position += block.nbytes
-        if progress is not None:
+    """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
+    maker = Maker(job.key)
+    open_files: set[_Unfinished] = set()
+
+    def items() -> Iterator[tuple[_Unfinished, Block]]:
+        for shard in shards:
+            file = _Unfinished(folder / shard.name, shard.nbytes)
+            open_files.add(file)
+            for block in blocks(shard):
+                yield file, block
+
+    def worker() -> Callable[[tuple[_Unfinished, Block]], None]:
+        buffer = np.empty(BLOCK_BYTES, np.uint8)
+
+        def work(item: tuple[_Unfinished, Block]) -> None:
+            file, block = item
+            if file.write(maker.make(block, buffer), block.start):
+                file.finish(fsync)
+                open_files.discard(file)
             progress(block.nbytes)
 
+        return work
 
-def _blocks(entry: Entry, key: Key, buffer: Array) -> Iterator[Array]:
-    """The tensor's elements in order, a buffer at a time."""
-    tensor, dtype = entry.fill, np.dtype(entry.fill.dtype)
-    if tensor.distribution.structured:
-        whole = np.empty(tensor.shape, dtype)
-        tensor.fill(whole, key)
-        yield whole
+    try:
+        crew.each(items(), worker, threads)
+    finally:
+        for file in open_files:
+            file.abandon()
+
+
+class _Unfinished:
+    """A file that several threads write, under another name until it is complete."""
+
+    def __init__(self, path: Path, nbytes: int) -> None:
+        self._path, self._temporary = path, files.unfinished(path)
+        self._left, self._lock = nbytes, threading.Lock()
+        self._descriptor = files.create(self._temporary)
+        try:
+            files.reserve(self._descriptor, nbytes, self._temporary)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, data: Array, offset: int) -> bool:
+        """Write some bytes; whether they were the last that were missing."""
+        files.write_at(self._descriptor, data, offset)
+        with self._lock:
+            self._left -= data.size
+            return self._left == 0
+
+    def finish(self, fsync: bool) -> None:
+        if fsync:
+            os.fsync(self._descriptor)
+        self._temporary.replace(self._path)
+        os.close(self._descriptor)
+        if fsync:
+            files.sync_folder(self._path.parent)
+
+    def abandon(self) -> None:
+        os.close(self._descriptor)
+        self._temporary.unlink(missing_ok=True)
+
+
+def _write_missing(
+    job: Job,
+    shards: Sequence[Shard],
+    place: Folder,
+    run: Engine,
+    *,
+    overwrite: bool,
+    threads: int,
+    fsync: bool,
+    progress: Progress,
+) -> int:
+    """Write the shards that are not there as they should be; the number of them.
+
+    Raises:
+        FileExistsError: one in its place is not what it should be, and `overwrite` is false.
+    """
+    for shard in shards:
+        files.remove_unfinished(place.staging, shard.name)
+    # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
+    found = {
+        shard: path
+        for shard, path in place.found(job).items()
+        if shard in set(shards) and not (overwrite and path.parent == place.path)
+    }
+    items = ((block, path) for shard, path in found.items() for block in blocks(shard))
+    wrong = {difference.file for difference in compare(items, job.key, threads, progress)}
+    for shard, path in found.items():
+        if shard.name in wrong:
+            if path.parent == place.path:
+                raise FileExistsError(f"{path} is not what the plan and the seed give; --overwrite replaces it")
+            path.unlink()
+    missing = [shard for shard in shards if shard not in found or shard.name in wrong]
+    if missing:
+        run(job, missing, place.staging, threads, fsync, progress)
+    return len(missing)
+
+
+@contextlib.contextmanager
+def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
+    """One run at a time for each part."""
+    if part is None:
+        yield
         return
-    elements = buffer.view(dtype)
-    for first in range(0, tensor.size, elements.size):
-        block = elements[: min(elements.size, tensor.size - first)]
-        draw(block, tensor.distribution, key.words(), offset=first)
-        yield block
+    with files.locked(
+        place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
+    ):
+        yield
+
+
+def _one_at_a_time(progress: Progress | None) -> Progress:
+    lock = threading.Lock()
+
+    def shown(nbytes: int) -> None:
+        if progress is not None:
+            with lock:
+                progress(nbytes)
+
+    return shown
+
+
+def _engine(name: str, address: str | None) -> Engine:
+    if name == "threads":
+        return write_shards
+    if name == "ray":
+        from fastinit.checkpoint.on_ray import engine
+
+        return engine(address)
+    raise unknown("engine", name, ("threads", "ray"))

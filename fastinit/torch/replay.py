@@ -176,6 +176,9 @@ class Computed(Structured):
     log: Log
     tensor: torch.Tensor
     any_dtype: ClassVar[bool] = True
+    needs_all: ClassVar[bool] = True
+    exact: ClassVar[bool] = False  # torch's functions round as they do on this machine
+    portable: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"Computed({len(self.log.needed(self.tensor))} operations)"

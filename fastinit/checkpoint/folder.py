@@ -1,0 +1,181 @@
+"""The folder of a checkpoint, from its first byte to its index.
+
+All files are made in a hidden folder inside, and moved out when all are complete; the index comes last. So what was
+there before stays whole until the end, and whatever stops a run, no index names a file that is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastinit.checkpoint import files
+from fastinit.checkpoint.job import Job
+from fastinit.checkpoint.layout import INDEX_NAME, SHARD_NAME, Shard
+
+STAGING = ".fastinit"  # where files are made
+MANIFEST = "fastinit.json"  # the job: in the hidden folder from the first byte on, beside the files at the end
+_MOVING = "moving"  # a file that says that all were complete, and that some may have been moved already
+
+
+class Folder:
+    """A folder that holds a checkpoint, a part of one, or nothing yet."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.staging = self.path / STAGING
+
+    @property
+    def busy(self) -> str:
+        return f"another run is writing into {self.path}"
+
+    def existing(self) -> Path:
+        """The folder's path.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: there is none.
+        """
+        if not self.path.is_dir():
+            kind = NotADirectoryError if self.path.exists() else FileNotFoundError
+            raise kind(f"{self.path} is no folder")
+        return self.path
+
+    def placed_job(self) -> Job | None:
+        """The job whose files are in place."""
+        return _job_at(self.path / MANIFEST)
+
+    def staged_job(self) -> Job | None:
+        """The job whose files are being made."""
+        return _job_at(self.staging / MANIFEST)
+
+    def begin(self, job: Job, descriptor: int, *, overwrite: bool, shared: bool) -> None:
+        """Let the hidden folder hold a job, or refuse. `descriptor` is that of the folder, locked (shared or not).
+
+        Raises:
+            FileExistsError: the folder holds something else, and `overwrite` is false.
+            BlockingIOError: what would be removed is being written.
+        """
+        staged = self.staged_job()
+        if not overwrite:
+            self._refuse_others(job, staged)
+        if staged is not None and staged != job:
+            if not files.try_lock(descriptor):
+                raise BlockingIOError(self.busy)
+            shutil.rmtree(self.staging)
+            files.try_lock(descriptor, shared=shared)
+        self.staging.mkdir(exist_ok=True)
+        try:
+            files.put(self.staging / MANIFEST, job.text(), replace=False)
+        except FileExistsError:
+            if self.staged_job() != job:
+                raise BlockingIOError(self.busy) from None
+        for name, data in job.files.items():
+            if not (self.path / name).exists() or _differs(self.path / name, data):
+                files.put(self.staging / name, data)
+
+    def _refuse_others(self, job: Job, staged: Job | None) -> None:
+        """Raise FileExistsError for what a job would replace."""
+        advice = "; --overwrite (overwrite=True) replaces it"
+        if staged is not None and staged != job:
+            raise FileExistsError(f"{self.path} holds the unfinished files of another plan or seed{advice}")
+        placed = self.placed_job()
+        if placed is not None and placed != job:
+            raise FileExistsError(f"{self.path} holds another plan or seed{advice}")
+        if self._moving():
+            return
+        others = [] if placed is not None else [path.name for path in self._model_files()]
+        others += [name for name, data in job.files.items() if _differs(self.path / name, data)]
+        if others:
+            raise FileExistsError(f"{self.path / min(others)} exists{advice}")
+
+    def found(self, job: Job) -> dict[Shard, Path]:
+        """The shards of which there is a file of the right size and header: waiting in the hidden folder, or in its
+        place."""
+        ours = self._moving() or self.placed_job() == job
+        folders = (self.staging, self.path) if ours else (self.staging,)
+        found: dict[Shard, Path] = {}
+        for shard in job.layout.shards:
+            for folder in folders:
+                if shard not in found and _sound(folder / shard.name, shard):
+                    found[shard] = folder / shard.name
+        return found
+
+    def finish(self, job: Job, *, sync: bool) -> Path:
+        """Move everything into its place, the index last, and remove what earlier checkpoints have left. To be called
+        by one run at a time, and again where it was stopped.
+
+        Returns:
+            the file that stands for the checkpoint.
+        """
+        main = self.path / job.layout.main_file
+        if self._is_finished(job):  # nothing was made: nothing is to be touched
+            shutil.rmtree(self.staging, ignore_errors=True)
+            return main
+        files.put(self.staging / _MOVING, b"")
+        index = self.path / INDEX_NAME
+        index.unlink(missing_ok=True)
+        for path in self._waiting():
+            path.replace(self.path / path.name)
+        files.put(self.path / MANIFEST, job.text())
+        ours = {shard.name for shard in job.layout.shards}
+        for path in self._model_files():
+            if path.name not in ours:
+                path.unlink()
+        if sync:
+            files.sync_folder(self.path)
+        if job.layout.index is not None:
+            files.put(index, job.layout.index)
+        shutil.rmtree(self.staging)
+        if sync:
+            files.sync_folder(self.path)
+        return main
+
+    def _is_finished(self, job: Job) -> bool:
+        index = self.path / INDEX_NAME
+        return (
+            not self._waiting()
+            and not self._moving()
+            and self.placed_job() == job
+            and (index.read_bytes() if index.exists() else None) == job.layout.index
+        )
+
+    def _waiting(self) -> list[Path]:
+        """What is to be moved out of the hidden folder."""
+        found = self.staging.iterdir() if self.staging.exists() else ()
+        ours = (MANIFEST, _MOVING)
+        return sorted(path for path in found if path.name not in ours and not path.name.startswith("."))
+
+    def leave(self, job: Job) -> None:
+        """After a run that did not end well: keep the hidden folder only if there is something in it to go on from."""
+        if not any((self.staging / shard.name).exists() for shard in job.layout.shards) and not self._moving():
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _moving(self) -> bool:
+        return (self.staging / _MOVING).exists()
+
+    def _model_files(self) -> Iterable[Path]:
+        """The files of a checkpoint, whosever it is."""
+        found = self.path.iterdir() if self.path.exists() else ()
+        return sorted(path for path in found if path.name == INDEX_NAME or SHARD_NAME.fullmatch(path.name))
+
+
+def _job_at(path: Path) -> Job | None:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return Job.from_text(text, path)
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    return path.exists() and path.read_bytes() != data
+
+
+def _sound(path: Path, shard: Shard) -> bool:
+    """Whether there is a file of a shard's size and header."""
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size == shard.nbytes and file.read(len(shard.header)) == shard.header
+    except FileNotFoundError:
+        return False
