@@ -115,6 +115,16 @@ def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int
     return batch + rest
 
 
+def item_shape(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> tuple[int, ...]:
+    """The sizes (out, in, *kernel) of one item of the batch: what the laws know as the shape.
+
+    >>> item_shape((8, 3, 5, 64, 32), "io", 0)
+    (32, 64, 3, 5)
+    """
+    axes = canonical_axes(len(shape), layout, batch_axes)
+    return tuple(shape[axis] for axis in axes[len(as_axes(batch_axes)) :])
+
+
 def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> Fans:
     """The fans of a weight.
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastinit import documents, spec
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
 from fastinit.composite import Values
 from fastinit.distributions import Distribution
 from fastinit.engine import draw
-from fastinit.fans import as_axes, canonical_axes
+from fastinit.fans import as_axes, item_shape
 from fastinit.filling import fill
 from fastinit.key import Key, Seed, as_key
+from fastinit.patterns import escape, expand
 from fastinit.schemes import law
 from fastinit.structured import Structured, made_of
 
@@ -32,7 +32,7 @@ class Fill:
         shape: the global shape.
         dtype: float16, bfloat16, float32 or float64.
         distribution: a distribution, or a scheme's name, which the shape turns into one.
-        scheme: the name that the distribution came from, for people to read.
+        scheme: what people read: the scheme and its parameters. Default: those of the distribution.
         layout, batch_axes: as in the schemes' functions.
         persistent: False for a buffer that checkpoints leave out.
 
@@ -65,14 +65,13 @@ class Fill:
         )
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
-        name = _dtype_of(found, dtype)
-        axes = canonical_axes(len(sizes), layout, batch)
-        found.check(tuple(sizes[axis] for axis in axes[len(batch) :]), name)  # what cannot be drawn is refused here
+        name, item = _dtype_of(found, dtype), item_shape(sizes, layout, batch)
+        found.check(item, name)  # what cannot be drawn is refused here
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "dtype", name)
         object.__setattr__(self, "distribution", found)
-        label = distribution if isinstance(distribution, str) else type(found).__name__
-        object.__setattr__(self, "scheme", scheme or label)
+        label = scheme or (distribution if isinstance(distribution, str) else spec.label(found, item))
+        object.__setattr__(self, "scheme", label)
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "batch_axes", batch)
         object.__setattr__(self, "persistent", persistent)
@@ -266,42 +265,84 @@ class Plan(Mapping[str, "Fill | Tied"]):
             if progress is not None:
                 progress(name, tensor)
 
+    def to_table(self) -> dict[str, Any]:
+        """The plan as plain values: what `from_table` makes the same plan of, law for law and bit for bit.
+
+        Raises:
+            ValueError: a tensor whose values a model's code computes; it is named.
+
+        >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
+        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'constant', 'value': 1.0}}
+        """
+        return {"seed": self.seed, "tensors": {escape(name): _table_of(name, tensor) for name, tensor in self.items()}}
+
+    def to_toml(self) -> str:
+        """The plan as the text of a job file."""
+        return documents.as_toml(self.to_table())
+
+    def to_json(self) -> str:
+        """The plan as JSON, one line for each tensor."""
+        table = self.to_table()
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table["tensors"].items())
+        return f'{{\n "seed": {table["seed"]},\n "tensors": {{\n{lines}\n }}\n}}\n'
+
     @classmethod
-    def from_toml(cls, path: str | Path) -> Plan:
-        """Read a job file.
+    def from_table(cls, table: Mapping[str, Any]) -> Plan:
+        """A plan from plain values, as a job file holds them (`from_toml`) and `to_table` gives them.
+
+        Raises:
+            ValueError: what is wrong in it, with the tensor's table and the key named.
+        """
+        documents.only(dict(table), ("seed", "dtype", "tensors"))
+        tables = table.get("tensors")
+        if not isinstance(tables, dict) or not tables:
+            raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
+        tensors: dict[str, Fill | Tied] = {}
+        for pattern, row in tables.items():
+            try:
+                tensor = _tensor_of(row, table.get("dtype", "float32"))
+                for name in expand(pattern):
+                    if name in tensors:
+                        raise ValueError(f"{name!r} is named twice")
+                    tensors[name] = tensor
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'[tensors."{pattern}"]: {error}') from None
+        try:
+            return cls(tensors, table.get("seed", 0))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Plan:
+        """Read a job file, or a plan that was saved by `to_toml` or `to_json`.
 
         `seed` and `dtype` at the top are the defaults; every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
         the scheme's parameters, and may hold `dtype`, `layout` and `batch_axes`. In a pattern `{0..11}` counts and
-        `{q,k,v}` lists, as in a shell.
+        `{q,k,v}` lists, as in a shell. (`docs/checkpoints.md` lists the other keys, which saved plans have.)
+
+        Args:
+            path: of a .toml or .json file.
 
         Raises:
             OSError: the file cannot be read.
             ValueError: what is wrong in it, with the file and the table named.
         """
         path = Path(path)
+        if path.suffix not in (".toml", ".json"):
+            raise ValueError(f"{path}: must be a .toml or a .json file")
+        return cls._from_document(path, documents.read(path))
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Plan:
+        """Read a job file, as `from_file` does, whatever its suffix."""
+        path = Path(path)
+        return cls._from_document(path, documents.read(path, toml=True))
+
+    @classmethod
+    def _from_document(cls, path: Path, table: dict[str, Any]) -> Plan:
         try:
-            job = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: {error}") from None
-        for key in job:
-            if key not in ("seed", "dtype", "tensors"):
-                raise ValueError(f"{path}: unknown key {key!r}. Allowed: seed, dtype, tensors")
-        tables = job.get("tensors")
-        if not isinstance(tables, dict) or not tables:
-            raise ValueError(f'{path}: no tensors. Needed: tables of the form [tensors."NAME"]')
-        tensors: dict[str, Fill] = {}
-        for pattern, table in tables.items():
-            try:
-                tensor = _fill_of_table(table, job.get("dtype", "float32"))
-                for name in expand(pattern):
-                    if name in tensors:
-                        raise ValueError(f"{name!r} is named twice")
-                    tensors[name] = tensor
-            except (TypeError, ValueError) as error:
-                raise ValueError(f'{path}: [tensors."{pattern}"]: {error}') from None
-        try:
-            return cls(tensors, job.get("seed", 0))
-        except (TypeError, ValueError) as error:
+            return cls.from_table(table)
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
@@ -325,57 +366,47 @@ def _as_tensor(name: str, value: Given) -> Fill | Tied:
     return Fill(*value)
 
 
-def _fill_of_table(table: Any, dtype: Any) -> Fill:
-    """A tensor's table of a job file as a `Fill`."""
+def _table_of(name: str, tensor: Fill | Tied) -> dict[str, Any]:
+    """A tensor as a table of a job file."""
+    if isinstance(tensor, Tied):
+        return {"tied": tensor.name}
+    layout, batch = tensor.layout, tensor.batch_axes
+    try:
+        drawn = spec.to_table(tensor.distribution, item_shape(tensor.shape, layout, batch), tensor.dtype)
+    except ValueError as error:
+        raise ValueError(
+            f"{name!r} cannot be saved: {error}; keep what the plan was recorded from (config.json, module:function)"
+        ) from None
+    table = {"shape": list(tensor.shape), "dtype": tensor.dtype, **drawn}
+    if layout != "oi":
+        table["layout"] = layout
+    if batch:
+        table["batch_axes"] = list(batch)
+    if not tensor.persistent:
+        table["persistent"] = False
+    return table
+
+
+def _tensor_of(table: Any, dtype: Any) -> Fill | Tied:
+    """A table of a job file as a tensor."""
     if not isinstance(table, dict):
         raise ValueError(f"must be a table. Received: {table!r}")
-    values = dict(table)
-    for needed in ("shape", "scheme"):
-        if needed not in values:
-            raise ValueError(f"{needed} is missing")
-    shape, scheme = as_shape(values.pop("shape")), values.pop("scheme")
-    dtype = values.pop("dtype", dtype)
-    layout, batch_axes = values.get("layout", "oi"), values.get("batch_axes", ())
-    shown = ", ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
-    )
-    return Fill(
-        shape, dtype, law(scheme, shape, **values), f"{scheme}({shown})" if shown else scheme, layout, batch_axes
-    )
-
-
-_MOST_NAMES = 1_000_000  # no model has as many; a slip of the keyboard has
-_BRACES = re.compile(r"\{([^{}]*)\}")
-
-
-def expand(pattern: str) -> Iterable[str]:
-    """The names that a pattern stands for.
-
-    Raises:
-        ValueError: empty or unbalanced braces, or a range that runs backwards.
-
-    >>> list(expand("h.{0..1}.{q,k}.weight"))
-    ['h.0.q.weight', 'h.0.k.weight', 'h.1.q.weight', 'h.1.k.weight']
-    """
-    parts = _BRACES.split(pattern)
-    if any(brace in text for text in parts[::2] for brace in "{}"):
-        raise ValueError(f"unbalanced braces in {pattern!r}")
-    choices = [[text] if i % 2 == 0 else _choices(text) for i, text in enumerate(parts)]
-    if math.prod(map(len, choices)) > _MOST_NAMES:
-        raise ValueError(f"{pattern!r} stands for more than {_MOST_NAMES:,} names")
-    return map("".join, itertools.product(*choices))
-
-
-def _choices(text: str) -> list[str]:
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", text)
-    if counted:
-        first, last = map(int, counted.groups())
-        if last < first:
-            raise ValueError(f"the range {{{text}}} runs backwards")
-        if last - first >= _MOST_NAMES:
-            raise ValueError(f"the range {{{text}}} counts more than {_MOST_NAMES:,} names")
-        return [str(i) for i in range(first, last + 1)]
-    names = text.split(",")
-    if len(names) < 2 or not all(names):
-        raise ValueError(f"{{{text}}} must be a range like {{0..11}} or a list like {{q,k,v}}")
-    return names
+    if "tied" in table:
+        documents.only(table, ["tied"])
+        if not isinstance(table["tied"], str):
+            raise ValueError(f"tied must be a tensor's name. Received: tied={table['tied']!r}")
+        return Tied(table["tied"])
+    if "shape" not in table:
+        raise ValueError("shape is missing")
+    own = ("shape", "dtype", "layout", "batch_axes", "persistent")
+    values = {key: value for key, value in table.items() if key not in own}
+    shape, dtype, persistent = as_shape(table["shape"]), table.get("dtype", dtype), table.get("persistent", True)
+    axes = {key: table[key] for key in ("layout", "batch_axes") if key in table}
+    if not isinstance(persistent, bool):
+        raise ValueError(f"persistent must be true or false. Received: persistent={persistent!r}")
+    dtype = spec.any_dtype(dtype) if "values" in values else dtype_name(as_dtype(dtype))
+    item = item_shape(shape, **axes)
+    found = spec.from_table(values, item, dtype)
+    plain = "scheme" in values and not values.keys() & set(spec.AROUND)
+    label = spec.shown(values.pop("scheme"), {**values, **axes}) if plain else None
+    return Fill(shape, dtype, found, label, **axes, persistent=persistent)

@@ -138,6 +138,7 @@ class Dirac(Structured):
             raise TypeError(f"groups must be an int. Received: groups={self.groups!r}")
         if self.groups < 1:
             raise ValueError(f"groups must be at least 1. Received: groups={self.groups}")
+        object.__setattr__(self, "groups", int(self.groups))
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) not in (3, 4, 5):

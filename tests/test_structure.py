@@ -17,15 +17,15 @@ LINES = 450
 # Lowest first. A room imports only from rooms in lines before its own; rooms of one line do not know each other.
 ROOMS = [
     ["kernels"],
-    ["errors", "pool", "progress"],
-    ["key", "gaussian", "buffers", "fans"],
+    ["errors", "pool", "progress", "patterns"],
+    ["documents", "key", "gaussian", "buffers", "fans"],
     ["threads"],
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["composite"],
     ["schemes", "complex_laws", "filling", "summary", "environment"],
-    ["initializers", "network"],
+    ["initializers", "network", "spec"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
     ["lsuv"],
