@@ -110,8 +110,7 @@ def _differences(block: Block, expected: Array, received: Array) -> Iterator[Dif
 
 def _wrong(expected: Array, received: Array, itemsize: int) -> Array:
     """Which elements differ in a bit, as far as there are some."""
-    differ: Array = np.not_equal(expected[: received.size], received)
-    wrong: Array = differ.reshape(-1, itemsize).any(axis=1)
+    wrong: Array = (expected[: received.size] ^ received).reshape(-1, itemsize).any(axis=1)
     return wrong
 
 

@@ -121,7 +121,7 @@ def read_at(descriptor: int, buffer: Array, offset: int) -> Array:
     """The bytes of a file from an offset on, in the front of a buffer: as many as it takes and as there are."""
     done = 0
     while done < buffer.size:
-        read = os.preadv(descriptor, [buffer[done:]], offset + done)
+        read = os.preadv(descriptor, [buffer[done:]], offset + done)  # type: ignore[list-item]
         if not read:
             break
         done += read
@@ -146,4 +146,4 @@ def reserve(descriptor: int, nbytes: int, path: Path) -> None:
 def _fallocate() -> Callable[[int, int, int, int], int]:
     function = ctypes.CDLL(None, use_errno=True).fallocate
     function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    return function  # type: ignore[no-any-return]
+    return function
