@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from fastinit.checkpoint import Report, Verification
     from fastinit.plan import Plan
 
 app = typer.Typer(
@@ -32,7 +33,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 DtypeName = Annotated[
     str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for every tensor.")
 ]
-
+Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -70,6 +72,15 @@ def _plan(job: Path, dtype: str | None) -> Plan:
     return plan if dtype is None else plan.with_dtype(dtype)
 
 
+def _json(report: Report | Verification) -> str:
+    rate = {"gigabytes_per_second": report.gigabytes_per_second}
+    return json.dumps(dataclasses.asdict(report) | rate)
+
+
+def _pace(report: Report | Verification) -> str:
+    return f"{report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
+
+
 @_command
 def plan(job: Job, dtype: DtypeName = None, as_json: AsJson = False) -> None:
     """Show the tensors of a job file: names, shapes, schemes, parameters, bytes.
@@ -98,27 +109,87 @@ def write(
     out: Annotated[Path, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
     seed: Annotated[int | None, typer.Option("--seed", help="Instead of the job's own.")] = None,
     dtype: DtypeName = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    max_shard_bytes: Annotated[
+        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
+    ] = "5GB",
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", help="Write the i-th of n shares of the files; auto: as torchrun or Slurm says.", metavar="i/n"
+        ),
+    ] = None,
+    threads: Threads = None,
+    fsync: Annotated[bool, typer.Option(help="Wait until files are on the disk.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another checkpoint.")] = False,
+    engine: Annotated[str, typer.Option(help="threads, or ray: a task of a Ray cluster for each file.")] = "threads",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the initial checkpoint of a job file as safetensors.
+    """Write the initial checkpoint of a model as safetensors. Given again, it goes on where it was stopped.
 
     Example: fastinit write examples/gpt2.toml --out gpt2-init --dtype bfloat16
     """
     found = _plan(job, dtype)
     from fastinit import checkpoint
-    from fastinit.progress import progress as shown
 
-    with shown(found.nbytes, quiet=as_json) as progress:
-        report = checkpoint.write(found, out, seed=seed, overwrite=overwrite, progress=progress)
-    rate = report.gigabytes_per_second
+    report = checkpoint.write(
+        found,
+        out,
+        seed=seed,
+        overwrite=overwrite,
+        max_shard_bytes=max_shard_bytes,
+        threads=threads,
+        fsync=fsync,
+        part=part,
+        engine=engine,
+        address=address,
+        progress=not as_json,
+    )
     if as_json:
-        print(json.dumps({**dataclasses.asdict(report), "gigabytes_per_second": rate}))
+        print(_json(report))
         return
     print(
         f"{report.path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
-        f"{report.seconds:.2f} s ({rate:.2f} GB/s), peak memory {report.peak_memory_bytes / 1e6:.0f} MB"
+        f"{report.files:,} files ({report.written:,} written now), {_pace(report)}, peak memory "
+        f"{report.peak_memory_bytes / 1e6:.0f} MB{'' if report.finished else '; other parts are missing'}"
     )
+
+
+@_command
+def verify(
+    folder: Folder,
+    sample: Annotated[str, typer.Option(help="The share to compare: 1%, 0.01.", metavar="SHARE")] = "100%",
+    repair: Annotated[bool, typer.Option("--repair", help="Write what differs or is missing.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a checkpoint with what its plan and seed give. Exit code 1 where it differs.
+
+    Example: fastinit verify gpt2-init --sample 10%
+    """
+    from fastinit import checkpoint
+
+    found = checkpoint.verify(folder, sample=sample, repair=repair, threads=threads, progress=not as_json)
+    if as_json:
+        print(_json(found))
+    else:
+        for problem in found.problems:
+            print(problem)
+        verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
+        print(f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_pace(found)}")
+    if found.problems and not found.repaired:
+        raise typer.Exit(1)
+
+
+@_command
+def finalize(folder: Folder) -> None:
+    """Finish a checkpoint that was written in parts: check that no file is missing, write the index.
+
+    Example: fastinit finalize llama-init
+    """
+    from fastinit import checkpoint
+
+    print(checkpoint.finalize(folder))
 
 
 @_command

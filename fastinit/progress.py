@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
 def progress(nbytes: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of bytes that were done since the last call; it shows nothing where quiet."""
+    """A function to call with the number of bytes that were done since the last call, on any thread; it shows nothing
+    where quiet."""
     if quiet:
         yield lambda done: None
         return
@@ -22,12 +24,13 @@ def progress(nbytes: int, *, quiet: bool = False) -> Iterator[Callable[[int], No
             task = bar.add_task("", total=nbytes)
             yield lambda done: bar.advance(task, done)
         return
-    done = 0
+    done, lock = 0, threading.Lock()
 
     def advance(more: int) -> None:
         nonlocal done
-        before, done = done, done + more
-        if 10 * before // max(1, nbytes) != 10 * done // max(1, nbytes):
-            print(f"{done:,} of {nbytes:,} bytes", file=sys.stderr, flush=True)
+        with lock:
+            before, done = done, done + more
+            if 10 * before // max(1, nbytes) != 10 * done // max(1, nbytes):
+                print(f"{done:,} of {nbytes:,} bytes", file=sys.stderr, flush=True)
 
     yield advance

@@ -78,7 +78,7 @@ def compare(
                 os.close(descriptor)
             with lock:
                 found.extend((block.shard.name, block.start, one) for one in differing)
-                progress(block.nbytes)
+            progress(block.nbytes)
 
         return work
 
@@ -110,7 +110,7 @@ def _differences(block: Block, expected: Array, received: Array) -> Iterator[Dif
 
 def _wrong(expected: Array, received: Array, itemsize: int) -> Array:
     """Which elements differ in a bit, as far as there are some."""
-    wrong: Array = (expected[: received.size] ^ received).reshape(-1, itemsize).any(axis=1)
+    wrong: Array = np.bitwise_xor(expected[: received.size], received).reshape(-1, itemsize).any(axis=1)
     return wrong
 
 

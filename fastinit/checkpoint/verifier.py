@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import INDEX_NAME, Shard
 from fastinit.checkpoint.writer import write_shards
 from fastinit.errors import finite, positive_int
+from fastinit.progress import progress as shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Verification:
 def verify(
     folder: str | Path,
     *,
-    sample: float = 1.0,
+    sample: float | str = 1.0,
     repair: bool = False,
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: bool = False,
 ) -> Verification:
     """Compare a checkpoint with what its plan and seed give, which stand in `fastinit.json` beside it.
 
@@ -63,10 +63,10 @@ def verify(
 
     Args:
         folder: of the checkpoint.
-        sample: the share of it to compare, in blocks of 16 MB; other blocks each time.
+        sample: the share of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
         repair: write what differs or is missing. Needs all of it compared.
         threads: how many. Default: as many as a large fill has.
-        progress: called with a number of bytes whenever as many are done.
+        progress: whether to show a bar (lines, without a terminal) on stderr.
 
     Raises:
         FileNotFoundError: there is no such folder, or no `fastinit.json` in it.
@@ -74,9 +74,7 @@ def verify(
     """
     start = time.perf_counter()
     number = fill_threads.count() if threads is None else positive_int("threads", threads)
-    share = finite("sample", sample)
-    if not 0 < share <= 1:
-        raise ValueError(f"sample must be above 0 and at most 1 (100%). Received: sample={sample!r}")
+    share = _share(sample)
     if repair and share < 1:
         raise ValueError("repair needs all of the checkpoint: sample must be 1")
     place = Folder(folder)
@@ -87,18 +85,34 @@ def verify(
         problems, present = _examine(place, job)
         chosen = _sample([block for shard in present for block in blocks(shard)], share)
         items = ((block, place.path / block.shard.name) for block in chosen)
-        differences = compare(items, job.key, number, progress or (lambda nbytes: None), repair=repair)
+        nbytes = sum(block.nbytes for block in chosen)
+        with shown(nbytes, quiet=not progress) as advance:
+            differences = compare(items, job.key, number, advance, repair=repair)
         if repair and (problems or differences):
             _restore(place, job, present, number)
     return Verification(
         path=str(place.path),
         tensors=sum(len(shard.entries) for shard in job.layout.shards),
-        nbytes=sum(block.nbytes for block in chosen),
+        nbytes=nbytes,
         seconds=time.perf_counter() - start,
         problems=(*problems, *map(str, differences)),
         differing=tuple(dict.fromkeys(one.tensor for one in differences if one.tensor is not None)),
         repaired=repair and bool(problems or differences),
     )
+
+
+def _share(sample: float | str) -> float:
+    text = sample.strip() if isinstance(sample, str) else ""
+    try:
+        if isinstance(sample, str):
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        else:
+            share = finite("sample", sample)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"sample must be above 0 and at most 1, or a text such as 1%. Received: sample={sample!r}")
+    return share
 
 
 def _unverifiable(place: Folder) -> str:

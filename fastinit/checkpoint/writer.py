@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from fastinit.checkpoint.parts import Part
 from fastinit.errors import positive_int, unknown
 from fastinit.key import Seed
 from fastinit.plan import Plan
+from fastinit.progress import progress as shown
 
 Progress = Callable[[int], None]
 # Writes the shards into a folder: (job, shards, folder, threads, fsync, progress).
@@ -74,7 +76,7 @@ def write(
     engine: str = "threads",
     address: str | None = None,
     beside: Mapping[str, bytes] | None = None,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Report:
     """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
 
@@ -96,7 +98,7 @@ def write(
         engine: "threads", or "ray": a task of a Ray cluster for each file.
         address: of the Ray cluster.
         beside: further files for the folder, name -> bytes, e.g. a config.json.
-        progress: called with a number of bytes whenever as many are done.
+        progress: whether to show a bar (lines, without a terminal) on stderr.
 
     Raises:
         FileExistsError: the folder holds another plan or seed, and `overwrite` is false.
@@ -109,7 +111,6 @@ def write(
     key = plan.key(seed)
     run = _engine(engine, address)
     job = Job(plan.portable(key), key, as_bytes(max_shard_bytes), dict(beside or {}))
-    shown = _one_at_a_time(progress)
     shards: Sequence[Shard] = (
         job.layout.shards if mine is None else share(job.layout.shards, mine.count)[mine.index - 1]
     )
@@ -118,10 +119,9 @@ def write(
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
         place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
         try:
-            with _part_lock(place, mine):
-                written = _write_missing(
-                    job, shards, place, run, overwrite=overwrite, threads=number, fsync=fsync, progress=shown
-                )
+            with _part_lock(place, mine), shown(sum(s.nbytes for s in shards), quiet=not progress) as advance:
+                how = _How(run, overwrite, number, fsync, advance)
+                written = _write_missing(job, shards, place, how)
         except BaseException:
             if mine is None:
                 place.leave(job)
@@ -225,17 +225,17 @@ class _Unfinished:
         self._temporary.unlink(missing_ok=True)
 
 
-def _write_missing(
-    job: Job,
-    shards: Sequence[Shard],
-    place: Folder,
-    run: Engine,
-    *,
-    overwrite: bool,
-    threads: int,
-    fsync: bool,
-    progress: Progress,
-) -> int:
+class _How(NamedTuple):
+    """How files are written."""
+
+    engine: Engine
+    overwrite: bool
+    threads: int
+    fsync: bool
+    progress: Progress
+
+
+def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) -> int:
     """Write the shards that are not there as they should be; the number of them.
 
     Raises:
@@ -243,14 +243,15 @@ def _write_missing(
     """
     for shard in shards:
         files.remove_unfinished(place.staging, shard.name)
+    mine = set(shards)
     # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
     found = {
         shard: path
         for shard, path in place.found(job).items()
-        if shard in set(shards) and not (overwrite and path.parent == place.path)
+        if shard in mine and not (how.overwrite and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
-    wrong = {difference.file for difference in compare(items, job.key, threads, progress)}
+    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}
     for shard, path in found.items():
         if shard.name in wrong:
             if path.parent == place.path:
@@ -258,7 +259,7 @@ def _write_missing(
             path.unlink()
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
-        run(job, missing, place.staging, threads, fsync, progress)
+        how.engine(job, missing, place.staging, how.threads, how.fsync, how.progress)
     return len(missing)
 
 
@@ -272,17 +273,6 @@ def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
         place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
     ):
         yield
-
-
-def _one_at_a_time(progress: Progress | None) -> Progress:
-    lock = threading.Lock()
-
-    def shown(nbytes: int) -> None:
-        if progress is not None:
-            with lock:
-                progress(nbytes)
-
-    return shown
 
 
 def _engine(name: str, address: str | None) -> Engine:
