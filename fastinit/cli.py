@@ -36,6 +36,8 @@ DtypeName = Annotated[
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
 
+_SHOWN = 20  # problems; --json has all
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -173,8 +175,10 @@ def verify(
     if as_json:
         print(_json(found))
     else:
-        for problem in found.problems:
+        for problem in found.problems[:_SHOWN]:
             print(problem)
+        if len(found.problems) > _SHOWN:
+            print(f"and {len(found.problems) - _SHOWN:,} more")
         verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
         print(f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_pace(found)}")
     if found.problems and not found.repaired:

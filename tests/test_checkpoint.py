@@ -1,5 +1,6 @@
 """The writer: read back by the real safetensors, and what is left behind when it does not finish."""
 
+import ctypes
 import errno
 import fcntl
 import itertools
@@ -18,7 +19,7 @@ import safetensors.torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import writer
+from fastinit.checkpoint import blocks, files, writer
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 
@@ -46,8 +47,9 @@ def expected(plan, name, seed):
 
 @pytest.fixture
 def small_buffer(monkeypatch):
-    """Many blocks per tensor."""
-    monkeypatch.setattr(writer, "BUFFER_BYTES", 1 << 12)
+    """Many blocks per tensor, and in an order that two threads may change."""
+    for module in (blocks, writer):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 12)
 
 
 def names(folder):
@@ -59,14 +61,17 @@ def bits(x):
 
 
 @pytest.mark.parametrize("seed", [None, 0, 2**200])
-def test_every_tensor_reads_back(tmp_path, small_buffer, seed):
+def test_every_tensor_reads_back(tmp_path, small_buffer, capsys, seed):
     plan = small_plan()
-    steps = []
-    report = checkpoint.write(plan, tmp_path / "new" / "folder", seed=seed, progress=steps.append)
+    report = checkpoint.write(plan, tmp_path / "new" / "folder", seed=seed, progress=True)
     path = Path(report.path)
     assert path == tmp_path / "new" / "folder" / "model.safetensors"
     assert report.nbytes == path.stat().st_size
-    assert sum(steps) == plan.nbytes
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-1] == f"{report.nbytes:,} of {report.nbytes:,} bytes"
+    assert len(shown) == 10
+    assert report.finished
+    assert (report.files, report.written, report.tensors) == (1, 1, 7)
     assert report.parameters == plan.parameters
     found = safetensors.numpy.load_file(path)
     assert set(found) == set(plan)
@@ -149,7 +154,7 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path, small_buffer, monkey
     monkeypatch.setattr(os, "pwrite", failing)
     with pytest.raises(type(error)):
         checkpoint.write(small_plan(), tmp_path, seed=1, overwrite=True)
-    assert names(tmp_path) == ["model.safetensors"]
+    assert names(tmp_path) == ["fastinit.json", "model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
@@ -160,23 +165,53 @@ def test_pwrite_may_write_less_than_asked(tmp_path, monkeypatch):
     np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a.weight"], expected(small_plan(), "a.weight", 11))
 
 
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_a_file_system_without_preallocation(tmp_path, monkeypatch, code):
-    def refuse(*_):
-        raise OSError(code, "not here")
+@pytest.fixture
+def fallocate(monkeypatch):
+    """The system's call that takes space, which answers with an error."""
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    def answer(code):
+        def call(*_):
+            ctypes.set_errno(code)
+            return -1
+
+        monkeypatch.setattr(files, "_fallocate", lambda: call)
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_preallocation(tmp_path, fallocate, code):
+    fallocate(code)
     assert len(safetensors.numpy.load_file(checkpoint.write(small_plan(), tmp_path).path)) == 7
 
 
-def test_preallocation_finds_a_full_disk_before_the_work(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
+def test_preallocation_finds_a_full_disk_before_the_work(tmp_path, fallocate):
+    fallocate(errno.ENOSPC)
+    with pytest.raises(OSError, match=r"No space left on device: [0-9,]+ bytes are needed: '.*/model\.safetensors'"):
         checkpoint.write(small_plan(), tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_disk_that_is_too_small_is_seen_before_the_first_file(tmp_path):
+    plan = fi.Plan({f"{i}": ((1 << 40,), "float32", "normal") for i in range(9)})
+    with pytest.raises(
+        OSError, match=r"No space left on device: 39,582,418,601,\d{3} bytes are needed, [0-9,]+ are free"
+    ):
+        checkpoint.write(plan, tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_space_is_taken_before_the_first_block(tmp_path, monkeypatch):
+    taken = []
+    make = blocks.Maker.make
+
+    def making(self, block, buffer):
+        taken.extend(path.stat().st_blocks * 512 for path in tmp_path.glob(".fastinit/.*.tmp"))
+        return make(self, block, buffer)
+
+    monkeypatch.setattr(blocks.Maker, "make", making)
+    size = checkpoint.write(fi.Plan({"w": ((1000, 1000), "float32", "normal")}), tmp_path).nbytes
+    assert min(taken) >= size
 
 
 def test_a_second_run_into_the_folder_is_refused(tmp_path):
@@ -190,11 +225,11 @@ def test_a_second_run_into_the_folder_is_refused(tmp_path):
     checkpoint.write(small_plan(), tmp_path)
 
 
-def test_leftovers_of_a_killed_run_are_removed(tmp_path):
-    (tmp_path / ".model.safetensors.0123456789abcdef.tmp").write_bytes(b"half")
+def test_only_ours_is_removed(tmp_path):
     (tmp_path / "other.tmp").write_bytes(b"not ours")
-    checkpoint.write(small_plan(), tmp_path)
-    assert names(tmp_path) == ["model.safetensors", "other.tmp"]
+    (tmp_path / "model.bin").write_bytes(b"not ours")
+    checkpoint.write(small_plan(), tmp_path, overwrite=True)
+    assert names(tmp_path) == ["fastinit.json", "model.bin", "model.safetensors", "other.tmp"]
 
 
 def test_a_folder_that_is_a_file(tmp_path):

@@ -41,7 +41,7 @@ class Difference:
 
     def __str__(self) -> str:
         where = f"header, byte {self.index[0]}" if self.tensor is None else f"{self.tensor}{list(self.index)}"
-        received = "the file ends before" if self.received is None else f"Received: {self.received!r}"
+        received = "The file ends before" if self.received is None else f"Received: {self.received!r}"
         return f"{self.file}: {where} must be {self.expected!r}. {received}"
 
 
@@ -53,7 +53,8 @@ def compare(
     *,
     repair: bool = False,
 ) -> list[Difference]:
-    """The differences of blocks of files, one for every tensor of a block that differs, in the order of the files.
+    """The differences of blocks of files, in the order of the files: the first one of every tensor, and of what a file
+    lacks at its end.
 
     Args:
         items: blocks, in their order, and the files that they should be in.
@@ -83,7 +84,11 @@ def compare(
         return work
 
     crew.each(items, worker, threads)
-    return [one for *_, one in sorted(found, key=lambda item: item[:2])]
+    first: dict[tuple[str, str | None, bool], Difference] = {}
+    for *_, one in sorted(found, key=lambda item: item[:2]):
+        ended = one.received is None
+        first.setdefault((one.file, None if ended else one.tensor, ended), one)
+    return list(first.values())
 
 
 def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:

@@ -9,6 +9,7 @@ import fcntl
 import functools
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,14 @@ def read_at(descriptor: int, buffer: Array, offset: int) -> Array:
             break
         done += read
     return buffer[:done]
+
+
+def check_space(folder: Path, nbytes: int) -> None:
+    """Raise OSError where a file system has not as much space left."""
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        text = f"{os.strerror(errno.ENOSPC)}: {nbytes:,} bytes are needed, {free:,} are free"
+        raise OSError(errno.ENOSPC, text, str(folder))
 
 
 def reserve(descriptor: int, nbytes: int, path: Path) -> None:

@@ -31,7 +31,7 @@ class Verification:
         tensors: of the checkpoint.
         nbytes: bytes that were compared.
         problems: in words: files that are missing or of another size, then the first difference of every tensor that
-            differs (of every block of 16 MB, for larger ones).
+            differs, up to where its file ends.
         differing: the names of the tensors that differ.
         repaired: whether all of it was written anew.
     """

@@ -200,7 +200,7 @@ class _Unfinished:
         self._left, self._lock = nbytes, threading.Lock()
         self._descriptor = files.create(self._temporary)
         try:
-            files.reserve(self._descriptor, nbytes, self._temporary)
+            files.reserve(self._descriptor, nbytes, path)
         except BaseException:
             self.abandon()
             raise
@@ -259,6 +259,7 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
             path.unlink()
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
+        files.check_space(place.path, sum(shard.nbytes for shard in missing))
         how.engine(job, missing, place.staging, how.threads, how.fsync, how.progress)
     return len(missing)
 
