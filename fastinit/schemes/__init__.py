@@ -6,6 +6,7 @@ and the tests all come from the table.
     deep.py       recipes for deep and for wide models
 """
 
+import fastinit.schemes.deep  # noqa: F401 - its rows
 from fastinit.schemes.families import TRUNCATION_STD, variance_scaling
 from fastinit.schemes.registry import ALIASES, SCHEMES, Lazy, Scheme, law, law_of, table
 
