@@ -140,7 +140,7 @@ def test_a_million_layers():
 )
 def test_wrong_parameters(name, parameters, message):
     out = np.full((4, 3), 7.0)
-    with pytest.raises(ValueError, match="Received|Allowed") as caught:
+    with pytest.raises(ValueError, match=r"Received|Allowed") as caught:
         getattr(fi, name)(out=out, seed=0, **parameters)
     assert str(caught.value).startswith(message)
     assert (out == 7).all()

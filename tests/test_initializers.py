@@ -54,7 +54,7 @@ FIXED = {
 }
 # Parameters without a default.
 NEEDED = {"constant": {"value": 0.5}, "sparse": {"sparsity": 0.25}, "mup": {"base": 64}}
-NEEDED |= dict.fromkeys(("depth_scaled", "deepnet", "tfixup", "fixup"), {"layers": 12})
+NEEDED |= {name: {"layers": 12} for name in ("depth_scaled", "deepnet", "tfixup", "fixup")}
 OWN_SHAPES = {"eye": (6, 9), "sparse": (6, 9), "dirac": (6, 4, 3), "delta_orthogonal": (6, 4, 3)}
 SHAPES = [(64, 32), (5, 7), (8, 3, 5), (6, 4, 3, 3), (4, 3, 2, 5, 3), (1, 1)]
 KEY = fi.Key(9) / "initializers"
