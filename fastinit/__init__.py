@@ -14,11 +14,15 @@ from fastinit.fans import fans, gain
 from fastinit.filling import add, fill
 from fastinit.initializers import (
     constant,
+    deepnet,
     delta_orthogonal,
+    depth_scaled,
     dirac,
     eye,
+    fixup,
     glorot_normal,
     glorot_uniform,
+    hadamard,
     he_normal,
     he_uniform,
     heuristic_normal,
@@ -27,10 +31,12 @@ from fastinit.initializers import (
     kaiming_uniform,
     lecun_normal,
     lecun_uniform,
+    mup,
     normal,
     ones,
     orthogonal,
     sparse,
+    tfixup,
     truncated_normal,
     uniform,
     variance_scaling,
@@ -46,7 +52,7 @@ from fastinit.mlp import MLP, History
 from fastinit.optimizers import SGD, Adam, AdamW
 from fastinit.plan import Fill, Plan, Tied
 from fastinit.schemes import law
-from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
+from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Hadamard, Orthogonal, Sparse
 from fastinit.summary import Summary, summarize
 from fastinit.threads import thread_limit
 
@@ -61,6 +67,7 @@ __all__ = [
     "Distribution",
     "Eye",
     "Fill",
+    "Hadamard",
     "History",
     "Key",
     "Normal",
@@ -81,17 +88,21 @@ __all__ = [
     "clip_by_norm",
     "clip_by_value",
     "constant",
+    "deepnet",
     "delta_orthogonal",
     "dense_backward",
     "dense_forward",
+    "depth_scaled",
     "dirac",
     "eye",
     "fans",
     "fill",
+    "fixup",
     "gain",
     "global_norm",
     "glorot_normal",
     "glorot_uniform",
+    "hadamard",
     "he_normal",
     "he_uniform",
     "heuristic_normal",
@@ -103,6 +114,7 @@ __all__ = [
     "lecun_uniform",
     "lsuv",
     "mean_squared_error",
+    "mup",
     "normal",
     "ones",
     "orthogonal",
@@ -110,6 +122,7 @@ __all__ = [
     "softmax_cross_entropy",
     "sparse",
     "summarize",
+    "tfixup",
     "thread_limit",
     "truncated_normal",
     "uniform",

@@ -134,6 +134,12 @@ delta_orthogonal = _initializer("delta_orthogonal")
 eye = _initializer("eye")
 dirac = _initializer("dirac")
 sparse = _initializer("sparse")
+depth_scaled = _initializer("depth_scaled")
+mup = _initializer("mup")
+deepnet = _initializer("deepnet")
+tfixup = _initializer("tfixup")
+fixup = _initializer("fixup")
+hadamard = _initializer("hadamard")
 
 glorot_uniform, glorot_normal = xavier_uniform, xavier_normal
 kaiming_uniform, kaiming_normal = he_uniform, he_normal

@@ -63,6 +63,15 @@ def _place(out: Array, indices: Indices, points: tuple[Array, ...], value: Any) 
     out[tuple(place[inside] for place in places)] = value
 
 
+def _matrix_at(out: Array, indices: Indices, centre: tuple[int, ...]) -> Array | None:
+    """What a region has of the matrix at one point of the kernel; None where the point lies outside."""
+    if not all(c in index for c, index in zip(centre, indices[2:], strict=True)):
+        return None
+    place = tuple(index.index(c) for c, index in zip(centre, indices[2:], strict=True))
+    matrix: Array = out[(slice(None), slice(None), *place)]  # type: ignore[arg-type]
+    return matrix
+
+
 @dataclass(frozen=True, slots=True)
 class _WithGain(Structured):
     """A law with one factor."""
@@ -125,6 +134,49 @@ class Dirac(Structured):
         group = np.repeat(np.arange(self.groups), min(height, shape[1]))
         centre = tuple(np.full(channel.size, size // 2) for size in shape[2:])
         _place(out, indices, (group * height + channel, channel, *centre), 1)
+
+
+_SIGNS = 1 << 16  # elements of a Hadamard matrix whose signs are computed at once: few enough for the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Hadamard(Structured):
+    """The identity where a layer does not widen, part of a Hadamard matrix where it does: nothing is drawn.
+
+    With out <= in, ones on the diagonal. With out > in the upper left corner of c H, H Sylvester's matrix of 2^k rows
+    for k = ceil(log2 out), H[i, j] = (-1)^(number of ones in the bits of i & j), and c = 2^(-(k - 1) / 2). Of a
+    convolution this is the matrix at the kernel's centre, size // 2; zeros elsewhere. (Zhao, Schaefer, Anandkumar,
+    ZerO, TMLR 2022, algorithms 1 and 2; the authors' code has 2^(-k / 2), which is an isometry for out = 2^k.)
+
+    >>> import numpy as np
+    >>> from fastinit import fill
+    >>> fill(np.empty((2, 1)), Hadamard(), seed=0).T, fill(np.empty((4, 2)), Hadamard(), seed=0).T * 2**0.5
+    (array([[1., 1.]]), array([[ 1.,  1.,  1.,  1.],
+           [ 1., -1.,  1., -1.]]))
+    """
+
+    random: ClassVar[bool] = False
+
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        if len(shape) < 2:
+            raise ValueError(f"Only tensors with 2 or more dimensions are supported. Received: shape {shape}")
+
+    def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
+        if shape[2:]:
+            out[...] = 0
+        matrix = _matrix_at(out, indices, tuple(size // 2 for size in shape[2:]))
+        if matrix is None:
+            return
+        if shape[0] <= shape[1]:
+            Eye().make(matrix, key, shape[:2], indices[:2], offset)
+            return
+        value = math.sqrt(math.ldexp(1.0, 1 - (shape[0] - 1).bit_length()))
+        values = np.array([value, -value]).astype(out.dtype)
+        rows, columns = (np.arange(index.start, index.stop, index.step) for index in indices[:2])
+        height = max(1, _SIGNS // columns.size)
+        for first in range(0, rows.size, height):
+            slab = slice(first, first + height)
+            matrix[slab] = values[np.bitwise_count(rows[slab, None] & columns) & 1]
 
 
 def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
@@ -209,11 +261,9 @@ class DeltaOrthogonal(_WithGain):
         rounded("gain", self.gain, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        centre = tuple((size - 1) // 2 for size in shape[2:])
         out[...] = 0
-        if all(c in index for c, index in zip(centre, indices[2:], strict=True)):
-            place = tuple(index.index(c) for c, index in zip(centre, indices[2:], strict=True))
-            matrix: Array = out[(slice(None), slice(None), *place)]  # type: ignore[arg-type]
+        matrix = _matrix_at(out, indices, tuple((size - 1) // 2 for size in shape[2:]))
+        if matrix is not None:
             Orthogonal(self.gain).make(matrix, key, shape[:2], indices[:2], offset)
 
 

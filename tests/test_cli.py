@@ -101,7 +101,7 @@ def test_a_terminal_gets_a_bar(job, tmp_path):
 
 
 def test_schemes_lists_the_table():
-    assert fastinit("schemes").stdout.count("\n| `") == 20
+    assert fastinit("schemes").stdout.count("\n| `") == 26
 
 
 def test_info_knows_the_versions():

@@ -25,12 +25,17 @@ VARIANCES = {
     "lecun_uniform": lambda n, m: 1 / n,
     "lecun_normal": lambda n, m: 1 / n,
     "variance_scaling": lambda n, m: 1 / n,
+    "mup": lambda n, m: 0.02**2 * 64 / n,
+    "deepnet": lambda n, m: 96**-0.5 * 2 / (n + m),
+    "tfixup": lambda n, m: 108**-0.5 * 2 / (n + m),
+    "fixup": lambda n, m: 2 / n / 12,
 }
 BOUNDS = {
     "heuristic_uniform": lambda n, m: 1 / math.sqrt(n),
     "xavier_uniform": lambda n, m: math.sqrt(6 / (n + m)),
     "he_uniform": lambda n, m: math.sqrt(6 / n),
     "lecun_uniform": lambda n, m: math.sqrt(3 / n),
+    "tfixup": lambda n, m: 108**-0.25 * math.sqrt(6 / (n + m)),
 }
 FIXED = {
     "zeros": fi.Constant(0),
@@ -44,8 +49,12 @@ FIXED = {
     "eye": fi.Eye(1),
     "dirac": fi.Dirac(1),
     "sparse": fi.Sparse(0.25, 0.01),
+    "depth_scaled": fi.Normal(0, 0.02 / math.sqrt(24)),
+    "hadamard": fi.Hadamard(),
 }
-NEEDED = {"constant": {"value": 0.5}, "sparse": {"sparsity": 0.25}}  # parameters without a default
+# Parameters without a default.
+NEEDED = {"constant": {"value": 0.5}, "sparse": {"sparsity": 0.25}, "mup": {"base": 64}}
+NEEDED |= {name: {"layers": 12} for name in ("depth_scaled", "deepnet", "tfixup", "fixup")}
 OWN_SHAPES = {"eye": (6, 9), "sparse": (6, 9), "dirac": (6, 4, 3), "delta_orthogonal": (6, 4, 3)}
 SHAPES = [(64, 32), (5, 7), (8, 3, 5), (6, 4, 3, 3), (4, 3, 2, 5, 3), (1, 1)]
 KEY = fi.Key(9) / "initializers"
@@ -147,7 +156,7 @@ def test_aliases():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @each_family
 def test_variances(name, shape):
-    law = fi.law(name, shape)
+    law = fi.law(name, shape, **NEEDED.get(name, {}))
     expected = VARIANCES[name](*torch_fans(shape))
     assert law.mean == 0
     assert law.std**2 == pytest.approx(expected, rel=1e-14)
@@ -162,7 +171,7 @@ def test_variances(name, shape):
 def test_what_is_drawn_has_the_variance(name):
     """s^2 of N values has a standard deviation of s^2 sqrt(2 / N) at most (less for a uniform law)."""
     shape = (400, 300)
-    x = getattr(fi, name)(shape, seed=KEY / name, dtype="float64")
+    x = getattr(fi, name)(shape, seed=KEY / name, dtype="float64", **NEEDED.get(name, {}))
     expected = VARIANCES[name](300, 400)
     assert x.var() == pytest.approx(expected, rel=4 * math.sqrt(2 / x.size))
     assert abs(x.mean()) < 4 * math.sqrt(expected / x.size)
@@ -183,7 +192,7 @@ FAN_MODES["fan_geo_avg"] = lambda n, m: math.sqrt(n * m)
 def test_modes(name, shape, mode):
     base = VARIANCES[name](1, 1)
     expected = base / FAN_MODES[mode](*torch_fans(shape))
-    assert fi.law(name, shape, mode=mode).std ** 2 == pytest.approx(expected, rel=1e-14)
+    assert fi.law(name, shape, mode=mode, **NEEDED.get(name, {})).std ** 2 == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
@@ -266,8 +275,9 @@ def test_a_population_has_the_law_of_one_member(name, layout):
 
 @each_family
 def test_layout_changes_the_fans_only(name):
-    x = getattr(fi, name)((3, 5, 40), seed=KEY, layout="io", dtype="float64")
-    y = fi.fill(np.empty((3, 5, 40)), fi.law(name, (40, 5, 3)), seed=KEY)
+    needed = NEEDED.get(name, {})
+    x = getattr(fi, name)((3, 5, 40), seed=KEY, layout="io", dtype="float64", **needed)
+    y = fi.fill(np.empty((3, 5, 40)), fi.law(name, (40, 5, 3), **needed), seed=KEY)
     assert same_bits(x, y)
 
 
@@ -302,7 +312,7 @@ def test_default_dtype_and_seed(name):
     needed, function = NEEDED.get(name, {}), getattr(fi, name)
     one, other = (function(shape_of(name), **needed) for _ in range(2))
     assert one.dtype == np.float32
-    random = name not in ("zeros", "ones", "constant", "eye", "dirac")
+    random = name not in ("zeros", "ones", "constant", "eye", "dirac", "hadamard")
     assert same_bits(one, other) != random
 
 
@@ -363,6 +373,16 @@ BAD_ARGUMENTS += [(f"xavier_{kind}", "gain", -1, ValueError) for kind in ("unifo
 BAD_ARGUMENTS += [("variance_scaling", "scale", -1, ValueError), ("sparse", "sparsity", 1.5, ValueError)]
 BAD_ARGUMENTS += [("dirac", "groups", 0, ValueError), ("dirac", "groups", 1.5, TypeError)]
 BAD_ARGUMENTS += [(f"xavier_{kind}", "gain", 1e200, ValueError) for kind in ("uniform", "normal")]
+BAD_COUNTS = [(0, ValueError), (-3, ValueError), (2.0, TypeError), (True, TypeError), ("12", TypeError)]
+BAD_COUNTS += [(None, TypeError), (10**400, ValueError)]
+BAD_ARGUMENTS += [
+    (name, parameter, value, error)
+    for name, row in SCHEMES.items()
+    for parameter, (value, error) in itertools.product(row.parameters, BAD_COUNTS)
+    if parameter in ("layers", "base")
+]
+BAD_ARGUMENTS += [("deepnet", "other_layers", value, error) for value, error in BAD_COUNTS if value is not None]
+BAD_ARGUMENTS += [("fixup", "branch", value, error) for value, error in [*BAD_COUNTS[:-1], (1, ValueError)]]
 
 
 @pytest.mark.parametrize(("name", "parameter", "value", "error"), BAD_ARGUMENTS, ids=str)

@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 import torch
 
@@ -25,10 +27,12 @@ SHAPES = {
     fi.Orthogonal(2.5): [(4, 6)],
     fi.DeltaOrthogonal(): [(4, 4, 3), (9, 4, 4), (6, 4, 3, 2), (5, 3, 5, 4, 3), (1, 1, 1)],
     fi.DeltaOrthogonal(-2): [(6, 4, 3)],
+    fi.Hadamard(): [(5, 5), (3, 7), (8, 8), (8, 3), (7, 3), (20, 17), (2, 1), (1, 6), (1, 1), (6, 4, 3), (3, 2, 4, 5)],
     fi.Sparse(0.25): [(20, 6), (3, 9), (1, 5), (7, 1)],
     fi.Sparse(0, 2): [(6, 4)],
     fi.Sparse(1, 2): [(6, 4)],
 }
+FIXED = (fi.Eye, fi.Dirac, fi.Hadamard)  # nothing is drawn
 CASES = [(law, shape) for law, shapes in SHAPES.items() for shape in shapes]
 
 each_case = pytest.mark.parametrize(("law", "shape"), CASES, ids=str)
@@ -54,6 +58,8 @@ def scheme_of(law):
             return fi.orthogonal, {"gain": law.gain}
         case fi.DeltaOrthogonal():
             return fi.delta_orthogonal, {"gain": law.gain}
+        case fi.Hadamard():
+            return fi.hadamard, {}
     return fi.sparse, {"sparsity": law.sparsity, "std": law.normal.std}
 
 
@@ -112,6 +118,54 @@ def test_delta_orthogonal(law, shape, dtype):
     assert same_bits(x[centre], make(fi.Orthogonal(law.gain), shape[:2], dtype))
     x[centre] = 0
     assert not x.any()
+
+
+def zero_by_hand(shape):
+    """ZerO's algorithm 1 with its matrices written out: I* (m x p), H of p = 2^k rows, I* (p x n)."""
+    out, inputs = shape
+    if out <= inputs:
+        return np.eye(out, inputs)
+    k = math.ceil(math.log2(out))
+    partial = np.eye(out, 2**k), np.eye(2**k, inputs)
+    return 2 ** (-(k - 1) / 2) * (partial[0] @ scipy.linalg.hadamard(2**k) @ partial[1])
+
+
+@each_dtype
+@pytest.mark.parametrize("shape", [(s[0], s[1]) for s in SHAPES[fi.Hadamard()]] + [(300, 40), (64, 63)], ids=str)
+def test_hadamard_is_zeros_algorithm(shape, dtype):
+    assert same_bits(make(fi.Hadamard(), shape, dtype), zero_by_hand(shape).astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (64, 63), (128, 64), (2, 1)], ids=str)
+def test_hadamards_columns_are_orthogonal_where_a_layer_widens_to_a_power_of_two(shape):
+    h = make(fi.Hadamard(), shape)
+    np.testing.assert_allclose(h.T @ h, 2 * np.eye(shape[1]), rtol=1e-15, atol=1e-15)
+    assert (h[:, 0] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 3), (3, 7, 4), (6, 4, 3), (9, 4, 2, 5), (3, 2, 1, 3, 2)], ids=str)
+def test_hadamard_of_a_convolution_is_at_the_centre(shape):
+    x = make(fi.Hadamard(), shape)
+    centre = (..., *(size // 2 for size in shape[2:]))
+    assert same_bits(x[centre].copy(), zero_by_hand(shape[:2]))
+    x[centre] = 0
+    assert not x.any()
+
+
+def test_a_part_of_a_huge_hadamard_matrix_needs_memory_for_the_part_only():
+    shape, rows, columns = (1 << 35, 1 << 26), slice(2**30 + 77, 2**30 + 677, 3), slice(2**26 - 1, 3, -12345)
+    tracemalloc.start()
+    x = fi.hadamard(shape, region=(rows, columns), dtype="float16")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    bits = [[(i & j).bit_count() for j in range(2**26 - 1, 3, -12345)] for i in range(2**30 + 77, 2**30 + 677, 3)]
+    assert same_bits(x, ((-1.0) ** np.array(bits) * 2**-17).astype(np.float16))
+    assert peak < 2 * x.nbytes
+
+
+def test_hadamard_is_made_in_slabs():
+    """More elements than are computed at once, and an unfinished last slab."""
+    assert same_bits(make(fi.Hadamard(), (1000, 300), np.float32), zero_by_hand((1000, 300)).astype(np.float32))
 
 
 @pytest.mark.parametrize("sparsity", [0, 0.07, 0.1, 1 / 3, 0.5, 0.9, 1])
@@ -248,9 +302,9 @@ def test_members_of_a_population_are_members_of_the_law(law, shape):
     assert same_bits(members[0], one)
     signs_only = isinstance(law, (fi.Orthogonal, fi.DeltaOrthogonal)) and shape[:2] == (1, 1)
     zeros_only = isinstance(law, fi.Sparse) and (law.sparsity == 1 or shape[0] == 1)
-    if not (signs_only or zeros_only or isinstance(law, (fi.Eye, fi.Dirac))):
+    if not (signs_only or zeros_only or isinstance(law, FIXED)):
         assert len({member.tobytes() for member in members}) == len(members)
-    if isinstance(law, (fi.Eye, fi.Dirac)):
+    if isinstance(law, FIXED):
         assert all(same_bits(member, one) for member in members)
     for member in members:
         np.testing.assert_allclose(invariant(law, member), invariant(law, one), atol=1e-14)
@@ -291,6 +345,9 @@ def test_a_part_of_a_population(law, shape):
         (fi.Orthogonal(), (4, 0, 3)),
         (fi.DeltaOrthogonal(), (4, 0, 3)),
         (fi.DeltaOrthogonal(), (4, 3, 0)),
+        (fi.Hadamard(), (0, 4)),
+        (fi.Hadamard(), (4, 0)),
+        (fi.Hadamard(), (4, 3, 0)),
         (fi.Sparse(0.5), (0, 4)),
         (fi.Sparse(0.5), (4, 0)),
     ],
@@ -310,10 +367,7 @@ MATRICES = "Only tensors with 2 or more dimensions are supported. Received: shap
 WRONG_SHAPES = [
     *((law, shape, TWO) for law in (fi.Eye(), fi.Sparse(0.5)) for shape in [(), (4,), (2, 2, 2), (0,)]),
     *((law, shape, CONVOLUTIONS) for law in (fi.Dirac(), fi.DeltaOrthogonal()) for shape in [(), (4, 4), (1,) * 6]),
-    *(
-        (fi.Orthogonal(), s, "Only tensors with 2 or more dimensions are supported. Received: shape {}")
-        for s in [(), (4,)]
-    ),
+    *((law, shape, MATRICES) for law in (fi.Orthogonal(), fi.Hadamard()) for shape in [(), (4,)]),
     (fi.Dirac(3), (4, 4, 3), "dim 0 must be divisible by groups. Received: shape {}, groups=3"),
     (fi.DeltaOrthogonal(), (3, 4, 3), "fan_in must not be above fan_out, channel by channel. Received: shape {}"),
 ]
@@ -359,7 +413,7 @@ def test_wrong_parameters(make_law, error, message):
 @pytest.mark.parametrize("law", SHAPES, ids=repr)
 def test_what_does_not_depend_on_the_shape(law):
     assert law.structured
-    assert law.mean == (None if isinstance(law, (fi.Eye, fi.Dirac)) else 0)
+    assert law.mean == (None if isinstance(law, FIXED) else 0)
     assert (law.std, law.low, law.high) == (None, None, None)
     assert eval(repr(law), vars(fi)) == law
     assert hash(eval(repr(law), vars(fi))) == hash(law)

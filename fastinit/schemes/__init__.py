@@ -1,0 +1,13 @@
+"""ONE table of schemes. A scheme maps a shape to a distribution; the functions, the command line's choices, the docs
+and the tests all come from the table.
+
+    registry.py   the table itself: rows, `law`, the table in Markdown
+    families.py   baselines, the families with a variance, structured ones
+    deep.py       recipes for deep and for wide models
+"""
+
+import fastinit.schemes.deep  # noqa: F401 - its rows
+from fastinit.schemes.families import TRUNCATION_STD, variance_scaling
+from fastinit.schemes.registry import ALIASES, SCHEMES, Lazy, Scheme, law, law_of, table
+
+__all__ = ["ALIASES", "SCHEMES", "TRUNCATION_STD", "Lazy", "Scheme", "law", "law_of", "table", "variance_scaling"]
