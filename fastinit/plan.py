@@ -160,7 +160,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
             ValueError: a tensor whose values a model's code computes; it is named.
 
         >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
-        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'constant', 'value': 1.0}}
+        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
         """
         return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 
