@@ -26,6 +26,8 @@ ROOMS = [
     ["composite"],
     ["schemes", "complex_laws", "filling", "summary", "environment"],
     ["initializers", "network", "spec"],
+    ["fills"],
+    ["rules"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
     ["lsuv"],
