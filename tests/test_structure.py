@@ -118,6 +118,15 @@ def test_importing_fastinit_imports_no_framework_and_compiles_nothing():
     assert (done.stdout, done.stderr) == ("[]\n[0, 0, 0]\n", "")
 
 
+def test_the_checkpoint_room_is_opened_when_it_is_asked_for():
+    script = (
+        "import sys, fastinit as fi\n"
+        "print('fastinit.checkpoint' in sys.modules, callable(fi.checkpoint.write), hasattr(fi, 'nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False True False\n", "")
+
+
 def test_public_names():
     assert len(set(fastinit.__all__)) == len(fastinit.__all__)
     names = {name for name in vars(fastinit) if not name.startswith("_")}
