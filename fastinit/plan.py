@@ -90,6 +90,10 @@ class Plan(Mapping[str, "Fill | Tied"]):
         changed = {name: t if isinstance(t, Tied) else t.with_dtype(dtype) for name, t in self.items()}
         return Plan(changed, self.seed)
 
+    def with_seed(self, seed: int) -> Plan:
+        """The same plan with another seed."""
+        return Plan(self, seed)
+
     def with_rules(
         self, texts: Iterable[str | rules.Rule], *, scheme: str | None = None, lawless: Collection[str] = ()
     ) -> Plan:

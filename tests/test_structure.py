@@ -19,7 +19,7 @@ ROOMS = [
     ["kernels"],
     ["errors", "pool", "progress", "patterns"],
     ["documents", "key", "gaussian", "buffers", "fans"],
-    ["threads"],
+    ["threads", "headers"],
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
@@ -33,6 +33,7 @@ ROOMS = [
     ["lsuv"],
     ["__init__"],  # fastinit itself
     ["jax", "keras", "torch"],
+    ["sources"],
     ["cli"],
 ]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
