@@ -29,7 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Job = Annotated[Path, typer.Argument(help="A job file (TOML).", metavar="FILE")]
 SourceName = Annotated[
     str,
     typer.Argument(
@@ -50,6 +49,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 DtypeName = Annotated[
     str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for every tensor.")
 ]
+SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
 
@@ -84,13 +84,6 @@ def main() -> None:
     app()
 
 
-def _plan(job: Path, dtype: str | None) -> Plan:
-    from fastinit.plan import Plan
-
-    plan = Plan.from_toml(job)
-    return plan if dtype is None else plan.with_dtype(dtype)
-
-
 def _json(report: Report | Verification) -> str:
     rate = {"gigabytes_per_second": report.gigabytes_per_second}
     return json.dumps(dataclasses.asdict(report) | rate)
@@ -106,7 +99,7 @@ def plan(
     scheme: SchemeName = None,
     rule: Rules = None,
     dtype: DtypeName = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")] = None,
+    seed: SeedNumber = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, itself a source.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the plan as a job file, itself a source.")] = False,
 ) -> None:
@@ -144,10 +137,12 @@ def _show(plan: Plan) -> None:
 
 @_command
 def write(
-    job: Job,
+    source: SourceName,
     out: Annotated[Path, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
-    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the job's own.")] = None,
+    scheme: SchemeName = None,
+    rule: Rules = None,
     dtype: DtypeName = None,
+    seed: SeedNumber = None,
     max_shard_bytes: Annotated[
         str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
@@ -168,11 +163,12 @@ def write(
 
     Example: fastinit write examples/gpt2.toml --out gpt2-init --dtype bfloat16
     """
-    found = _plan(job, dtype)
     from fastinit import checkpoint
+    from fastinit.sources import read
 
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, lean=True)
     report = checkpoint.write(
-        found,
+        found.plan,
         out,
         seed=seed,
         overwrite=overwrite,
@@ -182,6 +178,7 @@ def write(
         part=part,
         engine=engine,
         address=address,
+        beside=found.beside(),
         progress=not as_json,
     )
     if as_json:

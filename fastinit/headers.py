@@ -15,7 +15,7 @@ import numpy as np
 
 from fastinit.documents import parse_json
 
-LONGEST = 100_000_000  # bytes of a header, as the format's own reader has it
+LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
 
 CODES = {
     "float16": "F16",

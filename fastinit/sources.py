@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import json
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastinit import documents
-from fastinit.buffers import DTYPES
+from fastinit.buffers import DTYPES, as_dtype, dtype_name
 from fastinit.composite import Values
 from fastinit.distributions import Constant
 from fastinit.errors import unknown
@@ -33,10 +34,26 @@ _ALLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A plan, and the config.json that goes with it where there is one."""
+    """A plan, and the config.json that goes with it where there is one.
+
+    `dtype` is the one that was asked for instead of the source's own.
+    """
 
     plan: Plan
     config: Path | None
+    dtype: str | None = None
+
+    def beside(self) -> dict[str, bytes]:
+        """The files that belong beside a checkpoint, name -> bytes. A config says the dtype that the weights have:
+        transformers loads them in the one that it finds there."""
+        if self.config is None:
+            return {}
+        if self.dtype is None:
+            return {"config.json": self.config.read_bytes()}
+        table = documents.read(self.config)
+        table.pop("torch_dtype", None)  # the name until transformers 4
+        table["dtype"] = dtype_name(as_dtype(self.dtype))
+        return {"config.json": (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def read(
@@ -72,7 +89,7 @@ def read(
     rules = list(rules)
     if rules or scheme is not None or lawless:
         plan = plan.with_rules(rules, scheme=scheme, lawless=lawless)
-    return Source(plan, config)
+    return Source(plan, config, dtype)
 
 
 Found = tuple[Plan, Path | None, Collection[str]]  # the last: tensors without a law
