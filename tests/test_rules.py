@@ -1,5 +1,8 @@
 """Rules: what they match, in which order they win, what they refuse."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +179,15 @@ def test_what_is_computed_may_get_a_law():
 
     plan = record(Model)
     assert plan.with_rules(["w=uniform"]).to_table()["tensors"]["w"]["scheme"] == "uniform"
+
+
+def test_the_rules_of_the_pages_are_rules():
+    docs = Path(__file__).parents[1] / "docs"
+    shown = re.findall(r"^ {6}(\S+=\w.*)$", (docs / "schemes.md").read_text(), re.MULTILINE)
+    shown += re.findall(r"--rule '(.*?)'", (docs / "checkpoints.md").read_text())
+    assert len(shown) > 10
+    for text in shown:
+        assert text == "PATTERN=SCHEME" or rules.parse(text).scheme
 
 
 def test_gpt2_as_its_paper_says():
