@@ -11,6 +11,7 @@ from operator import attrgetter
 
 import numpy as np
 
+from fastinit.blas import one_blas_thread
 from fastinit.buffers import Array
 from fastinit.checkpoint.layout import Entry, Shard
 from fastinit.key import Key
@@ -77,10 +78,11 @@ class Maker:
         return out
 
     def _whole(self, entry: Entry) -> Array:
-        with self._lock:  # one at a time: they are large, and LAPACK has threads of its own
+        with self._lock:  # one at a time: they are large
             if self._kept is None or self._kept[0] is not entry:
                 self._kept = None  # before the next one is made
                 whole = np.empty(entry.fill.shape, entry.fill.dtype)
-                entry.fill.fill(whole, self.key / entry.name)
+                with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
+                    entry.fill.fill(whole, self.key / entry.name)
                 self._kept = entry, whole
             return self._kept[1]
