@@ -6,6 +6,8 @@
 ((512, 784), dtype('float32'))
 """
 
+import importlib
+
 from fastinit.activations import activation
 from fastinit.clipping import adaptive_clip, clip_by_global_norm, clip_by_norm, clip_by_value, global_norm
 from fastinit.composite import Patched, SameAs, Values
@@ -133,3 +135,11 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`fastinit.checkpoint` is imported when it is first asked for: most users fill arrays, and need no threads, locks
+    and file names."""
+    if name == "checkpoint":
+        return importlib.import_module("fastinit.checkpoint")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,149 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastinit import documents, spec
-from fastinit.buffers import Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
+from fastinit import documents, rules
+from fastinit.buffers import Array
 from fastinit.composite import Values
 from fastinit.distributions import Distribution
-from fastinit.engine import draw
-from fastinit.fans import as_axes, item_shape
-from fastinit.filling import fill
+from fastinit.fills import Fill, Tied, table_of, tensor_of
 from fastinit.key import Key, Seed, as_key
 from fastinit.patterns import escape, expand
-from fastinit.schemes import law
-from fastinit.structured import Structured, made_of
+from fastinit.structured import is_portable
 
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """One tensor of a plan.
-
-    Args:
-        shape: the global shape.
-        dtype: float16, bfloat16, float32 or float64.
-        distribution: a distribution, or a scheme's name, which the shape turns into one.
-        scheme: what people read: the scheme and its parameters. Default: those of the distribution.
-        layout, batch_axes: as in the schemes' functions.
-        persistent: False for a buffer that checkpoints leave out.
-
-    >>> Fill((3, 4), "float32", "he_normal").distribution
-    Normal(mean=0.0, std=0.7071067811865476)
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    distribution: Distribution
-    scheme: str
-    layout: str
-    batch_axes: tuple[int, ...]
-    persistent: bool
-
-    def __init__(
-        self,
-        shape: Any,
-        dtype: Any,
-        distribution: Distribution | str,
-        scheme: str | None = None,
-        layout: str = "oi",
-        batch_axes: int | Sequence[int] = (),
-        *,
-        persistent: bool = True,
-    ) -> None:
-        sizes, batch = as_shape(shape), as_axes(batch_axes)
-        found = (
-            law(distribution, sizes, layout=layout, batch_axes=batch) if isinstance(distribution, str) else distribution
-        )
-        if not isinstance(found, Distribution):
-            raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
-        name, item = _dtype_of(found, dtype), item_shape(sizes, layout, batch)
-        found.check(item, name)  # what cannot be drawn is refused here
-        object.__setattr__(self, "shape", sizes)
-        object.__setattr__(self, "dtype", name)
-        object.__setattr__(self, "distribution", found)
-        label = scheme or (distribution if isinstance(distribution, str) else spec.label(found, item))
-        object.__setattr__(self, "scheme", label)
-        object.__setattr__(self, "layout", layout)
-        object.__setattr__(self, "batch_axes", batch)
-        object.__setattr__(self, "persistent", persistent)
-
-    @property
-    def size(self) -> int:
-        """Elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * np.dtype(self.dtype).itemsize
-
-    @property
-    def drawn(self) -> bool:
-        """Whether a distribution of floats is drawn; False for values that were given, of any dtype."""
-        return not (isinstance(self.distribution, Structured) and self.distribution.any_dtype)
-
-    def with_dtype(self, dtype: Any) -> Fill:
-        """The same with another dtype; values that were given stay as they are.
-
-        Raises:
-            ValueError: it cannot hold the law.
-        """
-        if not self.drawn:
-            return self
-        return Fill(
-            self.shape, dtype, self.distribution, self.scheme, self.layout, self.batch_axes, persistent=self.persistent
-        )
-
-    def check(self, out: Array, name: str) -> None:
-        """Raise TypeError or ValueError if an array cannot be filled; `name` is what messages call it."""
-        if not self.drawn:
-            if out.dtype != np.dtype(self.dtype) or not out.flags.writeable:
-                raise TypeError(f"{name} must be a writeable array of {self.dtype}. Received: {out.dtype!r}")
-        else:
-            self.with_dtype(check_target(out, name))  # raises what the array's dtype cannot hold
-
-    def fill(self, out: Array, key: Key, region: tuple[slice, ...] | None = None) -> None:
-        """Fill an array of this shape, or of a region of it. The key's last name is the tensor's."""
-        if self.drawn:
-            law, batch = self.distribution, self.batch_axes
-            fill(out, law, seed=key, shape=self.shape, region=region, layout=self.layout, batch_axes=batch)
-        elif out.size:
-            assert isinstance(self.distribution, Structured)
-            self.distribution.make(out, key, self.shape, as_region(region, self.shape), 0)
-
-    def fill_flat(self, out: Array, key: Key, first: int) -> None:
-        """Fill a 1-d array of the tensor's dtype with its elements from `first` on, in C order."""
-        if self.drawn and not self.distribution.structured:
-            draw(out, self.distribution, key.words(), offset=first)
-            return
-        done = 0
-        for region in boxes(self.shape, first, first + out.size):
-            shape = tuple(map(len, as_region(region, self.shape)))
-            size = math.prod(shape)
-            self.fill(out[done : done + size].reshape(shape), key, region)
-            done += size
-
-
-@dataclass(frozen=True, slots=True)
-class Tied:
-    """A second name of a tensor of the plan: the same memory, not filled twice and not written into checkpoints.
-
-    Args:
-        name: the tensor's first name.
-
-    >>> plan = Plan({"embed.weight": ((10, 4), "float32", "normal"), "head.weight": Tied("embed.weight")})
-    >>> plan.parameters, plan.nbytes
-    (40, 160)
-    """
-
-    name: str
-
+__all__ = ["Fill", "Given", "Plan", "Tied"]
 
 Given: TypeAlias = "Fill | Tied | tuple[Any, Any, Distribution | str]"
 
@@ -217,11 +90,42 @@ class Plan(Mapping[str, "Fill | Tied"]):
         changed = {name: t if isinstance(t, Tied) else t.with_dtype(dtype) for name, t in self.items()}
         return Plan(changed, self.seed)
 
+    def with_seed(self, seed: int) -> Plan:
+        """The same plan with another seed."""
+        return Plan(self, seed)
+
+    def with_rules(
+        self, texts: Iterable[str | rules.Rule], *, scheme: str | None = None, lawless: Collection[str] = ()
+    ) -> Plan:
+        """The same plan with new laws where rules say so.
+
+        A rule, `PATTERN=SCHEME`, gives every tensor whose name matches the law that the scheme gives its shape. Later
+        rules win. Second names and given values stay as they are. `layers`, where a scheme has it and a rule does not
+        give it, is counted from the names that match: by their first component that is an integer.
+
+        Args:
+            texts: e.g. "*.{o_proj,down_proj}.weight=normal(std=0.01)"; `layout="io"` and `batch_axes=0` may be among
+                the parameters, for weights that are no (out, in, *kernel).
+            scheme: stands for the rule `*=SCHEME` before all others. Where it needs matrices, tensors with fewer
+                dimensions keep their law.
+            lawless: the names of tensors whose law here does not count. Of these, where `scheme` needs matrices, those
+                with fewer dimensions get ones if their names end in weight, gamma, scale or g, and zeros otherwise.
+
+        Raises:
+            ValueError: text that is no rule, a rule that no drawn tensor matches, a scheme that a shape or a dtype
+                refuses, or a lawless tensor without a rule.
+
+        >>> plan = Plan({"a.weight": ((3, 4), "float32", "normal"), "a.bias": ((3,), "float32", "zeros")})
+        >>> [fill.scheme for fill in plan.with_rules(["*.weight=normal(std=0.02)"]).filled.values()]
+        ['normal(std=0.02)', 'zeros']
+        """
+        return Plan(rules.applied(self, texts, scheme, lawless), self.seed)
+
     def portable(self, key: Key) -> Plan:
         """The same plan under one key, for other processes: what only this one can compute is given as values."""
-        changed = dict(self)
+        changed: dict[str, Fill | Tied] = dict(self)
         for name, tensor in self.filled.items():
-            if not all(not isinstance(law, Structured) or law.portable for law in made_of(tensor.distribution)):
+            if not is_portable(tensor.distribution):
                 values = np.empty(tensor.shape, tensor.dtype)
                 tensor.fill(values, key / name)
                 changed[name] = Fill(tensor.shape, tensor.dtype, Values(values), persistent=tensor.persistent)
@@ -272,9 +176,9 @@ class Plan(Mapping[str, "Fill | Tied"]):
             ValueError: a tensor whose values a model's code computes; it is named.
 
         >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
-        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'constant', 'value': 1.0}}
+        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
         """
-        return {"seed": self.seed, "tensors": {escape(name): _table_of(name, tensor) for name, tensor in self.items()}}
+        return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 
     def to_toml(self) -> str:
         """The plan as the text of a job file."""
@@ -293,24 +197,28 @@ class Plan(Mapping[str, "Fill | Tied"]):
         Raises:
             ValueError: what is wrong in it, with the tensor's table and the key named.
         """
-        documents.only(dict(table), ("seed", "dtype", "tensors"))
+        documents.only(dict(table), ("seed", "dtype", "tensors", "rules"))
         tables = table.get("tensors")
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
         tensors: dict[str, Fill | Tied] = {}
         for pattern, row in tables.items():
             try:
-                tensor = _tensor_of(row, table.get("dtype", "float32"))
+                tensor = tensor_of(row, table.get("dtype", "float32"))
                 for name in expand(pattern):
                     if name in tensors:
                         raise ValueError(f"{name!r} is named twice")
                     tensors[name] = tensor
             except (TypeError, ValueError) as error:
                 raise ValueError(f'[tensors."{pattern}"]: {error}') from None
+        given = table.get("rules", {})
+        if not isinstance(given, dict) or not all(isinstance(scheme, str) for scheme in given.values()):
+            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r}')
         try:
-            return cls(tensors, table.get("seed", 0))
+            plan = cls(tensors, table.get("seed", 0))
         except TypeError as error:
             raise ValueError(str(error)) from None
+        return plan.with_rules(rules.of(pattern, scheme) for pattern, scheme in given.items()) if given else plan
 
     @classmethod
     def from_file(cls, path: str | Path) -> Plan:
@@ -318,7 +226,8 @@ class Plan(Mapping[str, "Fill | Tied"]):
 
         `seed` and `dtype` at the top are the defaults; every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
         the scheme's parameters, and may hold `dtype`, `layout` and `batch_axes`. In a pattern `{0..11}` counts and
-        `{q,k,v}` lists, as in a shell. (`docs/checkpoints.md` lists the other keys, which saved plans have.)
+        `{q,k,v}` lists, as in a shell. The table `[rules]` holds `"PATTERN" = "SCHEME"`, applied last, as by
+        `with_rules`. (`docs/checkpoints.md` lists the other keys, which saved plans have.)
 
         Args:
             path: of a .toml or .json file.
@@ -346,13 +255,6 @@ class Plan(Mapping[str, "Fill | Tied"]):
             raise ValueError(f"{path}: {error}") from None
 
 
-def _dtype_of(law: Distribution, dtype: Any) -> str:
-    """The dtype's name; only values that were given may have another than the four that can be drawn."""
-    if isinstance(law, Structured) and law.any_dtype:
-        return str(np.dtype(dtype).name)
-    return dtype_name(as_dtype(dtype))
-
-
 def _as_tensor(name: str, value: Given) -> Fill | Tied:
     if not isinstance(name, str):
         raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
@@ -364,49 +266,3 @@ def _as_tensor(name: str, value: Given) -> Fill | Tied:
     if not isinstance(value, tuple) or len(value) != 3:
         raise TypeError(f"{name} must be a Fill or (shape, dtype, scheme or distribution). Received: {value!r}")
     return Fill(*value)
-
-
-def _table_of(name: str, tensor: Fill | Tied) -> dict[str, Any]:
-    """A tensor as a table of a job file."""
-    if isinstance(tensor, Tied):
-        return {"tied": tensor.name}
-    layout, batch = tensor.layout, tensor.batch_axes
-    try:
-        drawn = spec.to_table(tensor.distribution, item_shape(tensor.shape, layout, batch), tensor.dtype)
-    except ValueError as error:
-        raise ValueError(
-            f"{name!r} cannot be saved: {error}; keep what the plan was recorded from (config.json, module:function)"
-        ) from None
-    table = {"shape": list(tensor.shape), "dtype": tensor.dtype, **drawn}
-    if layout != "oi":
-        table["layout"] = layout
-    if batch:
-        table["batch_axes"] = list(batch)
-    if not tensor.persistent:
-        table["persistent"] = False
-    return table
-
-
-def _tensor_of(table: Any, dtype: Any) -> Fill | Tied:
-    """A table of a job file as a tensor."""
-    if not isinstance(table, dict):
-        raise ValueError(f"must be a table. Received: {table!r}")
-    if "tied" in table:
-        documents.only(table, ["tied"])
-        if not isinstance(table["tied"], str):
-            raise ValueError(f"tied must be a tensor's name. Received: tied={table['tied']!r}")
-        return Tied(table["tied"])
-    if "shape" not in table:
-        raise ValueError("shape is missing")
-    own = ("shape", "dtype", "layout", "batch_axes", "persistent")
-    values = {key: value for key, value in table.items() if key not in own}
-    shape, dtype, persistent = as_shape(table["shape"]), table.get("dtype", dtype), table.get("persistent", True)
-    axes = {key: table[key] for key in ("layout", "batch_axes") if key in table}
-    if not isinstance(persistent, bool):
-        raise ValueError(f"persistent must be true or false. Received: persistent={persistent!r}")
-    dtype = spec.any_dtype(dtype) if "values" in values else dtype_name(as_dtype(dtype))
-    item = item_shape(shape, **axes)
-    found = spec.from_table(values, item, dtype)
-    plain = "scheme" in values and not values.keys() & set(spec.AROUND)
-    label = spec.shown(values.pop("scheme"), {**values, **axes}) if plain else None
-    return Fill(shape, dtype, found, label, **axes, persistent=persistent)

@@ -14,13 +14,14 @@ import numpy as np
 
 from fastinit.buffers import Array, as_dtype, as_region, dtype_name
 from fastinit.composite import Cast, Patched, SameAs, Values
-from fastinit.distributions import Distribution
+from fastinit.distributions import Constant, Distribution
 from fastinit.documents import only
 from fastinit.errors import unknown
 from fastinit.schemes import ALIASES, SCHEMES, law
 
 FORMS = ("scheme", "parts", "values", "law")  # exactly one of these says what is drawn
 AROUND = ("same_as", "drawn_as")
+_SHORT: dict[Distribution, str] = {Constant(0.0): "zeros", Constant(1.0): "ones"}
 
 
 # --- writing ---
@@ -66,6 +67,8 @@ def _part(region: tuple[slice, ...], found: Distribution, shape: tuple[int, ...]
 
 def _scheme_of(found: Distribution, shape: tuple[int, ...]) -> dict[str, Any]:
     """The scheme that gives a law and no other: the one of its class's name."""
+    if found in _SHORT:
+        return {"scheme": _SHORT[found]}
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(found).__name__).lower()
     if name in SCHEMES:
         try:
@@ -254,7 +257,7 @@ def label(found: Distribution, shape: tuple[int, ...]) -> str:
 
     >>> from fastinit import Constant, Normal
     >>> label(Patched((((), Normal()), ((slice(0, 1),), Constant(0)))), (3, 4))
-    'normal, [0:1] constant(value=0)'
+    'normal, [0:1] zeros'
     """
     match found:
         case Values():

@@ -76,6 +76,11 @@ def is_exact(law: Distribution) -> bool:
     return all(not isinstance(one, Structured) or one.exact for one in made_of(law))
 
 
+def is_portable(law: Distribution) -> bool:
+    """Whether another process can be told of it."""
+    return all(not isinstance(one, Structured) or one.portable for one in made_of(law))
+
+
 def _positions(indices: range, wanted: Array) -> Array:
     """Where global indices stand in a region's axis; -1 for those outside."""
     steps, rest = np.divmod(wanted - indices.start, indices.step)

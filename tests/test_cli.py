@@ -53,17 +53,49 @@ def test_plan_is_a_table_and_its_totals():
 
 
 def test_plan_as_json(job):
-    found = json.loads(fastinit("plan", job, "--json", "--dtype", "float16").stdout)
-    assert (found["seed"], found["tensors"], found["parameters"], found["bytes"]) == (4, 6, 180_900, 361_800)
-    assert found["plan"]["h.1.weight"]["shape"] == [300, 200]
-    assert found["plan"]["h.1.weight"]["law"].startswith("Uniform(")
+    found = json.loads(fastinit("plan", job, "--json", "--dtype", "float16", "--seed", str(2**70)).stdout)
+    assert (found["seed"], len(found["tensors"])) == (2**70, 6)
+    row = found["tensors"]["h.1.weight"]
+    assert (row["shape"], row["dtype"], row["scheme"]) == ([300, 200], "float16", "uniform")
+
+
+@pytest.mark.parametrize("option", ["--json", "--toml"])
+def test_a_printed_plan_is_a_source(tmp_path, option):
+    job = tmp_path / "job.toml"
+    job.write_text(JOB.replace("h.{0..2}.bias", "\u00e9\\n{0..2}"), encoding="utf-8")
+    saved = tmp_path / f"plan.{option[2:]}"
+    saved.write_text(fastinit("plan", job, option).stdout, encoding="utf-8")
+    assert fastinit("plan", saved, option).stdout == saved.read_text(encoding="utf-8")
+    assert "'\u00e9\\n1'" in fastinit("plan", saved).stdout
+
+
+def test_rules_are_previewed(job):
+    rules = ["--rule", "*.weight=depth_scaled(std=0.5)", "--rule", "h.1.*=ones"]
+    lines = fastinit("plan", job, "--scheme", "he_normal", *rules).stdout.splitlines()
+    assert [line.split()[-2:] for line in lines[:-1]] == [
+        ["depth_scaled(std=0.5,", "layers=3)"],
+        ["float32", "ones"],
+        ["depth_scaled(std=0.5,", "layers=3)"],
+        ["float32", "zeros"],
+        ["float32", "ones"],
+        ["float32", "zeros"],
+    ]
+
+
+def test_a_safetensors_file_is_a_source(job, tmp_path):
+    fastinit("write", job, "--out", tmp_path)
+    lines = fastinit("plan", tmp_path / "model.safetensors", "--scheme", "he_normal").stdout.splitlines()
+    assert lines[-1] == "6 tensors, 180,900 parameters, 723,600 bytes, seed 0"
+    assert {line.split()[-1] for line in lines[:-1]} == {"he_normal", "zeros"}
 
 
 def test_write_says_what_it_wrote(job, tmp_path):
     done = fastinit("write", job, "--out", tmp_path / "out")
     assert done.returncode == 0
     assert "6 tensors, 180,900 parameters" in done.stdout
-    assert done.stderr.splitlines()[-1] == "723,600 of 723,600 bytes"
+    assert "in 1 files (1 written now)" in done.stdout
+    size = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert done.stderr.splitlines()[-1] == f"{size:,} of {size:,} bytes"
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
         assert len(file.keys()) == 6
 
@@ -97,7 +129,7 @@ def test_a_terminal_gets_a_bar(job, tmp_path):
                 break
     os.close(leader)
     assert run.returncode == 0
-    assert "723.6/723.6 kB" in shown.decode()
+    assert "724.1/724.1 kB" in shown.decode()
 
 
 def test_schemes_lists_the_table():
@@ -116,7 +148,11 @@ def test_info_knows_the_versions():
     ("arguments", "message"),
     [
         (["plan", "missing.toml"], "No such file"),
-        (["plan", "."], "Is a directory"),
+        (["plan", "."], "holds no config.json"),
+        (["plan", "{job}", "--scheme", "he_norml"], "did you mean 'he_normal'"),
+        (["plan", "{job}", "--rule", "*.x=zeros"], "rule '*.x=zeros' matches no tensor"),
+        (["plan", "{job}", "--json", "--toml"], "exclude each other"),
+        (["plan", "no_such_module:model"], "No module named 'no_such_module'"),
         (["write", "{job}", "--out", "{job}"], "File exists"),
         (["write", "{job}", "--out", "out", "--dtype", "int8"], "dtype must be one of"),
         (["write", "{job}", "--out", "out", "--seed", "-1"], "seed must not be negative"),
@@ -132,6 +168,24 @@ def test_an_error_is_one_line_and_exit_code_1(job, tmp_path, arguments, message)
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[tensors.a]\nshape = [3]\nscheme = "zeros"\n[tensors.a]', "line 4"),
+        ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "__metadata__"),
+        ('[tensors."a\\u0000b"]\nshape = [3]\nscheme = "zeros"', "NUL"),
+        ('[tensors."a"]\nshape = [3]\nscheme = "zeros"\nvalue = 3', "unknown key of zeros 'value'"),
+    ],
+)
+def test_a_job_file_that_is_wrong(tmp_path, text, message):
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    done = fastinit("plan", path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert message in done.stderr
+    assert str(path) in done.stderr
+
+
 def test_a_wrong_command_is_exit_code_2():
     assert fastinit("wirte").returncode == 2
 
@@ -144,7 +198,7 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "fastinit.cli", "write", str(job), "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + 120
-        while not list(out.glob(".model*")) and time.monotonic() < deadline:
+        while not list(out.glob(".fastinit/.model*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)
         run.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Plans: patterns, job files, and filling by name."""
+"""Plans: job files, and filling by name."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,6 @@ import safetensors.numpy
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.patterns import expand
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 
@@ -81,25 +80,6 @@ def test_one_dtype_for_all():
     assert half["a"].distribution == plan["a"].distribution
 
 
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [
-        ("plain", ["plain"]),
-        ("h.{0..2}.w", ["h.0.w", "h.1.w", "h.2.w"]),
-        ("{q,k}.{9..10}", ["q.9", "q.10", "k.9", "k.10"]),
-        ("{3..3}", ["3"]),
-    ],
-)
-def test_patterns(pattern, names):
-    assert list(expand(pattern)) == names
-
-
-@pytest.mark.parametrize("pattern", ["a{", "a}", "{a", "{}", "{a}", "{2..1}", "{a,}", "{0..x}", "{{0..1}}"])
-def test_bad_patterns(pattern):
-    with pytest.raises(ValueError, match=r"brace|backwards|must be a range"):
-        list(expand(pattern))
-
-
 TENSOR = '[tensors."w"]\nshape = [3, 4]\nscheme = "he_normal"\n'
 
 
@@ -130,6 +110,10 @@ TENSOR = '[tensors."w"]\nshape = [3, 4]\nscheme = "he_normal"\n'
         ('[tensors."w"]\nshape = [3]\nscheme = "eye"', "2 dimensions"),
         (f'{TENSOR}[tensors."{{w,v}}"]\nshape = [3]\nscheme = "zeros"', "'w' is named twice"),
         ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "must not be empty, __metadata__"),
+        (f'{TENSOR}[rules]\n"*.x" = "zeros"', r"rule '\*\.x=zeros' matches no tensor"),
+        (f'{TENSOR}[rules]\n"*" = 3', r'\[rules\] must hold "PATTERN" = "SCHEME"'),
+        (f'{TENSOR}[rules]\n"*" = "zeroes"', "did you mean 'zeros'"),
+        (f'rules = "x"\n{TENSOR}', r"\[rules\] must hold"),
         ("tensors = 3", "no tensors"),
         ("[tensors]\nw = 3", "must be a table"),
     ],
@@ -187,15 +171,26 @@ def test_structured_laws_keep_layout_and_batch(tmp_path, table, scheme, options)
     np.testing.assert_array_equal(from_file, expected)
 
 
+def test_plans_are_saved_as_files(tmp_path):
+    plan = fi.Plan.from_toml(GPT2)
+    for suffix, text in ((".toml", plan.to_toml()), (".json", plan.to_json())):
+        path = tmp_path / f"plan{suffix}"
+        path.write_text(text)
+        again = fi.Plan.from_file(path)
+        assert again.seed == plan.seed
+        assert list(again.items()) == list(plan.items())
+
+
+def test_rules_of_a_job_file_come_last_and_in_order(tmp_path):
+    rules = '[rules]\n"*" = "normal(std=0.5)"\n"b.*" = "he_normal"\n'
+    plan = fi.Plan.from_toml(job(tmp_path, f'{rules}[tensors."{{a,b}}.w"]\nshape = [3, 8]\nscheme = "zeros"\n'))
+    assert [t.distribution for t in plan.filled.values()] == [fi.Normal(0, 0.5), fi.Normal(0, 0.5)]
+    assert [t.scheme for t in plan.filled.values()] == ["normal(std=0.5)", "he_normal"]
+
+
 def test_a_plans_seed_is_an_int():
     with pytest.raises(TypeError, match="seed must be an int"):
         fi.Plan({}, seed=fi.Key(3) / "x")
-
-
-@pytest.mark.parametrize("pattern", ["{0..9999999999}", "{0..999}.{0..999}.{0..9}"])
-def test_a_pattern_of_too_many_names(pattern):
-    with pytest.raises(ValueError, match="more than 1,000,000 names"):
-        expand(pattern)
 
 
 @pytest.mark.parametrize("value", [3, ("float32", "zeros"), ((3,), "float32", 5)])

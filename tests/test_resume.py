@@ -200,6 +200,17 @@ def test_another_seed_or_plan_is_refused(plan, tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_damaged_description_is_refused_and_overwritten(plan, tmp_path, hidden):
+    write(plan, tmp_path, part="1/2" if hidden else None)
+    path = tmp_path / (".fastinit/fastinit.json" if hidden else "fastinit.json")
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"fastinit.json is no description of a checkpoint"):
+        write(plan, tmp_path)
+    write(plan, tmp_path, overwrite=True)
+    assert checkpoint.verify(tmp_path).problems == ()
+
+
 def test_unfinished_files_of_another_seed_are_refused(plan, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         fail_after(patch, 5, KeyboardInterrupt())

@@ -234,7 +234,8 @@ def test_labels_say_what_is_drawn():
     patched = Patched((((), fi.Normal(0, 0.02)), ((slice(3, 4),), fi.Constant(0))))
     labels = {
         "normal(std=0.02)": fi.Normal(0, 0.02),
-        "normal(std=0.02), [3:4] constant(value=0)": patched,
+        "normal(std=0.02), [3:4] zeros": patched,
+        "constant(value=0.5)": fi.Constant(0.5),
         "orthogonal drawn as float32": Cast(fi.Orthogonal(), "float32"),
         "uniform, same as a/b": SameAs(("a", "b"), fi.Uniform(), "float32"),
     }

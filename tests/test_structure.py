@@ -19,18 +19,21 @@ ROOMS = [
     ["kernels"],
     ["errors", "pool", "progress", "patterns"],
     ["documents", "key", "gaussian", "buffers", "fans"],
-    ["threads"],
+    ["threads", "headers"],
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["composite"],
     ["schemes", "complex_laws", "filling", "summary", "environment"],
     ["initializers", "network", "spec"],
+    ["fills"],
+    ["rules"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
     ["lsuv"],
     ["__init__"],  # fastinit itself
     ["jax", "keras", "torch"],
+    ["sources"],
     ["cli"],
 ]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
@@ -114,6 +117,15 @@ def test_importing_fastinit_imports_no_framework_and_compiles_nothing():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n[0, 0, 0]\n", "")
+
+
+def test_the_checkpoint_room_is_opened_when_it_is_asked_for():
+    script = (
+        "import sys, fastinit as fi\n"
+        "print('fastinit.checkpoint' in sys.modules, callable(fi.checkpoint.write), hasattr(fi, 'nothing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False True False\n", "")
 
 
 def test_public_names():

@@ -115,7 +115,7 @@ def _differences(block: Block, expected: Array, received: Array) -> Iterator[Dif
 
 def _wrong(expected: Array, received: Array, itemsize: int) -> Array:
     """Which elements differ in a bit, as far as there are some."""
-    wrong: Array = np.bitwise_xor(expected[: received.size], received).reshape(-1, itemsize).any(axis=1)
+    wrong: Array = np.bitwise_xor(expected[: received.size], received).reshape(-1, itemsize).any(axis=1)  # type: ignore[assignment]
     return wrong
 
 

@@ -56,10 +56,9 @@ class Folder:
             FileExistsError: the folder holds something else, and `overwrite` is false.
             BlockingIOError: what would be removed is being written.
         """
-        staged = self.staged_job()
         if not overwrite:
-            self._refuse_others(job, staged)
-        if staged is not None and staged != job:
+            self._refuse_others(job)
+        if (self.staging / MANIFEST).exists() and not _holds(self.staging, job):
             if not files.try_lock(descriptor):
                 raise BlockingIOError(self.busy)
             shutil.rmtree(self.staging)
@@ -68,15 +67,16 @@ class Folder:
         try:
             files.put(self.staging / MANIFEST, job.text(), replace=False)
         except FileExistsError:
-            if self.staged_job() != job:
+            if not _holds(self.staging, job):
                 raise BlockingIOError(self.busy) from None
         for name, data in job.files.items():
             if not (self.path / name).exists() or _differs(self.path / name, data):
                 files.put(self.staging / name, data)
 
-    def _refuse_others(self, job: Job, staged: Job | None) -> None:
-        """Raise FileExistsError for what a job would replace."""
+    def _refuse_others(self, job: Job) -> None:
+        """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""
         advice = "; --overwrite (overwrite=True) replaces it"
+        staged = self.staged_job()
         if staged is not None and staged != job:
             raise FileExistsError(f"{self.path} holds the unfinished files of another plan or seed{advice}")
         placed = self.placed_job()
@@ -92,7 +92,7 @@ class Folder:
     def found(self, job: Job) -> dict[Shard, Path]:
         """The shards of which there is a file of the right size and header: waiting in the hidden folder, or in its
         place."""
-        ours = self._moving() or self.placed_job() == job
+        ours = self._moving() or _holds(self.path, job)
         folders = (self.staging, self.path) if ours else (self.staging,)
         found: dict[Shard, Path] = {}
         for shard in job.layout.shards:
@@ -116,7 +116,7 @@ class Folder:
         index = self.path / INDEX_NAME
         index.unlink(missing_ok=True)
         for path in self._waiting():
-            path.replace(self.path / path.name)
+            _move(path, self.path / path.name)
         files.put(self.path / MANIFEST, job.text())
         ours = {shard.name for shard in job.layout.shards}
         for path in self._model_files():
@@ -126,7 +126,7 @@ class Folder:
             files.sync_folder(self.path)
         if job.layout.index is not None:
             files.put(index, job.layout.index)
-        shutil.rmtree(self.staging)
+        shutil.rmtree(self.staging, ignore_errors=True)
         if sync:
             files.sync_folder(self.path)
         return main
@@ -136,7 +136,7 @@ class Folder:
         return (
             not self._waiting()
             and not self._moving()
-            and self.placed_job() == job
+            and _holds(self.path, job)
             and (index.read_bytes() if index.exists() else None) == job.layout.index
         )
 
@@ -166,6 +166,23 @@ def _job_at(path: Path) -> Job | None:
     except FileNotFoundError:
         return None
     return Job.from_text(text, path)
+
+
+def _holds(folder: Path, job: Job) -> bool:
+    """Whether a folder's description is that of a job; a damaged one is not."""
+    try:
+        return _job_at(folder / MANIFEST) == job
+    except ValueError:
+        return False
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file. Over a network, where locks do not reach, another part that is the last too may have moved it."""
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        if not target.exists():
+            raise
 
 
 def _differs(path: Path, data: bytes) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastinit.errors import positive_int
+from fastinit.headers import CODES, LONGEST
 from fastinit.plan import Fill, Plan
 
 FILE_NAME = "model.safetensors"
@@ -22,26 +23,6 @@ INDEX_NAME = f"{FILE_NAME}.index.json"
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
-MAX_HEADER_BYTES = 100_000_000  # what the library safetensors reads
-
-_DTYPE_CODES = {
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "complex64": "C64",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "uint8": "U8",
-    "uint16": "U16",
-    "uint32": "U32",
-    "uint64": "U64",
-    "bool": "BOOL",
-}
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{kind}": base ** (i + 1) for kind, base in (("B", 1000), ("iB", 1024)) for i, prefix in enumerate("KMGT")
 }
@@ -167,15 +148,15 @@ def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor, fill in order:
-        if fill.dtype not in _DTYPE_CODES:
+        if fill.dtype not in CODES:
             raise ValueError(f"safetensors has no dtype {fill.dtype}: {tensor!r}")
         ends = [offset, offset + fill.nbytes]
-        table[tensor] = {"dtype": _DTYPE_CODES[fill.dtype], "shape": list(fill.shape), "data_offsets": ends}
+        table[tensor] = {"dtype": CODES[fill.dtype], "shape": list(fill.shape), "data_offsets": ends}
         offset += fill.nbytes
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    if len(text) > MAX_HEADER_BYTES:
-        raise ValueError(f"the header of {name} must have at most {MAX_HEADER_BYTES:,} bytes. Needed: {len(text):,}")
+    if len(text) > LONGEST:
+        raise ValueError(f"the header of {name} must have at most {LONGEST:,} bytes. Needed: {len(text):,}")
     header = len(text).to_bytes(8, "little") + text
     entries = []
     position = len(header)

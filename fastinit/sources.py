@@ -1,0 +1,218 @@
+"""What a plan can be read from: files, folders, configs and code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastinit import documents
+from fastinit.buffers import DTYPES, as_dtype, dtype_name
+from fastinit.composite import Values
+from fastinit.distributions import Constant
+from fastinit.errors import unknown
+from fastinit.headers import CODES, Stored, read_header
+from fastinit.plan import Fill, Plan
+
+INDEX = "model.safetensors.index.json"
+_CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_ALLOWED = (
+    "a .toml or .json plan, a Hugging Face config.json, a .safetensors file, its index or a folder of any of these, "
+    "or module:function"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A plan, and the config.json that goes with it where there is one.
+
+    `dtype` is the one that was asked for instead of the source's own.
+    """
+
+    plan: Plan
+    config: Path | None
+    dtype: str | None = None
+
+    def beside(self) -> dict[str, bytes]:
+        """The files that belong beside a checkpoint, name -> bytes. A config says the dtype that the weights have:
+        transformers loads them in the one that it finds there."""
+        if self.config is None:
+            return {}
+        if self.dtype is None:
+            return {"config.json": self.config.read_bytes()}
+        table = documents.read(self.config)
+        table.pop("torch_dtype", None)  # the name until transformers 4
+        table["dtype"] = dtype_name(as_dtype(self.dtype))
+        return {"config.json": (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+def read(
+    source: str,
+    *,
+    scheme: str | None = None,
+    rules: Iterable[str] = (),
+    dtype: str | None = None,
+    lean: bool = False,
+) -> Source:
+    """The plan that a source holds or describes.
+
+    Args:
+        source: one of
+            - a job file or a saved plan (.toml, .json);
+            - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with
+              the installed transformers; nothing is downloaded and no remote code is run;
+            - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and
+              `rules`; tensors of integers and bools keep their values;
+            - `module:function`, a function in code that can be imported from the current folder, which returns a
+              torch module: it is recorded.
+        scheme, rules: as in `Plan.with_rules`; they come after the source's own.
+        dtype: for all tensors that are drawn. Default: the source's own.
+        lean: import transformers as `fastinit.torch.lean` does: for processes that do nothing else with it.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+        ImportError: what the source needs is not installed.
+        ValueError: what is wrong with it.
+    """
+    plan, config, lawless = _found(source, dtype, lean)
+    plan = plan if dtype is None else plan.with_dtype(dtype)
+    rules = list(rules)
+    if rules or scheme is not None or lawless:
+        plan = plan.with_rules(rules, scheme=scheme, lawless=lawless)
+    return Source(plan, config, dtype)
+
+
+Found = tuple[Plan, Path | None, Collection[str]]  # the last: tensors without a law
+
+
+def _found(source: str, dtype: str | None, lean: bool) -> Found:
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, dtype, lean)
+    if not path.exists():
+        if _CODE.fullmatch(source):
+            return _code(source), None, ()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+    match path.suffix:
+        case ".toml":
+            return Plan.from_toml(path), None, ()
+        case ".safetensors":
+            return _stored([path], path.parent)
+        case ".json":
+            return _document(path, dtype, lean)
+    raise ValueError(f"{source}: a source must be {_ALLOWED}")
+
+
+def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
+    config, index = folder / "config.json", folder / INDEX
+    if config.exists() and "model_type" in documents.read(config):
+        return _document(config, dtype, lean)
+    if index.exists():
+        return _document(index, dtype, lean)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX} and no .safetensors file")
+    return _stored(files, folder)
+
+
+def _document(path: Path, dtype: str | None, lean: bool) -> Found:
+    table = documents.read(path)
+    if "tensors" in table:
+        return Plan.from_file(path), None, ()
+    if "weight_map" in table:
+        return _indexed(path, table["weight_map"])
+    if "model_type" in table:
+        from fastinit.torch.pretrained import plan_of_config
+
+        return plan_of_config(table, path, dtype, lean=lean), path, ()
+    raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
+
+
+# --- code ---
+
+
+def _code(source: str) -> Plan:
+    from fastinit.torch import record
+
+    module, _, name = source.partition(":")
+    with _importable_from(str(Path.cwd())):
+        try:
+            function: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{source}: {error}") from None
+        for part in name.split("."):
+            if not hasattr(function, part):
+                raise ValueError(f"{source}: {unknown('name', part, [n for n in vars(function) if n[0] != '_'])}")
+            function = getattr(function, part)
+        return _recorded(record, function, source)
+
+
+def _recorded(record: Callable[[Any], Plan], function: Any, source: str) -> Plan:
+    try:
+        return record(function)
+    except TypeError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+@contextlib.contextmanager
+def _importable_from(folder: str) -> Iterator[None]:
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+# --- safetensors ---
+
+
+def _indexed(path: Path, names: Any) -> Found:
+    """The tensors that an index names, in the files beside it."""
+    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+        raise ValueError(f"{path}: weight_map must hold a file for each name")
+    for file in names.values():
+        if Path(file).name != file or "\0" in file:
+            raise ValueError(f"{path}: a file of the index must lie beside it. Received: {file!r}")
+    plan, config, lawless = _stored([path.parent / file for file in dict.fromkeys(names.values())], path.parent)
+    if plan.keys() != names.keys():
+        name = min(plan.keys() ^ names.keys())
+        raise ValueError(f"{path}: {name!r} is {'not in the index' if name in plan else 'in no file of the index'}")
+    return plan, config, lawless
+
+
+def _stored(paths: Iterable[Path], folder: Path) -> Found:
+    tensors: dict[str, Fill] = {}
+    for path in paths:
+        start, header = read_header(path)
+        for name, stored in header.items():
+            if name in tensors:
+                raise ValueError(f"{path}: {name!r} is in another file too")
+            try:
+                tensors[name] = _fill(path, start, stored)
+            except ValueError as error:
+                raise ValueError(f"{path}: {name!r}: {error}") from None
+    config = folder / "config.json"
+    drawn = [name for name, fill in tensors.items() if fill.drawn]
+    return Plan(tensors), config if config.exists() else None, drawn
+
+
+def _fill(path: Path, start: int, stored: Stored) -> Fill:
+    """A tensor of a file: with its values, or floats whose law is still to come."""
+    if stored.dtype in DTYPES:
+        return Fill(stored.shape, stored.dtype, Constant(0.0))
+    if stored.dtype.startswith("float"):
+        raise ValueError(f"{CODES[stored.dtype]} has no law: give a source in bfloat16 or float32")
+    if not stored.end - stored.start:
+        return Fill(stored.shape, stored.dtype, Values(np.empty(stored.shape, stored.dtype)))
+    memory = np.memmap(path, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
+    return Fill(stored.shape, stored.dtype, Values(np.asarray(memory).view(stored.dtype).reshape(stored.shape)))
