@@ -89,13 +89,13 @@ class Folder:
         if others:
             raise FileExistsError(f"{self.path / min(others)} exists{advice}")
 
-    def found(self, job: Job) -> dict[Shard, Path]:
-        """The shards of which there is a file of the right size and header: waiting in the hidden folder, or in its
-        place."""
+    def found(self, job: Job, shards: Iterable[Shard] | None = None) -> dict[Shard, Path]:
+        """The shards, of some or of all, of which there is a file of the right size and header: waiting in the hidden
+        folder, or in its place."""
         ours = self._moving() or _holds(self.path, job)
         folders = (self.staging, self.path) if ours else (self.staging,)
         found: dict[Shard, Path] = {}
-        for shard in job.layout.shards:
+        for shard in job.layout.shards if shards is None else shards:
             for folder in folders:
                 if shard not in found and _sound(folder / shard.name, shard):
                     found[shard] = folder / shard.name

@@ -243,12 +243,11 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     """
     for shard in shards:
         files.remove_unfinished(place.staging, shard.name)
-    mine = set(shards)
     # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
     found = {
         shard: path
-        for shard, path in place.found(job).items()
-        if shard in mine and not (how.overwrite and path.parent == place.path)
+        for shard, path in place.found(job, shards).items()  # a thousand parts would ask for a thousand times all
+        if not (how.overwrite and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
     wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}
