@@ -17,7 +17,7 @@ from fastinit.checkpoint.compare import compare
 from fastinit.checkpoint.folder import MANIFEST, Folder
 from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import INDEX_NAME, Shard
-from fastinit.checkpoint.writer import write_shards
+from fastinit.checkpoint.shards import write_shards
 from fastinit.errors import finite, positive_int
 from fastinit.progress import progress as shown
 
