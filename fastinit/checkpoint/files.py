@@ -61,7 +61,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, data: bytes, *, replace: bool = True) -> None:
+def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True) -> None:
     """Write a small file, which is there as a whole or not at all.
 
     Raises:
@@ -72,7 +72,8 @@ def put(path: Path, data: bytes, *, replace: bool = True) -> None:
         descriptor = create(temporary)
         try:
             write_at(descriptor, data, 0)
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if replace:

@@ -20,10 +20,13 @@ _MOVING = "moving"  # a file that says that all were complete, and that some may
 
 
 class Folder:
-    """A folder that holds a checkpoint, a part of one, or nothing yet."""
+    """A folder that holds a checkpoint, a part of one, or nothing yet.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    With `sync` what is done here is on the disk before the next step.
+    """
+
+    def __init__(self, path: str | Path, *, sync: bool = True) -> None:
+        self.path, self._sync = Path(path), sync
         self.staging = self.path / STAGING
 
     @property
@@ -65,13 +68,13 @@ class Folder:
             files.try_lock(descriptor, shared=shared)
         self.staging.mkdir(exist_ok=True)
         try:
-            files.put(self.staging / MANIFEST, job.text(), replace=False)
+            files.put(self.staging / MANIFEST, job.text(), replace=False, sync=self._sync)
         except FileExistsError:
             if not _holds(self.staging, job):
                 raise BlockingIOError(self.busy) from None
         for name, data in job.files.items():
             if not (self.path / name).exists() or _differs(self.path / name, data):
-                files.put(self.staging / name, data)
+                files.put(self.staging / name, data, sync=self._sync)
 
     def _refuse_others(self, job: Job) -> None:
         """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""
@@ -101,7 +104,7 @@ class Folder:
                     found[shard] = folder / shard.name
         return found
 
-    def finish(self, job: Job, *, sync: bool) -> Path:
+    def finish(self, job: Job) -> Path:
         """Move everything into its place, the index last, and remove what earlier checkpoints have left. To be called
         by one run at a time, and again where it was stopped.
 
@@ -112,24 +115,26 @@ class Folder:
         if self._is_finished(job):  # nothing was made: nothing is to be touched
             shutil.rmtree(self.staging, ignore_errors=True)
             return main
-        files.put(self.staging / _MOVING, b"")
+        files.put(self.staging / _MOVING, b"", sync=self._sync)
         index = self.path / INDEX_NAME
         index.unlink(missing_ok=True)
         for path in self._waiting():
             _move(path, self.path / path.name)
-        files.put(self.path / MANIFEST, job.text())
+        files.put(self.path / MANIFEST, job.text(), sync=self._sync)
         ours = {shard.name for shard in job.layout.shards}
         for path in self._model_files():
             if path.name not in ours:
                 path.unlink()
-        if sync:
-            files.sync_folder(self.path)
+        self._settle()
         if job.layout.index is not None:
-            files.put(index, job.layout.index)
+            files.put(index, job.layout.index, sync=self._sync)
         shutil.rmtree(self.staging, ignore_errors=True)
-        if sync:
-            files.sync_folder(self.path)
+        self._settle()
         return main
+
+    def _settle(self) -> None:
+        if self._sync:
+            files.sync_folder(self.path)
 
     def _is_finished(self, job: Job) -> bool:
         index = self.path / INDEX_NAME

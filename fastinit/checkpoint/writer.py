@@ -106,7 +106,7 @@ def write(
     shards: Sequence[Shard] = (
         job.layout.shards if mine is None else share(job.layout.shards, mine.count)[mine.index - 1]
     )
-    place = Folder(folder)
+    place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
         place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
@@ -122,7 +122,7 @@ def write(
         # shared lock gives it back first.
         alone = mine is None or files.try_lock(lock)
         finished = alone and len(place.found(job)) == len(job.layout.shards)
-        path = place.finish(job, sync=fsync) if finished else place.path
+        path = place.finish(job) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
     return Report(
         path=str(path),
