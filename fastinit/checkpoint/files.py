@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fastinit.buffers import Array
@@ -100,10 +100,12 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
 
 
-def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what runs that were killed have left of a file; nobody may be writing it."""
-    for path in folder.glob(f".{name}.*{UNFINISHED}"):
-        path.unlink(missing_ok=True)
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what runs that were killed have left of files; nobody may be writing them."""
+    wanted = set(names)
+    for path in folder.glob(f".*{UNFINISHED}"):
+        if path.name[1:].rsplit(".", 2)[0] in wanted:
+            path.unlink(missing_ok=True)
 
 
 def create(path: Path) -> int:

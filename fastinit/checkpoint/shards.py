@@ -46,8 +46,9 @@ def write_shards(
 
         return work
 
+    number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
     try:
-        crew.each(items(), worker, threads)
+        crew.each(items(), worker, min(threads, number))  # a second thread for one block would only cost
     finally:
         for file in open_files:
             file.abandon()

@@ -167,8 +167,7 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     Raises:
         FileExistsError: one in its place is not what it should be, and `overwrite` is false.
     """
-    for shard in shards:
-        files.remove_unfinished(place.staging, shard.name)
+    files.remove_unfinished(place.staging, (shard.name for shard in shards))
     mine = set(shards)
     # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
     found = {
