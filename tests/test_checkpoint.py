@@ -19,7 +19,7 @@ import safetensors.torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks, files, writer
+from fastinit.checkpoint import blocks, files, shards
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 
@@ -48,7 +48,7 @@ def expected(plan, name, seed):
 @pytest.fixture
 def small_buffer(monkeypatch):
     """Many blocks per tensor, and in an order that two threads may change."""
-    for module in (blocks, writer):
+    for module in (blocks, shards):
         monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 12)
 
 

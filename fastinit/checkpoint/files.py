@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fastinit.buffers import Array
@@ -61,7 +61,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, data: bytes, *, replace: bool = True) -> None:
+def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True) -> None:
     """Write a small file, which is there as a whole or not at all.
 
     Raises:
@@ -72,7 +72,8 @@ def put(path: Path, data: bytes, *, replace: bool = True) -> None:
         descriptor = create(temporary)
         try:
             write_at(descriptor, data, 0)
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         if replace:
@@ -99,10 +100,12 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
 
 
-def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what runs that were killed have left of a file; nobody may be writing it."""
-    for path in folder.glob(f".{name}.*{UNFINISHED}"):
-        path.unlink(missing_ok=True)
+def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
+    """Remove what runs that were killed have left of files; nobody may be writing them."""
+    wanted = set(names)
+    for path in folder.glob(f".*{UNFINISHED}"):
+        if path.name[1:].rsplit(".", 2)[0] in wanted:
+            path.unlink(missing_ok=True)
 
 
 def create(path: Path) -> int:
@@ -151,8 +154,22 @@ def reserve(descriptor: int, nbytes: int, path: Path) -> None:
     os.ftruncate(descriptor, nbytes)
 
 
+def start_writeback(descriptor: int, offset: int, nbytes: int) -> None:
+    """Let the disk begin with bytes that were written. By itself Linux waits until a tenth of the memory is to be
+    written, and the disk has nothing to do until then. Only a hint: errors are left to `fsync`."""
+    if sys.platform == "linux":
+        _sync_file_range()(descriptor, offset, nbytes, 2)  # SYNC_FILE_RANGE_WRITE
+
+
 @functools.cache
 def _fallocate() -> Callable[[int, int, int, int], int]:
     function = ctypes.CDLL(None, use_errno=True).fallocate
     function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    return function
+
+
+@functools.cache
+def _sync_file_range() -> Callable[[int, int, int, int], int]:
+    function = ctypes.CDLL(None).sync_file_range
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
     return function

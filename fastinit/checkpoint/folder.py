@@ -20,10 +20,13 @@ _MOVING = "moving"  # a file that says that all were complete, and that some may
 
 
 class Folder:
-    """A folder that holds a checkpoint, a part of one, or nothing yet."""
+    """A folder that holds a checkpoint, a part of one, or nothing yet.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    With `sync` what is done here is on the disk before the next step.
+    """
+
+    def __init__(self, path: str | Path, *, sync: bool = True) -> None:
+        self.path, self._sync = Path(path), sync
         self.staging = self.path / STAGING
 
     @property
@@ -65,13 +68,13 @@ class Folder:
             files.try_lock(descriptor, shared=shared)
         self.staging.mkdir(exist_ok=True)
         try:
-            files.put(self.staging / MANIFEST, job.text(), replace=False)
+            files.put(self.staging / MANIFEST, job.text(), replace=False, sync=self._sync)
         except FileExistsError:
             if not _holds(self.staging, job):
                 raise BlockingIOError(self.busy) from None
         for name, data in job.files.items():
             if not (self.path / name).exists() or _differs(self.path / name, data):
-                files.put(self.staging / name, data)
+                files.put(self.staging / name, data, sync=self._sync)
 
     def _refuse_others(self, job: Job) -> None:
         """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""
@@ -92,16 +95,21 @@ class Folder:
     def found(self, job: Job, shards: Iterable[Shard] | None = None) -> dict[Shard, Path]:
         """The shards, of some or of all, of which there is a file of the right size and header: waiting in the hidden
         folder, or in its place."""
-        ours = self._moving() or _holds(self.path, job)
-        folders = (self.staging, self.path) if ours else (self.staging,)
-        found: dict[Shard, Path] = {}
-        for shard in job.layout.shards if shards is None else shards:
-            for folder in folders:
-                if shard not in found and _sound(folder / shard.name, shard):
-                    found[shard] = folder / shard.name
-        return found
+        folders = self._folders(job)
+        places = {shard: _place(folders, shard) for shard in (job.layout.shards if shards is None else shards)}
+        return {shard: path for shard, path in places.items() if path is not None}
 
-    def finish(self, job: Job, *, sync: bool) -> Path:
+    def is_complete(self, job: Job) -> bool:
+        """Whether all shards are found. It looks no further than to the first one that is not: every part asks."""
+        folders = self._folders(job)
+        return all(_place(folders, shard) is not None for shard in job.layout.shards)
+
+    def _folders(self, job: Job) -> tuple[Path, ...]:
+        """Where a job's files may be."""
+        ours = self._moving() or _holds(self.path, job)
+        return (self.staging, self.path) if ours else (self.staging,)
+
+    def finish(self, job: Job) -> Path:
         """Move everything into its place, the index last, and remove what earlier checkpoints have left. To be called
         by one run at a time, and again where it was stopped.
 
@@ -112,24 +120,26 @@ class Folder:
         if self._is_finished(job):  # nothing was made: nothing is to be touched
             shutil.rmtree(self.staging, ignore_errors=True)
             return main
-        files.put(self.staging / _MOVING, b"")
+        files.put(self.staging / _MOVING, b"", sync=self._sync)
         index = self.path / INDEX_NAME
         index.unlink(missing_ok=True)
         for path in self._waiting():
             _move(path, self.path / path.name)
-        files.put(self.path / MANIFEST, job.text())
+        files.put(self.path / MANIFEST, job.text(), sync=self._sync)
         ours = {shard.name for shard in job.layout.shards}
         for path in self._model_files():
             if path.name not in ours:
                 path.unlink()
-        if sync:
-            files.sync_folder(self.path)
+        self._settle()
         if job.layout.index is not None:
-            files.put(index, job.layout.index)
+            files.put(index, job.layout.index, sync=self._sync)
         shutil.rmtree(self.staging, ignore_errors=True)
-        if sync:
-            files.sync_folder(self.path)
+        self._settle()
         return main
+
+    def _settle(self) -> None:
+        if self._sync:
+            files.sync_folder(self.path)
 
     def _is_finished(self, job: Job) -> bool:
         index = self.path / INDEX_NAME
@@ -187,6 +197,10 @@ def _move(source: Path, target: Path) -> None:
 
 def _differs(path: Path, data: bytes) -> bool:
     return path.exists() and path.read_bytes() != data
+
+
+def _place(folders: Iterable[Path], shard: Shard) -> Path | None:
+    return next((folder / shard.name for folder in folders if _sound(folder / shard.name, shard)), None)
 
 
 def _sound(path: Path, shard: Shard) -> bool:

@@ -28,7 +28,7 @@ from ray.exceptions import RayError, RayTaskError
 from fastinit.checkpoint import files
 from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import Shard
-from fastinit.checkpoint.writer import Engine, Progress, write_shards
+from fastinit.checkpoint.shards import Engine, Progress, write_shards
 
 RETRIES = 5  # of a task whose worker died; Ray counts those that ran out of memory apart
 REACH_SECONDS = 20
@@ -75,7 +75,7 @@ def _write(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync:
 def _write_shard(job: Job, number: int, folder: Path, threads: int, fsync: bool) -> None:
     """What runs on a worker."""
     shard = job.layout.shards[number]
-    files.remove_unfinished(folder, shard.name)  # of a worker that died
+    files.remove_unfinished(folder, [shard.name])  # of a worker that died
     write_shards(job, [shard], folder, threads, fsync, lambda nbytes: None)
 
 
@@ -86,8 +86,7 @@ def _stop(pending: dict[ObjectRef[None], Shard], folder: Path) -> None:
     for one in pending:
         ray.cancel(one, force=True)  # without, a task ends only when its file is complete
     ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
-    for shard in pending.values():
-        files.remove_unfinished(folder, shard.name)
+    files.remove_unfinished(folder, (shard.name for shard in pending.values()))
 
 
 def _cpus(threads: int) -> int:

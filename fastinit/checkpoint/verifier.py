@@ -17,7 +17,7 @@ from fastinit.checkpoint.compare import compare
 from fastinit.checkpoint.folder import MANIFEST, Folder
 from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import INDEX_NAME, Shard
-from fastinit.checkpoint.writer import write_shards
+from fastinit.checkpoint.shards import write_shards
 from fastinit.errors import finite, positive_int
 from fastinit.progress import progress as shown
 
@@ -176,7 +176,7 @@ def finalize(folder: str | Path, *, fsync: bool = True) -> Path:
         FileNotFoundError: there is nothing to finish, or files are missing.
         BlockingIOError: a part is still being written.
     """
-    place = Folder(folder)
+    place = Folder(folder, sync=fsync)
     with files.locked(place.existing(), place.busy):
         job = place.staged_job()
         if job is None:
@@ -189,4 +189,4 @@ def finalize(folder: str | Path, *, fsync: bool = True) -> Path:
             raise FileNotFoundError(
                 f"{len(missing)} of {len(job.layout.shards)} files are not written yet, the first of them {missing[0]}"
             )
-        return place.finish(job, sync=fsync)
+        return place.finish(job)

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from fastinit import threads as fill_threads
-from fastinit.buffers import Array
-from fastinit.checkpoint import crew, files
-from fastinit.checkpoint.blocks import BLOCK_BYTES, Block, Maker, blocks
+from fastinit.checkpoint import files
+from fastinit.checkpoint.blocks import blocks
 from fastinit.checkpoint.compare import compare
 from fastinit.checkpoint.folder import Folder
 from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import MAX_SHARD_BYTES, Shard, as_bytes, share
 from fastinit.checkpoint.parts import Part
+from fastinit.checkpoint.shards import Engine, Progress, write_shards
 from fastinit.errors import positive_int, unknown
 from fastinit.key import Seed
 from fastinit.plan import Plan
 from fastinit.progress import progress as shown
-
-Progress = Callable[[int], None]
-# Writes the shards into a folder: (job, shards, folder, threads, fsync, progress).
-Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +106,7 @@ def write(
     shards: Sequence[Shard] = (
         job.layout.shards if mine is None else share(job.layout.shards, mine.count)[mine.index - 1]
     )
-    place = Folder(folder)
+    place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
         place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
@@ -129,8 +121,8 @@ def write(
         # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
         # shared lock gives it back first.
         alone = mine is None or files.try_lock(lock)
-        finished = alone and len(place.found(job)) == len(job.layout.shards)
-        path = place.finish(job, sync=fsync) if finished else place.path
+        finished = alone and place.is_complete(job)
+        path = place.finish(job) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
     return Report(
         path=str(path),
@@ -159,72 +151,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def write_shards(
-    job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress
-) -> None:
-    """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
-    maker = Maker(job.key)
-    open_files: set[_Unfinished] = set()
-
-    def items() -> Iterator[tuple[_Unfinished, Block]]:
-        for shard in shards:
-            file = _Unfinished(folder / shard.name, shard.nbytes)
-            open_files.add(file)
-            for block in blocks(shard):
-                yield file, block
-
-    def worker() -> Callable[[tuple[_Unfinished, Block]], None]:
-        buffer = np.empty(BLOCK_BYTES, np.uint8)
-
-        def work(item: tuple[_Unfinished, Block]) -> None:
-            file, block = item
-            if file.write(maker.make(block, buffer), block.start):
-                file.finish(fsync)
-                open_files.discard(file)
-            progress(block.nbytes)
-
-        return work
-
-    try:
-        crew.each(items(), worker, threads)
-    finally:
-        for file in open_files:
-            file.abandon()
-
-
-class _Unfinished:
-    """A file that several threads write, under another name until it is complete."""
-
-    def __init__(self, path: Path, nbytes: int) -> None:
-        self._path, self._temporary = path, files.unfinished(path)
-        self._left, self._lock = nbytes, threading.Lock()
-        self._descriptor = files.create(self._temporary)
-        try:
-            files.reserve(self._descriptor, nbytes, path)
-        except BaseException:
-            self.abandon()
-            raise
-
-    def write(self, data: Array, offset: int) -> bool:
-        """Write some bytes; whether they were the last that were missing."""
-        files.write_at(self._descriptor, data, offset)
-        with self._lock:
-            self._left -= data.size
-            return self._left == 0
-
-    def finish(self, fsync: bool) -> None:
-        if fsync:
-            os.fsync(self._descriptor)
-        self._temporary.replace(self._path)
-        os.close(self._descriptor)
-        if fsync:
-            files.sync_folder(self._path.parent)
-
-    def abandon(self) -> None:
-        os.close(self._descriptor)
-        self._temporary.unlink(missing_ok=True)
-
-
 class _How(NamedTuple):
     """How files are written."""
 
@@ -241,8 +167,7 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     Raises:
         FileExistsError: one in its place is not what it should be, and `overwrite` is false.
     """
-    for shard in shards:
-        files.remove_unfinished(place.staging, shard.name)
+    files.remove_unfinished(place.staging, (shard.name for shard in shards))
     # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
     found = {
         shard: path
