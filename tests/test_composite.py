@@ -56,7 +56,7 @@ def test_later_parts_lie_over_earlier_ones():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_every_region_of_parts_is_a_part_of_the_whole(dtype):
-    law, whole = Patched(PARTS), np.empty((6, 5), fi.plan.as_dtype(dtype))
+    law, whole = Patched(PARTS), np.empty((6, 5), fi.buffers.as_dtype(dtype))
     fi.fill(whole, law, seed=KEY)
     cuts = [slice(a, b, s) for a, b in itertools.combinations(range(7), 2) for s in (1, 2)] + [slice(None, None, -1)]
     for rows, columns in itertools.product(cuts, [slice(0, 5), slice(1, 4, 2), slice(4, 0, -2), slice(3, 4)]):
