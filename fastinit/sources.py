@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,6 @@ def _document(path: Path, dtype: str | None, lean: bool) -> Found:
 
 
 def _code(source: str) -> Plan:
-    from fastinit.torch import record
-
     module, _, name = source.partition(":")
     with _importable_from(str(Path.cwd())):
         try:
@@ -154,14 +152,12 @@ def _code(source: str) -> Plan:
             if not hasattr(function, part):
                 raise ValueError(f"{source}: {unknown('name', part, [n for n in vars(function) if n[0] != '_'])}")
             function = getattr(function, part)
-        return _recorded(record, function, source)
+        from fastinit.torch import record
 
-
-def _recorded(record: Callable[[Any], Plan], function: Any, source: str) -> Plan:
-    try:
-        return record(function)
-    except TypeError as error:
-        raise ValueError(f"{source}: {error}") from error
+        try:
+            return record(function)
+        except TypeError as error:
+            raise ValueError(f"{source}: {error}") from error
 
 
 @contextlib.contextmanager
