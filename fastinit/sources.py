@@ -18,13 +18,13 @@ import numpy as np
 
 from fastinit import documents
 from fastinit.buffers import DTYPES, as_dtype, dtype_name
+from fastinit.checkpoint.layout import INDEX_NAME
 from fastinit.composite import Values
 from fastinit.distributions import Constant
 from fastinit.errors import unknown
 from fastinit.headers import CODES, Stored, read_header
 from fastinit.plan import Fill, Plan
 
-INDEX = "model.safetensors.index.json"
 _CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _ALLOWED = (
     "a .toml or .json plan, a Hugging Face config.json, a .safetensors file, its index or a folder of any of these, "
@@ -114,14 +114,14 @@ def _found(source: str, dtype: str | None, lean: bool) -> Found:
 
 
 def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
-    config, index = folder / "config.json", folder / INDEX
+    config, index = folder / "config.json", folder / INDEX_NAME
     if config.exists() and "model_type" in documents.read(config):
         return _document(config, dtype, lean)
     if index.exists():
         return _document(index, dtype, lean)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX} and no .safetensors file")
+        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
     return _stored(files, folder)
 
 
