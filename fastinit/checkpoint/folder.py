@@ -92,17 +92,22 @@ class Folder:
         if others:
             raise FileExistsError(f"{self.path / min(others)} exists{advice}")
 
-    def found(self, job: Job) -> dict[Shard, Path]:
-        """The shards of which there is a file of the right size and header: waiting in the hidden folder, or in its
-        place."""
+    def found(self, job: Job, shards: Iterable[Shard] | None = None) -> dict[Shard, Path]:
+        """The shards, of some or of all, of which there is a file of the right size and header: waiting in the hidden
+        folder, or in its place."""
+        folders = self._folders(job)
+        places = {shard: _place(folders, shard) for shard in (job.layout.shards if shards is None else shards)}
+        return {shard: path for shard, path in places.items() if path is not None}
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether all shards are found. It looks no further than to the first one that is not: every part asks."""
+        folders = self._folders(job)
+        return all(_place(folders, shard) is not None for shard in job.layout.shards)
+
+    def _folders(self, job: Job) -> tuple[Path, ...]:
+        """Where a job's files may be."""
         ours = self._moving() or _holds(self.path, job)
-        folders = (self.staging, self.path) if ours else (self.staging,)
-        found: dict[Shard, Path] = {}
-        for shard in job.layout.shards:
-            for folder in folders:
-                if shard not in found and _sound(folder / shard.name, shard):
-                    found[shard] = folder / shard.name
-        return found
+        return (self.staging, self.path) if ours else (self.staging,)
 
     def finish(self, job: Job) -> Path:
         """Move everything into its place, the index last, and remove what earlier checkpoints have left. To be called
@@ -192,6 +197,10 @@ def _move(source: Path, target: Path) -> None:
 
 def _differs(path: Path, data: bytes) -> bool:
     return path.exists() and path.read_bytes() != data
+
+
+def _place(folders: Iterable[Path], shard: Shard) -> Path | None:
+    return next((folder / shard.name for folder in folders if _sound(folder / shard.name, shard)), None)
 
 
 def _sound(path: Path, shard: Shard) -> bool:

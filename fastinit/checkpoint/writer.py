@@ -121,7 +121,7 @@ def write(
         # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
         # shared lock gives it back first.
         alone = mine is None or files.try_lock(lock)
-        finished = alone and len(place.found(job)) == len(job.layout.shards)
+        finished = alone and place.is_complete(job)
         path = place.finish(job) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
     return Report(
@@ -168,12 +168,11 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
         FileExistsError: one in its place is not what it should be, and `overwrite` is false.
     """
     files.remove_unfinished(place.staging, (shard.name for shard in shards))
-    mine = set(shards)
     # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
     found = {
         shard: path
-        for shard, path in place.found(job).items()
-        if shard in mine and not (how.overwrite and path.parent == place.path)
+        for shard, path in place.found(job, shards).items()  # a thousand parts would ask for a thousand times all
+        if not (how.overwrite and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
     wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}

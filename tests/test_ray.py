@@ -1,0 +1,284 @@
+"""The Ray engine, on a real local Ray: the bytes of the engine "threads", whatever dies on the way."""
+
+import contextlib
+import errno
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import processes
+import pytest
+import ray
+import torch
+
+import fastinit as fi
+from fastinit import checkpoint
+from fastinit.checkpoint import on_ray
+from fastinit.checkpoint.job import Job
+from fastinit.torch import record
+
+JOB = """seed = 4
+dtype = "float64"
+[tensors."{a,b,c,d,e,f}.square"]
+shape = [900, 900]
+scheme = "orthogonal"
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray with two CPUs, of the caller."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        with on_ray._left_as_found():
+            ray.init(
+                "local",
+                num_cpus=2,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=100 << 20,
+            )
+            yield ray
+            ray.shutdown()
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(300, 400, dtype=torch.bfloat16)
+        self.square = torch.nn.Linear(300, 300)
+        torch.nn.init.orthogonal_(self.square.weight)
+        self.computed = torch.nn.Parameter(torch.randn(200, 300).cumsum(0))
+        self.register_buffer("positions", torch.arange(300))
+        self.tied = torch.nn.Linear(300, 400, dtype=torch.bfloat16)
+        self.tied.weight = self.first.weight
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def hidden(folder):
+    """The files that are being made."""
+    return list(folder.glob(".model*.tmp"))
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
+def every_process(file):
+    """A file of /proc of every process that can be read, by its id."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield int(path.name), (path / file).read_bytes()
+
+
+def writers():
+    """The processes in which Ray runs a task that writes a file."""
+    return [pid for pid, title in every_process("cmdline") if title.startswith(b"ray::model")]
+
+
+def marked(mark):
+    """The processes that were started, by whichever way, with a mark in their environment."""
+    return [pid for pid, variables in every_process("environ") if mark.encode() in variables]
+
+
+@pytest.fixture
+def slow_plan(tmp_path):
+    """A plan of tensors that take a good part of a second each; and its job file."""
+    path = tmp_path / "job.toml"
+    path.write_text(JOB)
+    return fi.Plan.from_toml(path), path
+
+
+def test_the_bytes_are_those_of_threads(cluster, tmp_path):
+    plan = record(Model)
+    how = {"seed": 5, "max_shard_bytes": "300KB", "beside": {"config.json": b"{}"}}
+    checkpoint.write(plan, tmp_path / "threads", **how)
+    report = checkpoint.write(plan, tmp_path / "ray", engine="ray", threads=1, **how)
+    assert (report.files, report.written, report.finished) == (4, 4, True)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "threads")
+    assert cluster.is_initialized()  # it is the caller's
+    assert checkpoint.write(plan, tmp_path / "ray", engine="ray", **how).written == 0
+
+
+def test_progress_a_relative_folder_and_more_threads_than_a_node_has(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = fi.Plan({f"w{i}": ((50, 10 + i), "float32", "normal") for i in range(5)})
+    job = Job(plan, fi.Key(0), 2000)
+    steps = []
+    on_ray.engine(None)(job, job.layout.shards[1:], Path(), 64, True, steps.append)
+    assert sorted(steps) == sorted(shard.nbytes for shard in job.layout.shards[1:])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [shard.name for shard in job.layout.shards[1:]]
+
+
+def test_what_is_sent_is_small(monkeypatch):
+    sent = []
+    monkeypatch.setattr(ray, "put", sent.append)
+    monkeypatch.setattr(ray, "nodes", list)
+    job = Job(
+        fi.Plan({f"w{i}": ((50, 10), "float32", "normal") for i in range(500)}), fi.Key(0), 100, {"a": b"a" * 999}
+    )
+    assert len(job.layout.shards) == 500
+    on_ray._write(job, (), Path("/nowhere"), 1, False, print)
+    assert len(pickle.dumps(sent)) < 0.5 * len(pickle.dumps(job))
+    assert sent[0] == job
+    assert not sent[0].files
+
+
+def test_a_worker_is_killed_in_the_middle(cluster, slow_plan, tmp_path):
+    plan, _ = slow_plan
+    out, killed = tmp_path / "ray", []
+    out.mkdir()
+
+    def kill():
+        for _ in range(2):
+            wait_until(lambda: set(hidden(out)) - {file for _, file in killed} and writers())
+            (file, *_), (pid, *_) = hidden(out), writers()
+            os.kill(pid, signal.SIGKILL)
+            killed.append((pid, file))
+            wait_until(lambda pid=pid: pid not in writers())
+
+    job = Job(plan, plan.key(), 6_000_000)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    on_ray.engine(None)(job, job.layout.shards, out, 1, True, lambda nbytes: None)
+    killer.join()
+    assert len(killed) == 2
+    checkpoint.write(plan, tmp_path / "threads", max_shard_bytes="6MB")
+    expected = contents(tmp_path / "threads")
+    assert contents(out) == {shard.name: expected[shard.name] for shard in job.layout.shards}  # and nothing else
+
+
+def test_a_worker_that_always_dies_is_one_error(cluster, slow_plan, tmp_path, monkeypatch):
+    plan, _ = slow_plan
+    monkeypatch.setattr(on_ray, "RETRIES", 0)
+
+    def kill():
+        wait_until(lambda: hidden(tmp_path / "out" / ".fastinit"))
+        os.kill(writers()[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ChildProcessError, match="Ray gave up: "):
+        checkpoint.write(plan, tmp_path / "out", engine="ray", threads=1, max_shard_bytes="6MB")
+    killer.join()
+    assert writers() == []
+    assert hidden(tmp_path / "out" / ".fastinit") == []
+
+
+def test_an_error_in_a_task_is_raised_as_what_it_was(cluster, slow_plan, tmp_path):
+    plan, _ = slow_plan
+    job = Job(plan, fi.Key(0), 6_000_000)
+    with pytest.raises(FileNotFoundError) as error:
+        on_ray.engine(None)(job, job.layout.shards, tmp_path / "absent", 1, False, print)
+    assert type(error.value) is FileNotFoundError
+    assert Path(error.value.filename).parent == tmp_path / "absent"
+    assert writers() == []
+
+
+def test_a_full_disk_stops_the_other_tasks_and_leaves_nothing(cluster, slow_plan):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        folder = Path(name)
+        elements = 2 * shutil.disk_usage(folder).total // 4
+        tensors = dict(slow_plan[0]) | {"z.large": ((elements,), "float32", "normal")}
+        job = Job(fi.Plan(tensors), fi.Key(0), 6_000_000)
+        large, *others = job.layout.shards[::-1]
+        with pytest.raises(OSError, match=r"No space left on device: [\d,]+ bytes are needed") as error:
+            on_ray.engine(None)(job, [others[0], large, *others[1:]], folder, 1, False, print)
+        assert type(error.value) is OSError
+        assert error.value.errno == errno.ENOSPC
+        assert writers() == []
+        assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
+        assert len(list(folder.iterdir())) < len(others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_driver_that_is_stopped_goes_on_where_it_was(cluster, slow_plan, tmp_path, number):
+    plan, job = slow_plan
+    out, staging, mark = tmp_path / "out", tmp_path / "out" / ".fastinit", uuid.uuid4().hex
+    command = [sys.executable, "-m", "fastinit.cli", "write", job, "--out", out, "--max-shard-bytes", "6MB"]
+    run = subprocess.Popen(
+        [*command, "--engine", "ray", "--address", "local", "--threads", "1"],
+        env=processes.environment(FASTINIT_TEST=mark),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: list(staging.glob("model*.safetensors")) and hidden(staging))
+        os.killpg(run.pid, number)  # as a terminal does
+        _, err = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    wait_until(lambda: not marked(mark))
+    if number == signal.SIGINT:
+        assert run.returncode == 130
+        assert err.splitlines()[-1] == "fastinit: interrupted"
+        assert hidden(staging) == []
+    assert not list(out.glob("model*"))
+    report = checkpoint.write(plan, out, engine="ray", threads=1, max_shard_bytes="6MB")
+    assert 0 < report.written < report.files == 6
+    checkpoint.write(plan, tmp_path / "threads", max_shard_bytes="6MB")
+    assert contents(out) == contents(tmp_path / "threads")
+
+
+ALONE = """
+import logging, os, signal
+from pathlib import Path
+import fastinit as fi
+from fastinit import checkpoint
+
+def state():
+    return dict(os.environ), signal.getsignal(signal.SIGTERM)
+
+before = state()
+plan = fi.Plan({f"w{i}": ((30, 7), "float32", "normal") for i in range(3)})
+report = checkpoint.write(plan, "out", engine="ray", max_shard_bytes=900)
+print(report.path, report.written, state() == before)
+import ray
+print(ray.is_initialized())
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_its_own_is_shut_down_and_nothing_is_left_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mark = uuid.uuid4().hex
+    out = processes.run(ALONE, FASTINIT_TEST=mark)
+    assert out.splitlines() == ["out/model.safetensors.index.json 3 True", "False"]
+    wait_until(lambda: not marked(mark))
+    assert checkpoint.verify(tmp_path / "out").problems == ()
+
+
+def test_nobody_at_the_address():
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(ConnectionError, match=rf"no Ray cluster answers at {address}: "):
+            on_ray._reach(address)
+    for address in (None, "auto", "local"):  # nothing to ask
+        on_ray._reach(address)
+
+
+def test_without_ray(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "fastinit.checkpoint.on_ray")
+    with pytest.raises(ImportError, match=r"pip install 'fastinit\[ray\]'"):
+        checkpoint.write(fi.Plan({"w": ((3,), "float32", "normal")}), tmp_path / "out", engine="ray")
+    assert not (tmp_path / "out").exists()
