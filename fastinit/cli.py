@@ -118,8 +118,8 @@ def plan(
         sys.stdout.buffer.write((found.to_json() if as_json else found.to_toml()).encode())
     else:
         _show(found)
+    sys.stdout.flush()
     if "torch" in sys.modules:  # taking torch down again would take 1 s
-        sys.stdout.flush()
         os._exit(0)
 
 

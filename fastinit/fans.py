@@ -121,6 +121,8 @@ def item_shape(shape: Sequence[int], layout: str = "oi", batch_axes: int | Seque
     >>> item_shape((8, 3, 5, 64, 32), "io", 0)
     (32, 64, 3, 5)
     """
+    if layout == "oi" and batch_axes == ():  # the usual case; a plan asks three times for each tensor
+        return tuple(shape)
     axes = canonical_axes(len(shape), layout, batch_axes)
     return tuple(shape[axis] for axis in axes[len(as_axes(batch_axes)) :])
 

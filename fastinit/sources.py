@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import numpy as np
 
 from fastinit import documents
 from fastinit.buffers import DTYPES, as_dtype, dtype_name
+from fastinit.checkpoint.layout import INDEX_NAME
 from fastinit.composite import Values
 from fastinit.distributions import Constant
 from fastinit.errors import unknown
 from fastinit.headers import CODES, Stored, read_header
 from fastinit.plan import Fill, Plan
 
-INDEX = "model.safetensors.index.json"
 _CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _ALLOWED = (
     "a .toml or .json plan, a Hugging Face config.json, a .safetensors file, its index or a folder of any of these, "
@@ -114,14 +114,14 @@ def _found(source: str, dtype: str | None, lean: bool) -> Found:
 
 
 def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
-    config, index = folder / "config.json", folder / INDEX
+    config, index = folder / "config.json", folder / INDEX_NAME
     if config.exists() and "model_type" in documents.read(config):
         return _document(config, dtype, lean)
     if index.exists():
         return _document(index, dtype, lean)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX} and no .safetensors file")
+        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
     return _stored(files, folder)
 
 
@@ -142,8 +142,6 @@ def _document(path: Path, dtype: str | None, lean: bool) -> Found:
 
 
 def _code(source: str) -> Plan:
-    from fastinit.torch import record
-
     module, _, name = source.partition(":")
     with _importable_from(str(Path.cwd())):
         try:
@@ -154,14 +152,12 @@ def _code(source: str) -> Plan:
             if not hasattr(function, part):
                 raise ValueError(f"{source}: {unknown('name', part, [n for n in vars(function) if n[0] != '_'])}")
             function = getattr(function, part)
-        return _recorded(record, function, source)
+        from fastinit.torch import record
 
-
-def _recorded(record: Callable[[Any], Plan], function: Any, source: str) -> Plan:
-    try:
-        return record(function)
-    except TypeError as error:
-        raise ValueError(f"{source}: {error}") from error
+        try:
+            return record(function)
+        except TypeError as error:
+            raise ValueError(f"{source}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import fastinit as fi
 from fastinit import sources
 from fastinit.composite import Values
+from fastinit.plan import Tied
 from fastinit.torch import record
 
 TINY = {
@@ -49,7 +50,7 @@ def config_of(folder, architecture, **changes):
 def same(a, b):
     assert list(a) == list(b)
     for name, tensor in a.items():
-        if isinstance(tensor, fi.plan.Tied):
+        if isinstance(tensor, Tied):
             assert tensor == b[name]
             continue
         assert (tensor.shape, tensor.dtype, tensor.persistent) == (b[name].shape, b[name].dtype, b[name].persistent)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit import spec
+from fastinit import documents, spec
 from fastinit.composite import Cast, Patched, SameAs, Values
 from fastinit.plan import Fill, Tied
 from fastinit.torch import record
@@ -146,7 +146,7 @@ def test_any_law_comes_back(law):
     for through in (
         lambda t: t,
         lambda t: json.loads(json.dumps(t)),
-        lambda t: tomllib.loads(fi.plan.documents.as_toml(t)),
+        lambda t: tomllib.loads(documents.as_toml(t)),
     ):
         assert same_law(law, spec.from_table(through(spec.to_table(law, (3, 4), "float64")), (3, 4), "float64"))
     assert spec.label(law, (3, 4))

@@ -34,7 +34,7 @@ def drawn(tensor, law, *names, seed=SEED):
     for name in names:
         key = key / name
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return fi.fill(np.empty(tuple(tensor.shape), fi.plan.as_dtype(dtype)), law, seed=key)
+    return fi.fill(np.empty(tuple(tensor.shape), fi.buffers.as_dtype(dtype)), law, seed=key)
 
 
 def holds(tensor, law, *names, **how):
