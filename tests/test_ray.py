@@ -34,10 +34,14 @@ scheme = "orthogonal"
 """
 
 
+MARK = uuid.uuid4().hex  # of the processes of this module's cluster
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray with two CPUs, of the caller."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTINIT_TEST", MARK)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with on_ray._left_as_found():
             ray.init(
@@ -88,14 +92,15 @@ def every_process(file):
             yield int(path.name), (path / file).read_bytes()
 
 
-def writers():
-    """The processes in which Ray runs a task that writes a file."""
-    return [pid for pid, title in every_process("cmdline") if title.startswith(b"ray::model")]
-
-
 def marked(mark):
     """The processes that were started, by whichever way, with a mark in their environment."""
     return [pid for pid, variables in every_process("environ") if mark.encode() in variables]
+
+
+def writers():
+    """The processes in which the cluster of this module runs a task that writes a file."""
+    writing = {pid for pid, title in every_process("cmdline") if title.startswith(b"ray::model")}
+    return sorted(writing.intersection(marked(MARK)))
 
 
 @pytest.fixture
