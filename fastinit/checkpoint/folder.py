@@ -6,6 +6,7 @@ there before stays whole until the end, and whatever stops a run, no index names
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,11 +68,11 @@ class Folder:
             shutil.rmtree(self.staging)
             files.try_lock(descriptor, shared=shared)
         self.staging.mkdir(exist_ok=True)
-        try:
-            files.put(self.staging / MANIFEST, job.text(), replace=False, sync=self._sync)
-        except FileExistsError:
-            if not _holds(self.staging, job):
-                raise BlockingIOError(self.busy) from None
+        if not (self.staging / MANIFEST).exists():
+            with contextlib.suppress(FileExistsError):  # another part was first
+                files.put(self.staging / MANIFEST, job.text(), replace=False, sync=self._sync)
+        if not _holds(self.staging, job):
+            raise BlockingIOError(self.busy)
         for name, data in job.files.items():
             if not (self.path / name).exists() or _differs(self.path / name, data):
                 files.put(self.staging / name, data, sync=self._sync)
