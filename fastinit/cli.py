@@ -69,7 +69,7 @@ def _command(function: Command) -> Command:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except (OSError, ValueError, TypeError, ImportError) as error:
-            print(f"fastinit: {error}", file=sys.stderr)
+            print(f"fastinit: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print("fastinit: interrupted", file=sys.stderr)
@@ -77,6 +77,12 @@ def _command(function: Command) -> Command:
 
     app.command()(run)
     return function
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, without line breaks and signs that a terminal obeys: names may hold any."""
+    text = " ".join(line.strip() for line in str(error).splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def main() -> None:

@@ -12,8 +12,12 @@ from typing import Any, Never
 from fastinit.errors import unknown
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, infinite: bool = False) -> Any:
     """The values of a JSON text.
+
+    Args:
+        text: JSON.
+        infinite: also take Infinity and NaN, which Python writes into configs though JSON has neither.
 
     Raises:
         ValueError: it is none, or a name stands twice in one object.
@@ -22,17 +26,18 @@ def parse_json(text: str | bytes) -> Any:
     {'a': [1, 2.5]}
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=float if infinite else _no_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def read(path: Path, *, toml: bool | None = None) -> dict[str, Any]:
+def read(path: Path, *, toml: bool | None = None, infinite: bool = False) -> dict[str, Any]:
     """The table that a TOML or JSON file holds.
 
     Args:
         path: of the file.
         toml: which of the two. Default: TOML if the name ends so.
+        infinite: as in `parse_json`.
 
     Raises:
         OSError: the file cannot be read.
@@ -40,7 +45,8 @@ def read(path: Path, *, toml: bool | None = None) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = tomllib.loads(text) if toml or (toml is None and path.suffix == ".toml") else parse_json(text)
+        is_toml = path.suffix == ".toml" if toml is None else toml
+        found = tomllib.loads(text) if is_toml else parse_json(text, infinite=infinite)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     except ValueError as error:

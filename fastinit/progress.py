@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 def progress(nbytes: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of bytes that were done since the last call, on any thread; it shows nothing
     where quiet."""
-    if quiet:
+    if quiet or sys.stderr is None:  # a process without one: `2>&-`, pythonw
         yield lambda done: None
         return
     if sys.stderr.isatty():

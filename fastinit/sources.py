@@ -50,7 +50,7 @@ class Source:
             return {}
         if self.dtype is None:
             return {"config.json": self.config.read_bytes()}
-        table = documents.read(self.config)
+        table = documents.read(self.config, infinite=True)
         table.pop("torch_dtype", None)  # the name until transformers 4
         table["dtype"] = dtype_name(as_dtype(self.dtype))
         return {"config.json": (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()}
@@ -115,7 +115,7 @@ def _found(source: str, dtype: str | None, lean: bool) -> Found:
 
 def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
     config, index = folder / "config.json", folder / INDEX_NAME
-    if config.exists() and "model_type" in documents.read(config):
+    if config.exists() and "model_type" in documents.read(config, infinite=True):
         return _document(config, dtype, lean)
     if index.exists():
         return _document(index, dtype, lean)
@@ -126,7 +126,7 @@ def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
 
 
 def _document(path: Path, dtype: str | None, lean: bool) -> Found:
-    table = documents.read(path)
+    table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
         return Plan.from_file(path), None, ()
     if "weight_map" in table:

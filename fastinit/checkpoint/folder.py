@@ -58,8 +58,11 @@ class Folder:
 
         Raises:
             FileExistsError: the folder holds something else, and `overwrite` is false.
+            NotADirectoryError: the hidden folder is something else.
             BlockingIOError: what would be removed is being written.
         """
+        if self.staging.is_symlink() or (self.staging.exists() and not self.staging.is_dir()):
+            raise NotADirectoryError(f"{self.staging} must be a folder, and no link to one")
         if not overwrite:
             self._refuse_others(job)
         if (self.staging / MANIFEST).exists() and not _holds(self.staging, job):

@@ -62,7 +62,9 @@ class Job:
             if table["format"] != FORMAT:
                 raise ValueError(f"its format must be {FORMAT!r}. Received: {table['format']!r}")
             key = Key(table["seed"], tuple(table["path"]))
-            plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
+            plan = Plan({}, key.seed)
+            if table["tensors"] != {}:  # a job file without tensors is a mistake, a model without is not
+                plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
             return cls(plan, key, table["max_shard_bytes"])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{source} is no description of a checkpoint: {error}") from None

@@ -103,9 +103,7 @@ def write(
     key = plan.key(seed)
     run = _engine(engine, address)
     job = Job(plan.portable(key), key, as_bytes(max_shard_bytes), dict(beside or {}))
-    shards: Sequence[Shard] = (
-        job.layout.shards if mine is None else share(job.layout.shards, mine.count)[mine.index - 1]
-    )
+    shards = job.layout.shards if mine is None else _share_of(job, mine)
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
@@ -198,6 +196,13 @@ def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
         place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
     ):
         yield
+
+
+def _share_of(job: Job, part: Part) -> Sequence[Shard]:
+    """The shards of a part. Every shard has bytes, so parts beyond the number of shards have none."""
+    shards = job.layout.shards
+    shares = share(shards, min(part.count, len(shards)))
+    return shares[part.index - 1] if part.index <= len(shares) else []
 
 
 def _engine(name: str, address: str | None) -> Engine:

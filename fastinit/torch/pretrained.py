@@ -25,7 +25,7 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
 
     Args:
         config: what a config.json holds.
-        path: what messages call it.
+        path: where it was read from.
         dtype: of the weights. Default: the config's own, or float32.
         lean: as in `lean_imports`.
 
@@ -45,7 +45,11 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
     except TypeError:
         raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}. Received: {name}") from None
     with _offline(), _quiet(transformers):
-        return record(lambda: kind._from_config(settings, dtype=wanted))
+        try:
+            return record(lambda: kind._from_config(settings, dtype=wanted))
+        except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
+            what = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(f"{path}: {kind.__name__} cannot be built of it: {what[0]}") from error
 
 
 def _model_class(transformers: Any, config: dict[str, Any], path: Path) -> tuple[Any, Any]:
@@ -62,11 +66,11 @@ def _model_class(transformers: Any, config: dict[str, Any], path: Path) -> tuple
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     with _quiet(transformers):
         try:
-            settings = CONFIG_MAPPING[model_type].from_dict(config)
+            settings = CONFIG_MAPPING[model_type].from_json_file(path)
         except Exception as error:  # whatever its own checks raise
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
         kind = getattr(transformers, named, None) if isinstance(named, str) else None
-        if isinstance(kind, type):
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
             return kind, settings
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
