@@ -192,7 +192,7 @@ def test_a_file_where_the_hidden_folder_should_be(job):
 
 def test_folders_where_files_should_be(job):
     Path("out/model.safetensors").mkdir(parents=True)
-    assert "model.safetensors exists; --overwrite" in refused("write", job, "--out", "out")
+    assert "model.safetensors exists and is not this plan's; --overwrite" in refused("write", job, "--out", "out")
     code, _, err = command("write", job, "--out", "out", "--overwrite", "--json")
     assert (code, len(err.splitlines())) == (1, 1)
     assert "Is a directory" in err

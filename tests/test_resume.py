@@ -260,6 +260,23 @@ def test_weights_that_were_trained_since_are_not_replaced(plan, tmp_path):
     assert checkpoint.verify(tmp_path).problems == ()
 
 
+@pytest.mark.parametrize(
+    "name", ["model-00002-of-00042.safetensors", "model.safetensors", "model.safetensors.index.json"]
+)
+def test_files_that_training_put_into_the_folder_are_kept(plan, tmp_path, name):
+    """Of another size or header, as `save_pretrained` writes them."""
+    write(plan, tmp_path)
+    (tmp_path / name).write_bytes(b"trained")
+    before = contents(tmp_path)
+    for part in (None, "1/2"):
+        with pytest.raises(FileExistsError, match=f"{name} exists and is not this plan's; --overwrite"):
+            write(plan, tmp_path, part=part)
+    assert contents(tmp_path) == before
+    write(plan, tmp_path, overwrite=True)
+    assert checkpoint.verify(tmp_path).problems == ()
+    assert (tmp_path / "model.safetensors").exists() is False
+
+
 def test_a_missing_file_is_written_and_the_others_are_kept(plan, tmp_path):
     write(plan, tmp_path)
     before = contents(tmp_path)
@@ -270,7 +287,7 @@ def test_a_missing_file_is_written_and_the_others_are_kept(plan, tmp_path):
 
 def test_a_checkpoint_of_others_is_kept(plan, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(FileExistsError, match=r"model.safetensors.index.json exists; --overwrite"):
+    with pytest.raises(FileExistsError, match="exists and is not this plan's; --overwrite"):
         write(plan, tmp_path)
     assert list(contents(tmp_path)) == ["model.safetensors.index.json"]
 
@@ -280,7 +297,7 @@ def test_files_beside(plan, tmp_path):
     write(plan, out, beside={"config.json": b"{}"})
     assert (out / "config.json").read_bytes() == b"{}"
     write(plan, out, beside={"config.json": b"{}"})
-    with pytest.raises(FileExistsError, match=r"config.json exists; --overwrite"):
+    with pytest.raises(FileExistsError, match=r"config.json exists and is not this plan's; --overwrite"):
         write(plan, out, beside={"config.json": b'{"a": 1}'})
     write(plan, out, beside={"config.json": b'{"a": 1}'}, overwrite=True)
     assert (out / "config.json").read_bytes() == b'{"a": 1}'

@@ -17,6 +17,7 @@ from fastinit.checkpoint.layout import INDEX_NAME, SHARD_NAME, Shard
 
 STAGING = ".fastinit"  # where files are made
 MANIFEST = "fastinit.json"  # the job: in the hidden folder from the first byte on, beside the files at the end
+REPLACES = "; --overwrite (overwrite=True) replaces it"  # what messages advise
 _MOVING = "moving"  # a file that says that all were complete, and that some may have been moved already
 
 
@@ -82,19 +83,25 @@ class Folder:
 
     def _refuse_others(self, job: Job) -> None:
         """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""
-        advice = "; --overwrite (overwrite=True) replaces it"
         staged = self.staged_job()
         if staged is not None and staged != job:
-            raise FileExistsError(f"{self.path} holds the unfinished files of another plan or seed{advice}")
+            raise FileExistsError(f"{self.path} holds the unfinished files of another plan or seed{REPLACES}")
         placed = self.placed_job()
         if placed is not None and placed != job:
-            raise FileExistsError(f"{self.path} holds another plan or seed{advice}")
+            raise FileExistsError(f"{self.path} holds another plan or seed{REPLACES}")
         if self._moving():
             return
-        others = [] if placed is not None else [path.name for path in self._model_files()]
+        others = [path.name for path in self._model_files() if placed is None or not self._is_ours(path, job)]
         others += [name for name, data in job.files.items() if _differs(self.path / name, data)]
         if others:
-            raise FileExistsError(f"{self.path / min(others)} exists{advice}")
+            raise FileExistsError(f"{self.path / min(others)} exists and is not this plan's{REPLACES}")
+
+    def _is_ours(self, path: Path, job: Job) -> bool:
+        """Whether a file in its place is the index or, by its size and header, a shard: training may have put another
+        one there."""
+        if path.name == INDEX_NAME:
+            return path.read_bytes() == job.layout.index
+        return any(_sound(path, shard) for shard in job.layout.shards if shard.name == path.name)
 
     def found(self, job: Job, shards: Iterable[Shard] | None = None) -> dict[Shard, Path]:
         """The shards, of some or of all, of which there is a file of the right size and header: waiting in the hidden

@@ -15,7 +15,7 @@ from fastinit import threads as fill_threads
 from fastinit.checkpoint import files
 from fastinit.checkpoint.blocks import blocks
 from fastinit.checkpoint.compare import compare
-from fastinit.checkpoint.folder import Folder
+from fastinit.checkpoint.folder import REPLACES, Folder
 from fastinit.checkpoint.job import Job
 from fastinit.checkpoint.layout import MAX_SHARD_BYTES, Shard, as_bytes, share
 from fastinit.checkpoint.parts import Part
@@ -177,7 +177,7 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     for shard, path in found.items():
         if shard.name in wrong:
             if path.parent == place.path:
-                raise FileExistsError(f"{path} is not what the plan and the seed give; --overwrite replaces it")
+                raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
             path.unlink()
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
