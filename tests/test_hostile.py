@@ -235,9 +235,8 @@ def test_streams_that_are_closed(job, tmp_path, redirect):
 @pytest.mark.slow
 def test_a_reader_that_goes_away(job, tmp_path):
     done = shell('$RUN write "$1" --out "$2" | true; echo ${PIPESTATUS[0]}', job, tmp_path / "out")
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
     assert done.stdout == "1\n"
+    assert done.stderr.splitlines() == ["7,456 of 7,456 bytes"]
     check(tmp_path / "out", fi.Plan.from_toml(job))
     done = shell('$RUN write "$1" --out "$2" >/dev/full; echo $?', job, tmp_path / "out")
     assert done.stdout == "1\n"
@@ -391,11 +390,11 @@ def test_remote_code_is_not_run(job, architecture):
 def test_configs_with_an_infinite_number(job, spelling):
     """As transformers 5 writes it, and as Python's json does: neither is plain JSON, both are on the hub."""
     Path("model").mkdir()
-    Path("model/config.json").write_text(json.dumps({**LLAMA, "router_jitter": spelling}))
+    Path("model/config.json").write_text(json.dumps({**LLAMA, "rms_norm_eps": spelling}))
     for dtype in ([], ["--dtype", "bfloat16"]):
         assert command("write", "model", "--out", "out", "--overwrite", *dtype)[0] == 0
         config = sources.documents.read(Path("out/config.json"), infinite=True)
-        assert config["router_jitter"] == spelling
+        assert config["rms_norm_eps"] == spelling
 
 
 def test_a_model_is_written_beside_its_config(job):
