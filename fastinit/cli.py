@@ -65,11 +65,13 @@ def _command(function: Command) -> Command:
     def run(*args: Any, **options: Any) -> None:
         try:
             function(*args, **options)
+            sys.stdout.flush()
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(1) from None
         except (OSError, ValueError, TypeError, ImportError) as error:
             print(f"fastinit: {_one_line(error)}", file=sys.stderr)
+            _drop_output()
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             print("fastinit: interrupted", file=sys.stderr)
@@ -77,6 +79,14 @@ def _command(function: Command) -> Command:
 
     app.command()(run)
     return function
+
+
+def _drop_output() -> None:
+    """Forget what cannot be printed: Python would try again at its end, and complain then."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:
@@ -87,6 +97,8 @@ def _one_line(error: Exception) -> str:
 
 def main() -> None:
     """The entry point of the `fastinit` command."""
+    if sys.stdout is None:  # closed, as by `>&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
     app()
 
 
