@@ -156,7 +156,7 @@ def _show(plan: Plan) -> None:
 @_command
 def write(
     source: SourceName,
-    out: Annotated[Path, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
+    out: Annotated[str, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
     scheme: SchemeName = None,
     rule: Rules = None,
     dtype: DtypeName = None,

@@ -84,6 +84,8 @@ def read(
         ImportError: what the source needs is not installed.
         ValueError: what is wrong with it.
     """
+    if not source:
+        raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     plan, config, lawless = _found(source, dtype, lean)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)

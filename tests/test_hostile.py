@@ -190,6 +190,12 @@ def test_a_file_where_the_hidden_folder_should_be(job):
         assert "out/.fastinit must be a folder" in refused("write", job, "--out", "out", *more)
 
 
+def test_empty_paths(job):
+    assert "folder must be a path" in refused("write", job, "--out", "")
+    assert "a source must be" in refused("write", "", "--out", "out")
+    assert not Path("out").exists()
+
+
 def test_folders_where_files_should_be(job):
     Path("out/model.safetensors").mkdir(parents=True)
     assert "model.safetensors exists and is not this plan's; --overwrite" in refused("write", job, "--out", "out")

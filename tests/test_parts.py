@@ -12,6 +12,7 @@ import fastinit as fi
 from fastinit import checkpoint
 from fastinit.checkpoint import Part, blocks, writer
 from fastinit.checkpoint.layout import layout, share
+from fastinit.structured import Structured
 
 PLAN = fi.Plan(
     {
@@ -135,6 +136,38 @@ def test_parts_of_another_job_are_refused(tmp_path):
     write(tmp_path, "1/3")
     with pytest.raises(FileExistsError, match="unfinished files of another plan or seed"):
         write(tmp_path, "2/3", seed=4)
+
+
+class OfThisCpu(Structured):
+    """Values as a constructor computes them, whose last bits are those of the CPU."""
+
+    any_dtype = needs_all = True
+    portable = exact = False
+    bits = 0.0
+
+    def check(self, shape, dtype):
+        pass
+
+    def make(self, out, key, shape, indices, offset):
+        fi.fill(out, fi.Normal(), seed=key)
+        out += self.bits
+
+
+def test_computed_values_are_those_of_the_first_part(tmp_path, monkeypatch):
+    computed = {f"dt.{i}": fi.Fill((50, 100), "float32", OfThisCpu()) for i in range(6)}
+    plan = fi.Plan({**computed, "plain": ((300, 100), "float32", "normal")})
+    checkpoint.write(plan, tmp_path / "a", max_shard_bytes=MOST, part="1/3")
+    monkeypatch.setattr(OfThisCpu, "bits", 1e-6)  # the other parts run elsewhere
+    for part in ("2/3", "3/3"):
+        report = checkpoint.write(plan, tmp_path / "a", max_shard_bytes=MOST, part=part)
+    assert report.finished
+    assert checkpoint.verify(tmp_path / "a").problems == ()
+    assert checkpoint.write(plan, tmp_path / "a", max_shard_bytes=MOST).written == 0
+    monkeypatch.undo()
+    checkpoint.write(plan, tmp_path / "b", max_shard_bytes=MOST)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    with pytest.raises(FileExistsError, match="holds another plan or seed"):
+        checkpoint.write(plan, tmp_path / "a", max_shard_bytes=MOST, seed=1)
 
 
 def test_overwriting_in_parts(tmp_path, expected):

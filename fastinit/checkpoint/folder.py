@@ -7,6 +7,7 @@ there before stays whole until the end, and whatever stops a run, no index names
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,8 +55,11 @@ class Folder:
         """The job whose files are being made."""
         return _job_at(self.staging / MANIFEST)
 
-    def begin(self, job: Job, descriptor: int, *, overwrite: bool, shared: bool) -> None:
+    def begin(self, job: Job, descriptor: int, *, overwrite: bool, shared: bool) -> Job:
         """Let the hidden folder hold a job, or refuse. `descriptor` is that of the folder, locked (shared or not).
+
+        Returns:
+            the job with the computed values that the folder has already, if it has.
 
         Raises:
             FileExistsError: the folder holds something else, and `overwrite` is false.
@@ -73,13 +77,17 @@ class Folder:
             files.try_lock(descriptor, shared=shared)
         self.staging.mkdir(exist_ok=True)
         if not (self.staging / MANIFEST).exists():
+            known = _holds(self.path, job) and not overwrite
+            text = (self.path / MANIFEST).read_bytes() if known else job.text()
             with contextlib.suppress(FileExistsError):  # another part was first
-                files.put(self.staging / MANIFEST, job.text(), replace=False, sync=self._sync)
-        if not _holds(self.staging, job):
+                files.put(self.staging / MANIFEST, text, replace=False, sync=self._sync)
+        staged = self.staged_job()
+        if staged is None or staged != job:
             raise BlockingIOError(self.busy)
         for name, data in job.files.items():
             if not (self.path / name).exists() or _differs(self.path / name, data):
                 files.put(self.staging / name, data, sync=self._sync)
+        return dataclasses.replace(staged, files=job.files) if job.computed else job
 
     def _refuse_others(self, job: Job) -> None:
         """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""

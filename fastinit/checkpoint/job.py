@@ -10,7 +10,9 @@ from typing import Any
 
 from fastinit.checkpoint.layout import Layout, layout
 from fastinit.key import Key
+from fastinit.patterns import escape
 from fastinit.plan import Plan
+from fastinit.structured import is_portable
 
 FORMAT = "fastinit checkpoint 1, stream 1"
 
@@ -25,12 +27,21 @@ class Job:
         max_shard_bytes: as in `layout`.
         files: further files of the folder, name -> bytes, e.g. a config.json. They do not count where jobs are
             compared.
+        computed: the names of tensors whose values a constructor computed. They stand in the text; but their last bits
+            may be others on another CPU, so they do not count either, and who finds a job in a folder takes its.
     """
 
     plan: Plan
     key: Key
     max_shard_bytes: int
     files: Mapping[str, bytes] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, plan: Plan, key: Key, max_shard_bytes: int, files: Mapping[str, bytes]) -> Job:
+        """The job of any plan."""
+        computed = frozenset(name for name, fill in plan.filled.items() if not is_portable(fill.distribution))
+        return cls(plan.portable(key), key, max_shard_bytes, files, computed)
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -44,8 +55,17 @@ class Job:
             "seed": self.key.seed,
             "path": list(self.key.path),
             "max_shard_bytes": self.max_shard_bytes,
+            "computed": sorted(self.computed),
             "tensors": self.plan.to_table()["tensors"],
         }
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """The part of the table that counts where jobs are compared."""
+        tensors = dict(self.table["tensors"])
+        for name in map(escape, self.computed):
+            tensors[name] = {key: value for key, value in tensors[name].items() if key != "values"}
+        return self.table | {"tensors": tensors}
 
     def text(self) -> bytes:
         return (json.dumps(self.table, indent=1, ensure_ascii=False) + "\n").encode()
@@ -65,11 +85,11 @@ class Job:
             plan = Plan({}, key.seed)
             if table["tensors"] != {}:  # a job file without tensors is a mistake, a model without is not
                 plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
-            return cls(plan, key, table["max_shard_bytes"])
+            return cls(plan, key, table["max_shard_bytes"], computed=frozenset(table["computed"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{source} is no description of a checkpoint: {error}") from None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and self.table == other.table
+        return isinstance(other, Job) and self._identity == other._identity
 
     __hash__ = None  # type: ignore[assignment]

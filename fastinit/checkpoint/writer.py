@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -102,12 +103,13 @@ def write(
     mine = Part.of(part)
     key = plan.key(seed)
     run = _engine(engine, address)
-    job = Job(plan.portable(key), key, as_bytes(max_shard_bytes), dict(beside or {}))
-    shards = job.layout.shards if mine is None else _share_of(job, mine)
+    job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(beside or {}))
+    _check_before_the_folder(job, folder)
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
-        place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
+        job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
+        shards = job.layout.shards if mine is None else _share_of(job, mine)
         try:
             with _part_lock(place, mine), shown(sum(s.nbytes for s in shards), quiet=not progress) as advance:
                 how = _How(run, overwrite, number, fsync, advance)
@@ -196,6 +198,13 @@ def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
         place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
     ):
         yield
+
+
+def _check_before_the_folder(job: Job, folder: str | Path) -> None:
+    """Raise what can be known before there is a folder."""
+    if not os.fspath(folder):
+        raise ValueError("folder must be a path. Received: an empty text")
+    job.layout  # noqa: B018  what no file can hold is refused
 
 
 def _share_of(job: Job, part: Part) -> Sequence[Shard]:
