@@ -47,7 +47,7 @@ Rules = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 DtypeName = Annotated[
-    str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for every tensor.")
+    str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for all that is drawn.")
 ]
 SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
@@ -144,7 +144,13 @@ def plan(
 def _show(plan: Plan) -> None:
     """A table for people."""
     lines = [
-        (name if name.isprintable() else repr(name), " x ".join(map(str, t.shape)) or "scalar", t.dtype, t.scheme)
+        (
+            name if name.isprintable() else repr(name),
+            " x ".join(map(str, t.shape)) or "scalar",
+            t.dtype,
+            t.scheme,
+            f"std {std:.4g}" if (std := getattr(t.distribution, "std", None)) else "",
+        )
         for name, t in plan.filled.items()
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -161,6 +167,9 @@ def write(
     rule: Rules = None,
     dtype: DtypeName = None,
     seed: SeedNumber = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A config.json to put beside. Default: the source's.")
+    ] = None,
     max_shard_bytes: Annotated[
         str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
@@ -184,7 +193,7 @@ def write(
     from fastinit import checkpoint
     from fastinit.sources import read
 
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, lean=True)
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, lean=True)
     report = checkpoint.write(
         found.plan,
         out,
@@ -213,7 +222,7 @@ def write(
 def verify(
     folder: Folder,
     sample: Annotated[str, typer.Option(help="The share to compare: 1%, 0.01.", metavar="SHARE")] = "100%",
-    repair: Annotated[bool, typer.Option("--repair", help="Write what differs or is missing.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Write what differs; not with --sample.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:

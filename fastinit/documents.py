@@ -43,14 +43,14 @@ def read(path: Path, *, toml: bool | None = None, infinite: bool = False) -> dic
         OSError: the file cannot be read.
         ValueError: it holds no such; the file is named.
     """
+    is_toml = path.suffix == ".toml" if toml is None else toml
     try:
         text = path.read_text(encoding="utf-8-sig")
-        is_toml = path.suffix == ".toml" if toml is None else toml
         found = tomllib.loads(text) if is_toml else parse_json(text, infinite=infinite)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: no {'TOML' if is_toml else 'JSON'}: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: must hold an object. Received: {type(found).__name__}")
     return found

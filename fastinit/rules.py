@@ -67,15 +67,20 @@ class Rule:
         indices in the names, each a name's first component that is an integer, as the 7 of `model.layers.7.weight`.
 
         Raises:
-            ValueError: the names have none.
+            ValueError: the names have none, or lie in several stacks, as those of an encoder and a decoder.
         """
         if "layers" in self.parameters or "layers" not in SCHEMES[ALIASES.get(self.scheme, self.scheme)].parameters:
             return self
-        blocks = {index for index in map(_block, names) if index is not None}
-        if not blocks:
+        stacks: dict[str, set[int]] = {}
+        for stack, index in filter(None, map(_block, names)):
+            stacks.setdefault(stack, set()).add(index)
+        if len(stacks) != 1:
+            found = ", ".join(f"{len(blocks)} in {stack}" for stack, blocks in stacks.items()) or "none"
             raise ValueError(
-                f"rule {str(self)!r}: no name that matches has a block's index to count layers by: give layers"
+                f"rule {str(self)!r}: layers are counted in one stack of blocks; of the names that match there are "
+                f"{found}: give layers, or a rule for each"
             )
+        (blocks,) = stacks.values()
         return replace(self, parameters={**self.parameters, "layers": len(blocks)})
 
 
@@ -128,8 +133,13 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
     return tree.func.id, arguments
 
 
-def _block(name: str) -> int | None:
-    return next((int(part) for part in name.split(".") if part.isascii() and part.isdigit()), None)
+def _block(name: str) -> tuple[str, int] | None:
+    """The stack and the index in it of the block that a name lies in: `model.layers` and 7."""
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isascii() and part.isdigit():
+            return ".".join(parts[:i]), int(part)
+    return None
 
 
 # --- a plan's tensors ---

@@ -52,7 +52,7 @@ class Source:
             return {"config.json": self.config.read_bytes()}
         table = documents.read(self.config, infinite=True)
         table.pop("torch_dtype", None)  # the name until transformers 4
-        table["dtype"] = dtype_name(as_dtype(self.dtype))
+        table["dtype"] = self.dtype
         return {"config.json": (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
@@ -62,6 +62,7 @@ def read(
     scheme: str | None = None,
     rules: Iterable[str] = (),
     dtype: str | None = None,
+    config: Path | None = None,
     lean: bool = False,
 ) -> Source:
     """The plan that a source holds or describes.
@@ -77,6 +78,7 @@ def read(
               torch module: it is recorded.
         scheme, rules: as in `Plan.with_rules`; they come after the source's own.
         dtype: for all tensors that are drawn. Default: the source's own.
+        config: the config.json that goes with the plan. Default: the source's own.
         lean: import transformers as `fastinit.torch.lean` does: for processes that do nothing else with it.
 
     Raises:
@@ -86,12 +88,13 @@ def read(
     """
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
-    plan, config, lawless = _found(source, dtype, lean)
+    dtype = None if dtype is None else dtype_name(as_dtype(dtype))
+    plan, own, lawless = _found(source, dtype, lean)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or lawless:
         plan = plan.with_rules(rules, scheme=scheme, lawless=lawless)
-    return Source(plan, config, dtype)
+    return Source(plan, own if config is None else config, dtype)
 
 
 Found = tuple[Plan, Path | None, Collection[str]]  # the last: tensors without a law

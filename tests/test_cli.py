@@ -48,7 +48,8 @@ def test_plan_is_a_table_and_its_totals():
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert len(lines) == 149
-    assert lines[0].split() == ["wte.weight", "50257", "x", "768", "float32", "normal(std=0.02)"]
+    assert lines[0].split() == ["wte.weight", "50257", "x", "768", "float32", "normal(std=0.02)", "std", "0.02"]
+    assert lines[-2].split()[-2:] == ["float32", "zeros"]
     assert lines[-1] == "148 tensors, 124,439,808 parameters, 497,759,232 bytes, seed 0"
 
 
@@ -72,10 +73,11 @@ def test_a_printed_plan_is_a_source(tmp_path, option):
 def test_rules_are_previewed(job):
     rules = ["--rule", "*.weight=depth_scaled(std=0.5)", "--rule", "h.1.*=ones"]
     lines = fastinit("plan", job, "--scheme", "he_normal", *rules).stdout.splitlines()
+    assert [line.split()[-4:-2] for line in lines[:3:2]] == [["depth_scaled(std=0.5,", "layers=3)"]] * 2
     assert [line.split()[-2:] for line in lines[:-1]] == [
-        ["depth_scaled(std=0.5,", "layers=3)"],
+        ["std", f"{0.5 / 6**0.5:.4g}"],
         ["float32", "ones"],
-        ["depth_scaled(std=0.5,", "layers=3)"],
+        ["std", f"{0.5 / 6**0.5:.4g}"],
         ["float32", "zeros"],
         ["float32", "ones"],
         ["float32", "zeros"],
@@ -86,7 +88,8 @@ def test_a_safetensors_file_is_a_source(job, tmp_path):
     fastinit("write", job, "--out", tmp_path)
     lines = fastinit("plan", tmp_path / "model.safetensors", "--scheme", "he_normal").stdout.splitlines()
     assert lines[-1] == "6 tensors, 180,900 parameters, 723,600 bytes, seed 0"
-    assert {line.split()[-1] for line in lines[:-1]} == {"he_normal", "zeros"}
+    schemes = [line.partition("float32")[2].split()[0] for line in lines[:-1]]
+    assert sorted(schemes) == ["he_normal"] * 3 + ["zeros"] * 3
 
 
 def test_write_says_what_it_wrote(job, tmp_path):
@@ -107,6 +110,13 @@ def test_write_as_json(job, tmp_path):
     assert (report["tensors"], report["parameters"]) == (6, 180_900)
     assert report["nbytes"] == Path(report["path"]).stat().st_size
     assert report["gigabytes_per_second"] == pytest.approx(report["nbytes"] / report["seconds"] / 1e9)
+
+
+def test_a_config_beside_a_saved_plan(job, tmp_path):
+    (tmp_path / "c.json").write_text('{"model_type": "x", "torch_dtype": "float32"}')
+    options = ["--config", tmp_path / "c.json", "--dtype", "bfloat16"]
+    assert fastinit("write", job, "--out", tmp_path / "out", *options).returncode == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"model_type": "x", "dtype": "bfloat16"}
 
 
 @pytest.mark.slow
@@ -156,6 +166,7 @@ def test_info_knows_the_versions():
         (["write", "{job}", "--out", "{job}"], "File exists"),
         (["write", "{job}", "--out", "out", "--dtype", "int8"], "dtype must be one of"),
         (["write", "{job}", "--out", "out", "--seed", "-1"], "seed must not be negative"),
+        (["write", "{job}", "--out", "out", "--address", "auto"], "address is for the engine ray"),
         (["write", "{job}", "--out", "/proc/none"], "/proc/none"),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_part_that_comes_after_the_end_changes_nothing(tmp_path, expected):
 
 def test_parts_of_another_job_are_refused(tmp_path):
     write(tmp_path, "1/3")
-    with pytest.raises(FileExistsError, match="unfinished files of another plan or seed"):
+    with pytest.raises(FileExistsError, match="unfinished files of another plan"):
         write(tmp_path, "2/3", seed=4)
 
 
@@ -166,7 +166,7 @@ def test_computed_values_are_those_of_the_first_part(tmp_path, monkeypatch):
     monkeypatch.undo()
     checkpoint.write(plan, tmp_path / "b", max_shard_bytes=MOST)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    with pytest.raises(FileExistsError, match="holds another plan or seed"):
+    with pytest.raises(FileExistsError, match="holds another plan, seed or size of shards"):
         checkpoint.write(plan, tmp_path / "a", max_shard_bytes=MOST, seed=1)
 
 

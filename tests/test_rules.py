@@ -125,6 +125,19 @@ def test_what_a_rule_cannot_do_names_it(text, message):
         PLAN.with_rules([text])
 
 
+def test_layers_of_two_stacks_are_not_added_up():
+    stacks = {"encoder": 3, "decoder.blocks": 5}
+    plan = fi.Plan({f"{s}.{i}.wo": ((4, 4), "float32", "normal") for s, n in stacks.items() for i in range(n)})
+    with pytest.raises(
+        ValueError, match=r"there are 3 in encoder, 5 in decoder.blocks: give layers, or a rule for each"
+    ):
+        plan.with_rules(["*.wo=depth_scaled"])
+    found = plan.with_rules(["encoder.*=depth_scaled", "decoder.*=depth_scaled"])
+    assert found["encoder.0.wo"].scheme == "depth_scaled(layers=3)"
+    assert found["decoder.blocks.4.wo"].scheme == "depth_scaled(layers=5)"
+    assert plan.with_rules(["*.wo=depth_scaled(layers=9)"])["encoder.0.wo"].scheme == "depth_scaled(layers=9)"
+
+
 def test_layers_are_counted_by_the_names_that_match():
     found = PLAN.with_rules(["*.w=depth_scaled(std=0.4)"])
     assert found["h.0.w"].distribution == fi.Normal(0, 0.2)
@@ -133,7 +146,9 @@ def test_layers_are_counted_by_the_names_that_match():
     assert found["embed.weight"].distribution == PLAN["embed.weight"].distribution
     given = PLAN.with_rules(["*.w=depth_scaled(std=0.4, layers=8)"])
     assert given["h.3.w"].distribution == fi.Normal(0, 0.1)
-    with pytest.raises(ValueError, match=r"'embed\.\*=depth_scaled': no name .* count layers"):
+    with pytest.raises(
+        ValueError, match=r"'embed\.\*=depth_scaled': layers are counted in one stack .* there are none: give layers"
+    ):
         PLAN.with_rules(["embed.*=depth_scaled"])
 
 

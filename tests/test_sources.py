@@ -92,6 +92,20 @@ def test_rules_for_a_config(tmp_path):
     assert everywhere["model.layers.0.mlp.up_proj.weight"].distribution == fi.law("he_normal", (24, 16))
 
 
+def test_schemes_know_which_axes_are_in_and_out(tmp_path):
+    """GPT-2's `Conv1D` is (in, out), Mixtral's experts are a stack of (out, in)."""
+    gpt2 = sources.read(str(config_of(tmp_path, "GPT2LMHeadModel")), scheme="he_normal").plan
+    name = "transformer.h.0.mlp.c_proj.weight"
+    assert (gpt2[name].shape, gpt2[name].distribution.std) == ((64, 16), pytest.approx((2 / 64) ** 0.5))
+    assert gpt2["transformer.wte.weight"].distribution.std == pytest.approx((2 / 16) ** 0.5)
+    mixtral = sources.read(str(config_of(tmp_path, "MixtralForCausalLM")), scheme="he_normal").plan
+    name = "model.layers.1.mlp.experts.down_proj"
+    assert (mixtral[name].shape, mixtral[name].distribution.std) == ((3, 16, 24), pytest.approx((2 / 24) ** 0.5))
+    vit = sources.read(str(config_of(tmp_path, "ViTForImageClassification")), scheme="he_normal").plan
+    name = next(name for name, fill in vit.items() if len(fill.shape) == 4)
+    assert vit[name].distribution.std == pytest.approx((2 / (3 * 4 * 4)) ** 0.5)
+
+
 def test_without_architectures_a_language_model_is_meant(tmp_path):
     path = config_of(tmp_path, "GPT2LMHeadModel")
     expected = sources.read(str(path)).plan

@@ -168,6 +168,18 @@ def test_what_is_damaged_is_repaired(sound, folder, name):
     assert (again.problems, again.repaired) == ((), False)
 
 
+def test_a_repair_keeps_what_waits_and_removes_what_a_killed_one_left(sound, folder):
+    checkpoint.write(PLAN, folder, seed=5, max_shard_bytes=MOST, part="1/3", overwrite=True)
+    waiting = contents(folder / ".fastinit")
+    name = entry_of("a.weight")[0].name
+    (folder / name).unlink()
+    (folder / f".{name}.0123456789abcdef.tmp").write_bytes(b"half")
+    assert checkpoint.verify(folder, repair=True).repaired
+    assert contents(folder / ".fastinit") == waiting
+    shutil.rmtree(folder / ".fastinit")
+    assert contents(folder) == contents(sound)
+
+
 def test_a_sample_compares_a_share(sound, folder):
     shard, _ = entry_of("a.weight")
     whole = checkpoint.verify(sound).nbytes

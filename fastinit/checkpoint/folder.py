@@ -93,11 +93,13 @@ class Folder:
         """Raise FileExistsError for what a job would replace, ValueError for what nobody can read."""
         staged = self.staged_job()
         if staged is not None and staged != job:
-            raise FileExistsError(f"{self.path} holds the unfinished files of another plan or seed{REPLACES}")
+            raise FileExistsError(
+                f"{self.path} holds unfinished files of another plan, seed or size of shards{REPLACES}"
+            )
         placed = self.placed_job()
         if placed is not None and placed != job:
-            raise FileExistsError(f"{self.path} holds another plan or seed{REPLACES}")
-        if self._moving():
+            raise FileExistsError(f"{self.path} holds another plan, seed or size of shards{REPLACES}")
+        if self.is_moving():
             return
         others = [path.name for path in self._model_files() if placed is None or not self._is_ours(path, job)]
         others += [name for name, data in job.files.items() if _differs(self.path / name, data)]
@@ -125,7 +127,7 @@ class Folder:
 
     def _folders(self, job: Job) -> tuple[Path, ...]:
         """Where a job's files may be."""
-        ours = self._moving() or _holds(self.path, job)
+        ours = self.is_moving() or _holds(self.path, job)
         return (self.staging, self.path) if ours else (self.staging,)
 
     def finish(self, job: Job) -> Path:
@@ -136,6 +138,8 @@ class Folder:
             the file that stands for the checkpoint.
         """
         main = self.path / job.layout.main_file
+        ours = {shard.name for shard in job.layout.shards}
+        files.remove_unfinished(self.path, (*ours, INDEX_NAME, MANIFEST))  # of a run that was killed about here
         if self._is_finished(job):  # nothing was made: nothing is to be touched
             shutil.rmtree(self.staging, ignore_errors=True)
             return main
@@ -145,7 +149,6 @@ class Folder:
         for path in self._waiting():
             _move(path, self.path / path.name)
         files.put(self.path / MANIFEST, job.text(), sync=self._sync)
-        ours = {shard.name for shard in job.layout.shards}
         for path in self._model_files():
             if path.name not in ours:
                 path.unlink()
@@ -164,7 +167,7 @@ class Folder:
         index = self.path / INDEX_NAME
         return (
             not self._waiting()
-            and not self._moving()
+            and not self.is_moving()
             and _holds(self.path, job)
             and (index.read_bytes() if index.exists() else None) == job.layout.index
         )
@@ -177,10 +180,12 @@ class Folder:
 
     def leave(self, job: Job) -> None:
         """After a run that did not end well: keep the hidden folder only if there is something in it to go on from."""
-        if not any((self.staging / shard.name).exists() for shard in job.layout.shards) and not self._moving():
+        if not any((self.staging / shard.name).exists() for shard in job.layout.shards) and not self.is_moving():
             shutil.rmtree(self.staging, ignore_errors=True)
 
-    def _moving(self) -> bool:
+    def is_moving(self) -> bool:
+        """Whether a run was stopped while it moved its files into place: there is neither the old checkpoint any more
+        nor the new one."""
         return (self.staging / _MOVING).exists()
 
     def _model_files(self) -> Iterable[Path]:

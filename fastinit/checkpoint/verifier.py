@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +63,12 @@ def verify(
     Args:
         folder: of the checkpoint.
         sample: the share of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
-        repair: write what differs or is missing. Needs all of it compared.
+        repair: write what differs or is missing, which needs all of it compared.
         threads: how many. Default: as many as a large fill has.
         progress: whether to show a bar (lines, without a terminal) on stderr.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no `fastinit.json` in it.
+        FileNotFoundError: there is no such folder, no `fastinit.json` in it, or an unfinished `write`.
         BlockingIOError: a run writes into the folder.
     """
     start = time.perf_counter()
@@ -80,7 +79,7 @@ def verify(
     place = Folder(folder)
     with files.locked(place.existing(), place.busy, shared=not repair):
         job = place.placed_job()
-        if job is None:
+        if job is None or place.is_moving():
             raise FileNotFoundError(_unverifiable(place))
         problems, present = _examine(place, job)
         chosen = _sample([block for shard in present for block in blocks(shard)], share)
@@ -154,12 +153,9 @@ def _restore(place: Folder, job: Job, present: list[Shard], threads: int) -> Non
         finally:
             os.close(descriptor)
     missing = [shard for shard in job.layout.shards if shard not in present]
+    files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in missing)))
     if missing:
-        place.staging.mkdir(exist_ok=True)
-        write_shards(job, missing, place.staging, threads, True, lambda nbytes: None)
-        for shard in missing:
-            (place.staging / shard.name).replace(place.path / shard.name)
-        shutil.rmtree(place.staging)
+        write_shards(job, missing, place.path, threads, True, lambda nbytes: None)
     if job.layout.index is not None:
         files.put(place.path / INDEX_NAME, job.layout.index)
     files.sync_folder(place.path)

@@ -94,7 +94,7 @@ def write(
         progress: whether to show a bar (lines, without a terminal) on stderr.
 
     Raises:
-        FileExistsError: the folder holds another plan or seed, and `overwrite` is false.
+        FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
         OSError: the disk is full, the folder cannot be written...
     """
@@ -216,6 +216,8 @@ def _share_of(job: Job, part: Part) -> Sequence[Shard]:
 
 def _engine(name: str, address: str | None) -> Engine:
     if name == "threads":
+        if address is not None:
+            raise ValueError(f"address is for the engine ray. Received: address={address!r} for threads")
         return write_shards
     if name == "ray":
         from fastinit.checkpoint.on_ray import engine

@@ -14,9 +14,10 @@ import torch
 
 from fastinit.buffers import DTYPES, as_dtype, dtype_name
 from fastinit.errors import unknown
-from fastinit.plan import Plan
+from fastinit.plan import Fill, Plan, Tied
 from fastinit.torch.construct import record
 from fastinit.torch.lean import lean_imports
+from fastinit.torch.names import clean
 
 
 def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None, *, lean: bool = False) -> Plan:
@@ -45,11 +46,36 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
     except TypeError:
         raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}. Received: {name}") from None
     with _offline(), _quiet(transformers):
+        built: list[torch.nn.Module] = []
+
+        def build() -> torch.nn.Module:
+            built.append(kind._from_config(settings, dtype=wanted))
+            return built[0]
+
         try:
-            return record(lambda: kind._from_config(settings, dtype=wanted))
+            plan = record(build)
         except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
             what = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: {kind.__name__} cannot be built of it: {what[0]}") from error
+        return _with_axes(plan, built[0])
+
+
+def _with_axes(plan: Plan, model: torch.nn.Module) -> Plan:
+    """The plan with what shapes do not tell, for schemes that a rule may give: the weights of `Conv1D`, GPT-2's linear
+    layer, are (in, out); a parameter of three axes in a module without a kernel is a stack of matrices, as experts."""
+    from transformers.pytorch_utils import Conv1D
+
+    tensors: dict[str, Fill | Tied] = dict(plan)
+    for prefix, module in model.named_modules():
+        for own, parameter in module.named_parameters(prefix, recurse=False):
+            name = clean(own)
+            tensor = tensors.get(name)
+            layout = "io" if isinstance(module, Conv1D) and parameter.dim() == 2 else "oi"
+            batch = (0,) if parameter.dim() == 3 and not hasattr(module, "kernel_size") else ()
+            if isinstance(tensor, Fill) and not tensor.distribution.structured and (layout == "io" or batch):
+                drawn = tensor.shape, tensor.dtype, tensor.distribution, tensor.scheme
+                tensors[name] = Fill(*drawn, layout, batch, persistent=tensor.persistent)
+    return Plan(tensors, plan.seed)
 
 
 def _model_class(transformers: Any, config: dict[str, Any], path: Path) -> tuple[Any, Any]:
