@@ -35,7 +35,7 @@ def job(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["schemes"], ["info"], ["warmup"]])
+@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["verify"], ["finalize"], ["schemes"], ["info"], ["warmup"]])
 def test_help_shows_an_example(command):
     done = fastinit(*command, "--help")
     assert done.returncode == 0
