@@ -35,9 +35,9 @@ def job(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", [[], ["plan"], ["write"], ["verify"], ["finalize"], ["schemes"], ["info"], ["warmup"]])
+@pytest.mark.parametrize("command", ["", "plan", "write", "verify", "finalize", "schemes", "info", "warmup"])
 def test_help_shows_an_example(command):
-    done = fastinit(*command, "--help")
+    done = fastinit(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stderr == ""
     assert not command or "Example: " in done.stdout
