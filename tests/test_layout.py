@@ -121,3 +121,9 @@ def test_shares_are_even(sizes, parts):
     loads = [sum(shard.nbytes for shard in one) for one in shares]
     largest = max(shard.nbytes for shard in shards)
     assert max(loads) - min(loads) <= largest  # what handing out the largest first guarantees
+
+
+def test_shares_go_by_bytes_and_not_by_files():
+    plan = fi.Plan({f"{i}": ((n,), "float64", "zeros") for i, n in enumerate([5000, 10_000, 5000])})
+    shares = share(layout(plan, 1).shards, 2)
+    assert [[entry.name for shard in one for entry in shard.entries] for one in shares] == [["1"], ["0", "2"]]

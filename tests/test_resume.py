@@ -156,17 +156,18 @@ def test_a_damaged_file_that_waits_is_written_again(plan, tmp_path, monkeypatch,
 
 
 def test_stopped_while_files_are_moved(plan, tmp_path, monkeypatch):
-    """Every step of the move is a place to die at."""
+    """Every step of the move is a place to die at; here it replaces another checkpoint."""
     write(plan, tmp_path / "undisturbed", "20MB")
     expected = contents(tmp_path / "undisturbed")
     replace, steps = Path.replace, 0
     for last in range(200):
         out, steps = tmp_path / f"out{last}", 0
+        write(plan, out, "15MB", seed=9)
 
         def dying(self, target, last=last, out=out):
             nonlocal steps
             waiting = self.parent.name == ".fastinit" and not self.name.startswith(".")
-            if waiting or target == out / "fastinit.json":
+            if waiting or (target == out / "fastinit.json" and (out / ".fastinit" / "moving").exists()):
                 steps += 1
                 if steps > last:
                     raise KeyboardInterrupt
@@ -175,20 +176,19 @@ def test_stopped_while_files_are_moved(plan, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", dying)
             try:
-                write(plan, out, "20MB")
+                write(plan, out, "20MB", overwrite=True)
             except KeyboardInterrupt:
                 assert not (out / "model.safetensors.index.json").exists()
                 assert (out / ".fastinit" / "moving").exists()
-                if (out / "fastinit.json").exists():
-                    with pytest.raises(FileNotFoundError, match="is not finished: give the same `write` command"):
-                        checkpoint.verify(out, repair=True)
+                with pytest.raises(FileNotFoundError, match="is not finished: give the same `write` command"):
+                    checkpoint.verify(out, repair=True)
                 (out / f".fastinit.json.{last:016x}.tmp").write_text("cut off")
             else:
                 break
         if last % 2:
             assert checkpoint.finalize(out).exists()
         else:
-            assert write(plan, out, "20MB").written == 0
+            assert write(plan, out, "20MB", overwrite=last % 4 == 2).written == 0
         assert contents(out) == expected
     assert last == 4 + 1  # four files and the job
 

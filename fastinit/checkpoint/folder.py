@@ -96,11 +96,11 @@ class Folder:
             raise FileExistsError(
                 f"{self.path} holds unfinished files of another plan, seed or size of shards{REPLACES}"
             )
+        if self.is_moving():  # the old checkpoint is gone already
+            return
         placed = self.placed_job()
         if placed is not None and placed != job:
             raise FileExistsError(f"{self.path} holds another plan, seed or size of shards{REPLACES}")
-        if self.is_moving():
-            return
         others = [path.name for path in self._model_files() if placed is None or not self._is_ours(path, job)]
         others += [name for name, data in job.files.items() if _differs(self.path / name, data)]
         if others:

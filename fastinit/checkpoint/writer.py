@@ -168,19 +168,19 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
         FileExistsError: one in its place is not what it should be, and `overwrite` is false.
     """
     files.remove_unfinished(place.staging, (shard.name for shard in shards))
-    # With `overwrite` the files in their places are to be replaced; those that wait were made by a run like this.
+    # With `overwrite` the files in their places are to be replaced; those that wait, or were moved since, are of a run
+    # like this.
+    replace = how.overwrite and not place.is_moving()
     found = {
         shard: path
         for shard, path in place.found(job, shards).items()  # a thousand parts would ask for a thousand times all
-        if not (how.overwrite and path.parent == place.path)
+        if not (replace and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
     wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}
     for shard, path in found.items():
-        if shard.name in wrong:
-            if path.parent == place.path:
-                raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
-            path.unlink()
+        if shard.name in wrong and path.parent == place.path:
+            raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
         files.check_space(place.path, sum(shard.nbytes for shard in missing))
