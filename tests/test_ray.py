@@ -26,6 +26,9 @@ from fastinit.checkpoint import on_ray
 from fastinit.checkpoint.job import Job
 from fastinit.torch import record
 
+# Ray forks to start its processes, and JAX, where another test has imported it, warns of every fork.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 JOB = """seed = 4
 dtype = "float64"
 [tensors."{a,b,c,d,e,f}.square"]
