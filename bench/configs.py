@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.compare import Target, progress, row, table
+from bench.construction import LARGE
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "Llama, 70.6 billion": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": 8192,
-        "intermediate_size": 28672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
+        **LARGE.arguments,
         "dtype": "bfloat16",
     },
     "Mixtral 8x7B": {

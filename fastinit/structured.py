@@ -28,14 +28,6 @@ class Structured(Distribution):
 
     structured: ClassVar[bool] = True
     any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
-    needs_all: ClassVar[bool] = False  # whether a part of a tensor takes the making of all of it
-    exact: ClassVar[bool] = True  # whether the bits are the same on every machine
-    portable: ClassVar[bool] = True  # whether another process can be told of it
-
-    @property
-    def inner(self) -> tuple[Distribution, ...]:
-        """The laws that it is made of."""
-        return ()
 
     @property
     def mean(self) -> float | None:
@@ -61,24 +53,23 @@ class Structured(Distribution):
 def made_of(law: Distribution) -> Iterator[Distribution]:
     """A law and all those that it is made of."""
     yield law
-    if isinstance(law, Structured):
-        for inner in law.inner:
-            yield from made_of(inner)
+    for inner in law.inner:
+        yield from made_of(inner)
 
 
 def needs_all(law: Distribution) -> bool:
     """Whether a part of a tensor takes the making of all of it."""
-    return any(isinstance(one, Structured) and one.needs_all for one in made_of(law))
+    return any(one.needs_all for one in made_of(law))
 
 
 def is_exact(law: Distribution) -> bool:
     """Whether the bits are the same on every machine."""
-    return all(not isinstance(one, Structured) or one.exact for one in made_of(law))
+    return all(one.exact for one in made_of(law))
 
 
 def is_portable(law: Distribution) -> bool:
     """Whether another process can be told of it."""
-    return all(not isinstance(one, Structured) or one.portable for one in made_of(law))
+    return all(one.portable for one in made_of(law))
 
 
 def _positions(indices: range, wanted: Array) -> Array:
