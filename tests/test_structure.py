@@ -19,7 +19,7 @@ ROOMS = [
     ["kernels"],
     ["errors", "pool", "progress", "patterns"],
     ["documents", "key", "gaussian", "buffers", "fans"],
-    ["threads", "headers"],
+    ["threads", "headers", "histograms"],
     ["distributions", "vectors", "activations", "blas", "losses"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
