@@ -20,7 +20,7 @@ ROOMS = [
     ["errors", "pool", "progress", "patterns"],
     ["documents", "key", "gaussian", "buffers", "fans"],
     ["threads", "headers", "histograms"],
-    ["distributions", "vectors", "activations", "blas", "losses"],
+    ["distributions", "vectors", "activations", "blas", "losses", "page"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["composite"],
