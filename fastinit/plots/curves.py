@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _DECADES = 2.0  # that a logarithmic axis shows at least: what hardly changes shall look flat
 _ROW = 0.055  # of the axis' height, for a row of marks at its end, and for the word that says what they are
 _RANGE = (1e-290, 1e290)  # of what is drawn; float64's own ends leave no room for margins
+_STEPS, _TICKS = (1, 2, 5, 10, 20, 50, 100), 8  # decades between the ticks, and how many of those at most
 _MARKED = 10  # marks on a curve, about
 _QUANTILES = (0.1, 0.9)  # of a population, around its median
 
@@ -135,17 +136,25 @@ def _curve(label: str, entries: Sequence[Any]) -> Curve:
 def draw(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     """Curves over 1, 2, ...; on a logarithmic axis marks at the bottom for zeros; at the top for what is not finite."""
     for i, curve in enumerate(curves):
-        look, every = style(i), max(1, len(curve.values) // _MARKED)
-        xs = np.arange(1, len(curve.values) + 1)
-        axes.plot(xs, _drawable(curve.values, log), label=curve.label, markevery=(i % every, every), **look)
+        look, xs, values = style(i), np.arange(1, len(curve.values) + 1), _drawable(curve.values, log)
+        axes.plot(xs, values, label=curve.label, markevery=_marked(values, i), **look)
         if curve.low is not None and curve.high is not None:
             low, high = _drawable(curve.low, log), _drawable(curve.high, log)
             axes.fill_between(xs, low, high, color=look["color"], alpha=0.18, linewidth=0)
     number = max(len(curve.values) for curve in curves)
-    margin = 0.03 * number
-    axes.set_xlim(max(0.5, 1 - margin), number + max(margin, 0.5) / 2)
+    margin = max(0.03 * (number - 1), 0.3)
+    axes.set_xlim(1 - margin, number + margin)
     axes.locator_params(axis="x", integer=True)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= number])
     _ends(axes, curves, log=log)
+
+
+def _marked(values: Array, shift: int) -> list[int]:
+    """Where the i-th curve has its marks: apart from those of others, and wherever there would be no line."""
+    every = max(1, len(values) // _MARKED)
+    gaps = np.isnan(np.concatenate([[math.nan], values, [math.nan]]))
+    alone = np.flatnonzero(~gaps[1:-1] & gaps[:-2] & gaps[2:])
+    return sorted({*range(shift % every, len(values), every), *alone.tolist()})
 
 
 def _drawable(values: Array, log: bool) -> Array:
@@ -173,8 +182,8 @@ def _ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     if log:
         axes.set_yscale("log")
         axes.set_ylim(10.0**bottom, 10.0**top)
-        first, last = math.ceil(low), math.floor(high)
-        axes.set_yticks([10.0**k for k in range(first, last + 1, max(1, -(-(last - first) // 7)))])
+        step = next(step for step in _STEPS if (high - low) / step <= _TICKS)
+        axes.set_yticks([10.0**k for k in range(math.ceil(low), math.floor(high) + 1) if k % step == 0])
         axes.minorticks_off()
     else:
         axes.set_ylim(bottom, top)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 Laws: TypeAlias = "str | Distribution | Mapping[str, str | Distribution]"
 
 NAMED = 6  # layers in a legend; the others are thin lines between them
-_NEAR = 12.0  # the axes fit the layers whose size is within this factor of those that signals come from
+_SMALLER, _LARGER = 12.0, 3.0  # axes fit the layers whose size is within these factors of those signals begin at
 _SPIKE = 0.2  # share of the values in one bin from which the axis is logarithmic
+_LOWEST = 0.02  # of the density that is the same everywhere: where a logarithmic axis begins
 _INSIDE = 0.999  # share of a layer's values that the axis shows
 _PANELS = 60
 
@@ -40,8 +41,9 @@ def activations(probes: Probes) -> Figure:
         probes: a `Probe`, a `Comparison`, or several probes; a panel for each.
 
     Returns:
-        A figure; a line for every layer, from the first, dark, to the last, bright. Axes fit the layers within a
-        factor of 12 of the first one's size (the last one's, of gradients); what they do not show is told in words.
+        A figure; a line for every layer, from the first, dark, to the last, bright. Axes fit the layers
+        that are a twelfth to three times the size of the first one (the last one, of gradients), in the middle of all
+        panels; what they do not show is told in words.
 
     Raises:
         TypeError, ValueError: something else, or no probe.
@@ -152,13 +154,13 @@ class _Window:
         if not firsts:
             return cls(-1.0, 1.0, 0.0, 1.0, False)
         usual = firsts[len(firsts) // 2]
-        near = [one for found in signals for one in found if 1 / _NEAR <= one.rms / usual <= _NEAR]
+        near = [one for found in signals for one in found if usual / _SMALLER <= one.rms <= usual * _LARGER]
         ends = [_inside(one.histogram) for one in near]
         low, high = min(end[0] for end in ends), max(end[1] for end in ends)
         log = max(max(one.histogram.counts) / one.histogram.total for one in near) > _SPIKE
         top = max(float(_density(one.histogram).max()) for one in near)
         margin = 0.03 * (high - low)
-        bottom = (1 - _INSIDE) / (high - low) if log else 0.0
+        bottom = _LOWEST / (high - low) if log else 0.0
         return cls(low - margin, high + margin, bottom, top * (2 if log else 1.06), log)
 
 
@@ -186,6 +188,7 @@ def _layer_lines(axes: Axes, layers: Sequence[tuple[str, Signal]], window: _Wind
             look = {"label": shortened(name), "linestyle": DASHES[chosen.index(i)], "zorder": 3}
         density = _density(signal.histogram)
         axes.plot((edges[:-1] + edges[1:]) / 2, density, color=shade(i, len(layers)), gid=name, **look)
+    axes.locator_params(axis="x", nbins=7)
     if window.log:
         axes.set_yscale("log")
         axes.minorticks_off()
@@ -213,7 +216,8 @@ def _notes(layers: Sequence[tuple[str, Signal]], window: _Window) -> Iterator[st
                 lost["wider than the picture"].append(name)
     for what, names in lost.items():
         if names:
-            yield f"{what}: {shortened(names[0])}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            shown = names if len(names) < 3 else [names[0], f"{len(names) - 1} more"]
+            yield f"{what}: {' and '.join(map(shortened, shown))}"
 
 
 def _spread(items: Sequence[int], number: int) -> list[int]:
@@ -301,8 +305,8 @@ def _weight_panel(axes: Axes, weight: _Weight, given: tuple[str, Distribution] |
         axes.plot(xs, drawn_from.density(xs), color=style(3)["color"], label=name)
     shape = "" if weight.shape is None else f"  {'×'.join(map(str, weight.shape)) or 'scalar'}"
     left_out = f", {weight.left_out:,} not finite" if weight.left_out else ""
-    drawn_by = f"\n{shortened(given[0], 40)}" if given else ""
-    axes.set_title(f"{shortened(weight.name, 24)}{shape}{left_out}{drawn_by}")
+    drawn_by = f"\n{shortened(given[0], 34)}" if given else ""
+    axes.set_title(f"{shortened(weight.name, 22)}{shape}{left_out}{drawn_by}")
     axes.set_ylim(bottom=0)
     axes.locator_params(axis="x", nbins=4)
     axes.locator_params(axis="y", nbins=4)

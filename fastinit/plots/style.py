@@ -161,7 +161,7 @@ def save(figure: Figure, path: str | PathLike[str], description: str | None = No
     put(Path(path), content.getvalue())
 
 
-def shortened(name: str, length: int = 32) -> str:
+def shortened(name: str, length: int = 36) -> str:
     """A name whose middle is left out where it is too long.
 
     >>> shortened("model.layers.10.self_attn.q_proj.weight", 20)
