@@ -9,6 +9,7 @@ import typer
 import fastinit.cli  # noqa: F401  enters the commands
 from fastinit.cli.app import app
 
+
 def _options(command, context) -> list[str]:
     """A table of a command's arguments and options, as its help lists them; nothing where it has none."""
     records = [parameter.get_help_record(context) for parameter in command.params if parameter.name != "help"]

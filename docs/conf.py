@@ -5,11 +5,12 @@ by themselves.
 """
 
 import importlib.util
-import re
 import os
+import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 HERE = Path(__file__).parent
@@ -51,12 +52,12 @@ napoleon_use_ivar = True
 add_module_names = False
 
 # Types in signatures that belong to others, whose documentation no build may fetch, or that are aliases of ours.
-nitpick_ignore_regex = [
-    ("py:.*", r"(np|numpy|npt|nn|torch|jax|keras|ml_dtypes|collections|typing|pathlib|random|ABCMeta|KerasTensor)\b.*"),
-    ("py:class", r"(Any|Array|Arrays|ArrayLike|Callable|Iterable|Iterator|Mapping|Path|Sequence|DTypeLike|Self|Tensor)"),
-    ("py:class", r"(fastinit\..*\.)?(optional|tuple|AnyArray|Seed|Region|Named|Activation|Model|Packed|Optimizer|Layout|Rule)"),
-    ("py:class", r"os\.PathLike"),
-]
+_OTHERS = r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|torch|typing)\b.*"
+_ALIASES = (
+    r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Iterable|Iterator|Layout|"
+    r"Mapping|Model|Named|Optimizer|Packed|Path|Region|Rule|Seed|Self|Sequence|Tensor|optional|tuple)"
+)
+nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:class", _ALIASES)]
 
 _LITERAL = re.compile(r"(`[^`]*`)")
 
@@ -80,7 +81,7 @@ def _plain(_app, _what, _name, _object, _options, lines):
 
 def _mathml(self, node):
     self.body.append(tex2mathml(node.astext(), as_block=node.tagname == "math_block"))
-    raise __import__("docutils").nodes.SkipNode
+    raise nodes.SkipNode
 
 
 def _generate(app):
