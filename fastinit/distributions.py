@@ -102,6 +102,12 @@ def _at_least(value: float, dtype: str) -> float:
 class Constant(Distribution):
     """One value everywhere.
 
+    Args:
+        value: that value.
+
+    Raises:
+        ValueError: it is not finite.
+
     >>> Constant(0.5).mean, Constant(0.5).std
     (0.5, 0.0)
     """
@@ -135,6 +141,9 @@ class Constant(Distribution):
 @dataclass(frozen=True, slots=True)
 class Uniform(Distribution):
     """Evenly in [low, high); `high` itself is never drawn, in any dtype. With low == high, that value.
+
+    Args:
+        low, high: the bounds.
 
     Raises:
         ValueError: low > high, or a bound is not finite.
@@ -180,6 +189,9 @@ class Uniform(Distribution):
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
     """The normal law. With std = 0, the mean. A draw beyond the dtype's range becomes infinite, as in NumPy and torch.
+
+    Args:
+        mean, std: of the values; the std is a standard deviation, not a variance.
 
     Raises:
         ValueError: std is negative, or a parameter is not finite.
