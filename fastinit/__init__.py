@@ -8,138 +8,51 @@
 
 import importlib
 
-from fastinit.activations import activation
-from fastinit.clipping import adaptive_clip, clip_by_global_norm, clip_by_norm, clip_by_value, global_norm
-from fastinit.composite import Patched, SameAs, Values
-from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
-from fastinit.fans import fans, gain
-from fastinit.filling import add, fill
-from fastinit.initializers import (
-    constant,
-    deepnet,
-    delta_orthogonal,
-    depth_scaled,
-    dirac,
-    eye,
-    fixup,
-    glorot_normal,
-    glorot_uniform,
-    hadamard,
-    he_normal,
-    he_uniform,
-    heuristic_normal,
-    heuristic_uniform,
-    kaiming_normal,
-    kaiming_uniform,
-    lecun_normal,
-    lecun_uniform,
-    mup,
-    normal,
-    ones,
-    orthogonal,
-    sparse,
-    tfixup,
-    truncated_normal,
-    uniform,
-    variance_scaling,
-    xavier_normal,
-    xavier_uniform,
-    zeros,
-)
-from fastinit.key import Key
-from fastinit.layers import dense_backward, dense_forward
-from fastinit.losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
-from fastinit.lsuv import lsuv
-from fastinit.mlp import MLP, History
-from fastinit.optimizers import SGD, Adam, AdamW
-from fastinit.plan import Fill, Plan, Tied
-from fastinit.schemes import law
-from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Hadamard, Orthogonal, Sparse
-from fastinit.summary import Summary, summarize
-from fastinit.threads import thread_limit
-
-__all__ = [
-    "MLP",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Constant",
-    "DeltaOrthogonal",
-    "Dirac",
-    "Distribution",
-    "Eye",
-    "Fill",
-    "Hadamard",
-    "History",
-    "Key",
-    "Normal",
-    "Orthogonal",
-    "Patched",
-    "Plan",
-    "SameAs",
-    "Sparse",
-    "Summary",
-    "Tied",
-    "TruncatedNormal",
-    "Uniform",
-    "Values",
-    "activation",
-    "adaptive_clip",
-    "add",
-    "clip_by_global_norm",
-    "clip_by_norm",
-    "clip_by_value",
-    "constant",
-    "deepnet",
-    "delta_orthogonal",
-    "dense_backward",
-    "dense_forward",
-    "depth_scaled",
-    "dirac",
-    "eye",
-    "fans",
-    "fill",
-    "fixup",
-    "gain",
-    "global_norm",
-    "glorot_normal",
-    "glorot_uniform",
-    "hadamard",
-    "he_normal",
-    "he_uniform",
-    "heuristic_normal",
-    "heuristic_uniform",
-    "kaiming_normal",
-    "kaiming_uniform",
-    "law",
-    "lecun_normal",
-    "lecun_uniform",
-    "lsuv",
-    "mean_squared_error",
-    "mup",
-    "normal",
-    "ones",
-    "orthogonal",
-    "sigmoid_cross_entropy",
-    "softmax_cross_entropy",
-    "sparse",
-    "summarize",
-    "tfixup",
-    "thread_limit",
-    "truncated_normal",
-    "uniform",
-    "variance_scaling",
-    "xavier_normal",
-    "xavier_uniform",
-    "zeros",
-]
-
 __version__ = "0.1.0"
+
+# The public names by the module that defines them, which is imported when the first of them is asked for (PEP 562):
+# `fastinit --help` needs no compiler, and who fills arrays no networks. `__init__.pyi` says the same to type checkers.
+# No module may have the name of a function here: importing the module would hide the function.
+_HOMES = {
+    "activations": "activation",
+    "clipping": "adaptive_clip clip_by_global_norm clip_by_norm clip_by_value global_norm",
+    "composite": "Patched SameAs Values",
+    "distributions": "Constant Distribution Normal TruncatedNormal Uniform",
+    "filling": "add fill",
+    "initializers": (
+        "constant deepnet delta_orthogonal depth_scaled dirac eye fixup glorot_normal glorot_uniform hadamard "
+        "he_normal he_uniform heuristic_normal heuristic_uniform kaiming_normal kaiming_uniform lecun_normal "
+        "lecun_uniform mup normal ones orthogonal sparse tfixup truncated_normal uniform variance_scaling "
+        "xavier_normal xavier_uniform zeros"
+    ),
+    "key": "Key",
+    "layers": "dense_backward dense_forward",
+    "layouts": "fans gain",
+    "losses": "mean_squared_error sigmoid_cross_entropy softmax_cross_entropy",
+    "mlp": "MLP History",
+    "optimizers": "SGD Adam AdamW",
+    "plan": "Fill Plan Tied",
+    "schemes": "law",
+    "sequential": "lsuv",
+    "structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",
+    "summary": "Summary summarize",
+    "threads": "thread_limit",
+}
+_MODULES = {"checkpoint"}  # public themselves
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:
-    """`fastinit.checkpoint` is imported when it is first asked for: most users fill arrays, and need no threads, locks
-    and file names."""
-    if name == "checkpoint":
-        return importlib.import_module("fastinit.checkpoint")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f"fastinit.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"fastinit.{_HOME_OF[name]}"), name)
+    globals()[name] = found  # from now on without this function
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

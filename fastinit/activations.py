@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastinit.errors import non_negative, squared, unknown
-from fastinit.fans import gain as gain_of
 from fastinit.kernels import activations as kernels
+from fastinit.layouts import gain as gain_of
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 

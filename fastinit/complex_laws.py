@@ -20,8 +20,8 @@ import numpy as np
 from fastinit.buffers import Array, as_region, check_target
 from fastinit.distributions import Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.engine import draw
-from fastinit.fans import canonical_axes
 from fastinit.key import Key, Seed, as_key
+from fastinit.layouts import canonical_axes
 from fastinit.structured import DeltaOrthogonal, Orthogonal, Structured
 
 # Elements that are drawn and redrawn at once: few enough for the cache.

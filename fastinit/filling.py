@@ -12,8 +12,8 @@ from fastinit.buffers import Array, as_region, as_shape, check_target, dtype_nam
 from fastinit.distributions import Distribution, rounded
 from fastinit.engine import draw
 from fastinit.errors import finite
-from fastinit.fans import as_axes, canonical_axes
 from fastinit.key import Key, Seed, as_key, words_of
+from fastinit.layouts import as_axes, canonical_axes
 from fastinit.structured import Structured
 
 AnyArray = TypeVar("AnyArray", bound=Array)

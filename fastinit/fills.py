@@ -13,9 +13,9 @@ from fastinit import documents, spec
 from fastinit.buffers import DTYPES, Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
 from fastinit.distributions import Distribution
 from fastinit.engine import draw
-from fastinit.fans import as_axes, item_shape
 from fastinit.filling import fill
 from fastinit.key import Key
+from fastinit.layouts import as_axes, item_shape
 from fastinit.schemes import law
 from fastinit.structured import Structured
 

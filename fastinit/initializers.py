@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastinit.buffers import Array, as_dtype, as_region, as_shape, check_target
-from fastinit.fans import as_axes
 from fastinit.filling import fill
 from fastinit.key import Seed
+from fastinit.layouts import as_axes
 from fastinit.schemes import SCHEMES, law_of
 
 

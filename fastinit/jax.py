@@ -44,8 +44,8 @@ from fastinit import schemes
 from fastinit.buffers import DTYPES, Array, aligned_empty, as_region
 from fastinit.complex_laws import fill_complex
 from fastinit.distributions import Distribution, TruncatedNormal
-from fastinit.fans import axis_fans
 from fastinit.filling import fill
+from fastinit.layouts import axis_fans
 
 __all__ = [
     "Initializer",

@@ -10,8 +10,8 @@ from typing import Any
 
 from fastinit import spec
 from fastinit.errors import unknown
-from fastinit.fans import item_shape
 from fastinit.fills import Fill, Tied
+from fastinit.layouts import item_shape
 from fastinit.patterns import matches
 from fastinit.schemes import ALIASES, SCHEMES, law
 

@@ -14,9 +14,9 @@ import torch
 import fastinit as fi
 from fastinit.activations import ACTIVATIONS, Activation, as_activation
 from fastinit.environment import warmup
-from fastinit.fans import NONLINEARITIES
 from fastinit.kernels import jit
 from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
+from fastinit.layouts import NONLINEARITIES
 
 mp.mp.dps = 40
 nn = torch.nn.functional

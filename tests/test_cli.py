@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import safetensors
 
+import fastinit as package
+
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 JOB = """seed = 4
 [tensors."h.{0..2}.weight"]
@@ -40,7 +42,18 @@ def test_help_shows_an_example(command):
     done = fastinit(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    assert not command or "Example: " in done.stdout
+    assert "Example: " in done.stdout
+
+
+def test_the_help_needs_no_compiler():
+    script = "import sys; from fastinit.cli import main; print([m for m in ('numba', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_version():
+    done = fastinit("--version")
+    assert (done.returncode, done.stdout) == (0, f"fastinit {package.__version__}\n")
 
 
 def test_plan_is_a_table_and_its_totals():

@@ -257,7 +257,7 @@ def fan(factor):
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"])
 def test_fans_of_axes_are_jaxs(mode):
     """Exactly: JAX's factor is what it multiplies its own uniform numbers by, and ours is our law's bound."""
-    from fastinit.fans import axis_fans
+    from fastinit.layouts import axis_fans
 
     unit = jax.random.uniform(KEY, (4, 6, 8), minval=-1)
     found = set()

@@ -1,7 +1,6 @@
 """The rooms of the house: who may import whom, what is compiled where, and what `import fastinit` brings along."""
 
 import ast
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ LINES = 450
 ROOMS = [
     ["kernels"],
     ["errors", "pool", "progress", "patterns"],
-    ["documents", "key", "gaussian", "buffers", "fans"],
+    ["documents", "key", "gaussian", "buffers", "layouts"],
     ["threads", "headers", "histograms"],
     ["distributions", "vectors", "activations", "blas", "losses", "page"],
     ["engine", "clipping", "optimizers", "layers"],
@@ -30,7 +29,7 @@ ROOMS = [
     ["rules"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
-    ["lsuv"],
+    ["sequential"],
     ["__init__"],  # fastinit itself
     ["jax", "keras", "torch"],
     ["sources"],
@@ -109,7 +108,8 @@ def test_the_compiler_options_are_in_jit():
 
 def test_importing_fastinit_imports_no_framework_and_compiles_nothing():
     script = (
-        "import sys, fastinit\n"
+        "import sys\n"
+        "from fastinit import *\n"
         f"print([name for name in {FRAMEWORKS} if name in sys.modules])\n"
         "from fastinit.kernels import drive, fill\n"
         "made = drive.single, drive.shared, fill.range_kernel\n"
@@ -128,11 +128,33 @@ def test_the_checkpoint_room_is_opened_when_it_is_asked_for():
     assert (done.stdout, done.stderr) == ("False True False\n", "")
 
 
-def test_public_names():
-    assert len(set(fastinit.__all__)) == len(fastinit.__all__)
-    names = {name for name in vars(fastinit) if not name.startswith("_")}
-    public = {name for name in names if not inspect.ismodule(getattr(fastinit, name))}
-    assert public == set(fastinit.__all__)
+def test_public_names_are_imported_when_they_are_asked_for():
+    script = (
+        "import sys, fastinit as fi\n"
+        "print('numba' in sys.modules, set(fi.__all__) & set(vars(fi)), set(fi.__all__) <= set(dir(fi)))\n"
+        "fi.fill; print('fill' in vars(fi), 'numba' in sys.modules, 'fastinit.mlp' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False set() True\nTrue True False\n", "")
+
+
+def test_type_checkers_see_the_public_names():
+    """`__init__.pyi` imports each from the module that the table names, and all that the table has."""
+    stub = ast.parse((ROOT / "__init__.pyi").read_text())
+    told = {
+        name.asname: node.module.partition(".")[2]
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module != "fastinit"
+        for name in node.names
+    }
+    assert told == fastinit._HOME_OF
+    assert len(told) == sum(len(names.split()) for names in fastinit._HOMES.values())
+    modules = {name.asname for node in stub.body if getattr(node, "module", "") == "fastinit" for name in node.names}
+    assert modules == fastinit._MODULES
+
+
+def test_no_module_hides_a_public_name():
+    assert not {room_of(path) for path in FILES} & set(fastinit.__all__)
 
 
 @pytest.mark.parametrize("name", fastinit.__all__)

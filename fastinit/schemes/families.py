@@ -9,7 +9,7 @@ import math
 
 from fastinit.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit.errors import non_negative, squared, unknown
-from fastinit.fans import Fans, gain_squared
+from fastinit.layouts import Fans, gain_squared
 from fastinit.schemes.registry import Lazy, scheme
 from fastinit.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 

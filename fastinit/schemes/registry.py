@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fastinit.buffers import as_shape
 from fastinit.distributions import Distribution
 from fastinit.errors import unknown
-from fastinit.fans import Fans, as_axes, canonical_axes, fans
+from fastinit.layouts import Fans, as_axes, canonical_axes, fans
 
 Lazy = Callable[[], Fans]  # the fans are computed only by the schemes that use them
 Row = TypeVar("Row", bound=Callable[..., Distribution])

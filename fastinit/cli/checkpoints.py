@@ -1,105 +1,24 @@
-"""The command line: arguments -> one job -> a call.
-
-What a command needs is imported inside it, so that the others do not wait for it.
-"""
+"""Commands that plan, write and verify checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from fastinit.cli.app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
     from fastinit.plan import Plan
 
-app = typer.Typer(
-    help="Fill the weights of large neural networks at memory speed.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-SourceName = Annotated[
-    str,
-    typer.Argument(
-        help="A plan or job file (TOML, JSON), a Hugging Face config.json, a safetensors file or index, a folder of "
-        "any of these, or module:function that returns a torch module.",
-        metavar="SOURCE",
-    ),
-]
-SchemeName = Annotated[
-    str | None,
-    typer.Option("--scheme", help="For all tensors that it exists for, e.g. he_normal.", metavar="SCHEME"),
-]
-Rules = Annotated[
-    list[str] | None,
-    typer.Option("--rule", help="For the names that match; later ones win. May be repeated.", metavar="PATTERN=SCHEME"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-DtypeName = Annotated[
-    str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for all that is drawn.")
-]
-SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
-Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
-Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
-
 _SHOWN = 20  # problems; --json has all
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def _command(function: Command) -> Command:
-    """Enter a command: an error of its own is one line and exit code 1, Ctrl-C is 130."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            function(*args, **options)
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has gone, as `| head` does
-            _drop_output()
-            raise typer.Exit(1) from None
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            print(f"fastinit: {_one_line(error)}", file=sys.stderr)
-            _drop_output()
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            print("fastinit: interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    app.command()(run)
-    return function
-
-
-def _drop_output() -> None:
-    """Forget what cannot be printed: Python would try again at its end, and complain then."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(error: Exception) -> str:
-    """What an error says, without line breaks and signs that a terminal obeys: names may hold any."""
-    text = " ".join(line.strip() for line in str(error).splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def main() -> None:
-    """The entry point of the `fastinit` command."""
-    if sys.stdout is None:  # closed, as by `>&-`
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
-    app()
 
 
 def _json(report: Report | Verification) -> str:
@@ -111,7 +30,7 @@ def _pace(report: Report | Verification) -> str:
     return f"{report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
 
 
-@_command
+@command
 def plan(
     source: SourceName,
     scheme: SchemeName = None,
@@ -159,7 +78,7 @@ def _show(plan: Plan) -> None:
     print(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
 
 
-@_command
+@command
 def write(
     source: SourceName,
     out: Annotated[str, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
@@ -218,7 +137,7 @@ def write(
     )
 
 
-@_command
+@command
 def verify(
     folder: Folder,
     sample: Annotated[str, typer.Option(help="The share to compare: 1%, 0.01.", metavar="SHARE")] = "100%",
@@ -246,7 +165,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@_command
+@command
 def finalize(folder: Folder) -> None:
     """Finish a checkpoint that was written in parts: check that no file is missing, write the index.
 
@@ -255,48 +174,3 @@ def finalize(folder: Folder) -> None:
     from fastinit import checkpoint
 
     print(checkpoint.finalize(folder))
-
-
-@_command
-def schemes() -> None:
-    """List the schemes that a job file may name: laws, parameters, sources (Markdown).
-
-    Example: fastinit schemes
-    """
-    from fastinit.schemes import table
-
-    print(table())
-
-
-@_command
-def info(as_json: AsJson = False) -> None:
-    """Show versions, the CPU, the threading layer, threads and the cache folder.
-
-    Example: fastinit info --json
-    """
-    from fastinit.environment import info as collect
-
-    found = collect()
-    if as_json:
-        print(json.dumps(found, indent=1))
-        return
-    for name, version in found.pop("versions").items():
-        print(f"{name:<16}  {version}")
-    for name, value in found.items():
-        print(f"{name.replace('_', ' '):<16}  {value}")
-
-
-@_command
-def warmup() -> None:
-    """Compile all kernels into the cache, so that no later process has to: for container builds.
-
-    Example: RUN fastinit warmup
-    """
-    from fastinit.environment import warmup as compile_all
-
-    number = compile_all(lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr, flush=True))
-    print(f"{number} kernels are compiled")
-
-
-if __name__ == "__main__":
-    main()

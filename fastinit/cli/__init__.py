@@ -1,0 +1,9 @@
+"""The command line: arguments -> one job -> a call.
+
+What a command needs is imported inside it, so that the others do not wait for it.
+"""
+
+from fastinit.cli import checkpoints, machine  # noqa: F401  their commands, in this order
+from fastinit.cli.app import main
+
+__all__ = ["main"]

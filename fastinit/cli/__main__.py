@@ -1,0 +1,5 @@
+"""`python -m fastinit.cli`."""
+
+from fastinit.cli.app import main
+
+main()
