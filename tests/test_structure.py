@@ -29,10 +29,11 @@ ROOMS = [
     ["rules"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
-    ["sequential"],
+    ["sequential", "signals"],
+    ["plots"],
     ["__init__"],  # fastinit itself
     ["jax", "keras", "torch"],
-    ["sources"],
+    ["probing", "sources"],
     ["cli"],
 ]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
