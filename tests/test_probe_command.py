@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from browser import Tables, opened
 
 import fastinit as fi
+from fastinit.signals.pages import SHOWN
 
 COMMAND = [sys.executable, "-m", "fastinit.cli", "probe"]
 THREE = ["--scheme", "xavier_normal", "--scheme", "he_normal", "--scheme", "zeros"]
@@ -24,7 +26,7 @@ def test_the_table_of_the_issue():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("layers.30") == 3
     assert "█" in done.stdout
-    verdicts = [line.split()[:3] + [line.split("  ")[-1]] for line in done.stdout.splitlines()[-3:]]
+    verdicts = [[*line.split()[:3], line.split("  ")[-1]] for line in done.stdout.splitlines()[-3:]]
     assert verdicts == [
         ["784-256x30-10", "relu", "xavier_normal", "vanishing"],
         ["784-256x30-10", "relu", "he_normal", "healthy"],
@@ -114,3 +116,32 @@ def test_errors_are_one_line(message, arguments):
 
 def test_help_shows_an_example():
     assert "Example: fastinit probe --sizes 784,256x30,10" in run("--help").stdout
+
+
+@pytest.mark.browser
+def test_the_page_opens_and_its_numbers_are_those_of_the_json(tmp_path):
+    page = tmp_path / "page.html"
+    done = run("--sizes", "8,16x3,3", *THREE, "--scheme", "normal(std=1e15)", "--html", page, "--json")
+    probes = json.loads(done.stdout)["probes"]
+    dom, messages = opened(page)
+    assert messages == []
+    rows = Tables(dom).rows
+    for probe, row in zip(probes, rows, strict=False):
+        verdict = probe["verdict"]
+        told = [verdict["forward"], verdict["backward"], probe["loss"]]
+        assert row[0] == f"8-16x3-3, relu, {probe['scheme']}"
+        assert row[1] == ", ".join(verdict["kinds"])
+        assert list(map(same, row[2:5])) == told
+    layers = [layer for probe in probes for layer in probe["layers"]]
+    for layer, row in zip(layers, rows[len(probes) :], strict=True):
+        wanted = [layer[name] for name in ("name", "kind", "units", "dead", "saturated", "alike")]
+        for name, numbers in SHOWN.items():
+            wanted += [None, *(layer[name][number] for number in numbers)]  # first a histogram, without text
+        assert list(map(same, row)) == wanted
+    assert any(None in layer["activations"].values() for layer in layers)  # some are not finite
+    assert dom.count('class="bars"') == 4 * len(layers)
+
+
+def same(cell):
+    """A cell as JSON has it: what is not finite is not in JSON."""
+    return None if cell in ("", "inf", "nan") else cell
