@@ -14,7 +14,7 @@ from fastinit.buffers import DTYPES
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.elementary import QUANTILE_32_EDGE
 
-# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/design.md, 2).
+# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/stream.md, "Normal").
 NORMAL_REACH = 8.66
 
 # Below this mass between the bounds float64 has no digits left for the quantile: about 36 sigma from the mean.

@@ -1,4 +1,4 @@
-"""The README and the page about frameworks are executed, and say no more than there is."""
+"""The README is executed, and says no more than there is. `test_docs.py` does the same for the pages."""
 
 import re
 import subprocess
@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fastinit.schemes import ALIASES, SCHEMES, table
+from fastinit.schemes import ALIASES, SCHEMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FRAMEWORKS = (ROOT / "docs" / "frameworks.md").read_text()
 
 
 def blocks(language):
-    return [
-        block for page in (README, FRAMEWORKS) for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-    ]
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize(("code", "shown"), list(zip(blocks("python"), blocks("text"), strict=True)))
@@ -61,7 +58,3 @@ def test_the_lower_bounds_are_those_that_are_tested():
     assert [name for name, _ in bounds] == [name for name, _ in pins]
     for (_, bound), (_, pin) in zip(bounds, pins, strict=True):
         assert pin == bound or pin == f"{bound}.0"
-
-
-def test_the_page_of_schemes_is_the_table():
-    assert (ROOT / "docs" / "schemes.md").read_text().endswith(f"\n\n{table()}\n")
