@@ -364,7 +364,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="pytest-benchmark's JSON, or what --store made of it")
     parser.add_argument("--page", type=Path, nargs="+", default=[], help="files to put tables into, between markers")
     parser.add_argument("--plot", type=Path, help="the plot to write, e.g. docs/performance.svg")
-    parser.add_argument("--store", type=Path, help="keep what the tables need of one file, e.g. docs/results/fills.json")
+    parser.add_argument(
+        "--store", type=Path, help="keep what the tables need of one file, e.g. docs/results/fills.json"
+    )
     given = parser.parse_args(arguments)
     try:
         measured = [load(path) for path in given.results]
