@@ -32,13 +32,15 @@ _HOMES = {
     "mlp": "MLP History",
     "optimizers": "SGD Adam AdamW",
     "plan": "Fill Plan Tied",
+    "probing": "compare probe",
     "schemes": "law",
     "sequential": "lsuv",
+    "signals": "Comparison Probe",
     "structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",
     "summary": "Summary summarize",
     "threads": "thread_limit",
 }
-_MODULES = {"checkpoint"}  # public themselves
+_MODULES = {"checkpoint", "plots"}  # public themselves
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME_OF)

@@ -1,6 +1,7 @@
 """The public names, for type checkers and editors: `__init__.py` imports them when they are asked for."""
 
 from fastinit import checkpoint as checkpoint
+from fastinit import plots as plots
 from fastinit.activations import activation as activation
 from fastinit.clipping import adaptive_clip as adaptive_clip
 from fastinit.clipping import clip_by_global_norm as clip_by_global_norm
@@ -63,8 +64,12 @@ from fastinit.optimizers import AdamW as AdamW
 from fastinit.plan import Fill as Fill
 from fastinit.plan import Plan as Plan
 from fastinit.plan import Tied as Tied
+from fastinit.probing import compare as compare
+from fastinit.probing import probe as probe
 from fastinit.schemes import law as law
 from fastinit.sequential import lsuv as lsuv
+from fastinit.signals import Comparison as Comparison
+from fastinit.signals import Probe as Probe
 from fastinit.structured import DeltaOrthogonal as DeltaOrthogonal
 from fastinit.structured import Dirac as Dirac
 from fastinit.structured import Eye as Eye

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastinit import spec
-from fastinit.errors import unknown
 from fastinit.fills import Fill, Tied
 from fastinit.layouts import item_shape
 from fastinit.patterns import matches
@@ -102,35 +100,11 @@ def parse(text: str) -> Rule:
 def of(pattern: str, scheme: str) -> Rule:
     """The rule of a pattern and a scheme, e.g. "normal(std=0.01)"."""
     try:
-        name, parameters = _call(scheme)
-        row = SCHEMES.get(ALIASES.get(name, name))
-        if row is None:
-            raise unknown("scheme", name, [*SCHEMES, *ALIASES])
-        for parameter in parameters:
-            if parameter not in row.parameters and parameter not in _AXES:
-                raise unknown(f"parameter of {name}", parameter, [*row.parameters, *_AXES])
+        name, parameters = spec.called(scheme, _AXES)
     except ValueError as error:
         raise ValueError(f"rule {f'{pattern}={scheme}'!r}: {error}") from None
     axes = {key: parameters.pop(key) for key in _AXES if key in parameters}
     return Rule(pattern, name, parameters, axes)
-
-
-def _call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments of a call of literals, or a name alone."""
-    wrong = ValueError(f"a scheme must be NAME or NAME(parameter=value, ...). Received: {text!r}")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, {}
-        if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
-            raise wrong
-        pairs = [(keyword.arg, ast.literal_eval(keyword.value)) for keyword in tree.keywords]
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise wrong from None
-    arguments = {name: value for name, value in pairs if name is not None}
-    if len(arguments) < len(pairs):  # twice the same, or **
-        raise wrong
-    return tree.func.id, arguments
 
 
 def _block(name: str) -> tuple[str, int] | None:

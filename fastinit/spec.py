@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import binascii
 import math
 import re
 import sys
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -235,6 +237,40 @@ def _read_region(text: Any, ndim: int) -> tuple[slice, ...]:
     if len(slices) > ndim:
         raise ValueError(f"region must have at most {ndim} slices, one per axis. Received: region={text!r}")
     return tuple(slices)
+
+
+def called(text: str, others: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
+    """A scheme and its parameters from text: a name alone, or a call of literals.
+
+    Args:
+        text: what people write.
+        others: parameters that are allowed beside the scheme's own.
+
+    Raises:
+        ValueError: it is neither, the scheme is unknown (the nearest is named), or a parameter is.
+
+    >>> called("normal(std=0.01)")
+    ('normal', {'std': 0.01})
+    """
+    wrong = ValueError(f"a scheme must be NAME or NAME(parameter=value, ...). Received: {text!r}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        call = ast.Call(tree, [], []) if isinstance(tree, ast.Name) else tree
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise wrong
+        pairs = [(keyword.arg, ast.literal_eval(keyword.value)) for keyword in call.keywords]
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise wrong from None
+    name, parameters = call.func.id, {key: value for key, value in pairs if key is not None}
+    if len(parameters) < len(pairs):  # twice the same, or **
+        raise wrong
+    row = SCHEMES.get(ALIASES.get(name, name))
+    if row is None:
+        raise unknown("scheme", name, [*SCHEMES, *ALIASES])
+    for parameter in parameters:
+        if parameter not in row.parameters and parameter not in others:
+            raise unknown(f"parameter of {name}", parameter, [*row.parameters, *others])
+    return name, parameters
 
 
 # --- for people ---

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastinit.schemes import ALIASES, SCHEMES
+from fastinit.sources import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,10 +23,30 @@ def test_the_examples_print_what_is_shown(code, shown):
     assert done.stdout == shown
 
 
-def test_the_schemes_are_those_of_the_table():
-    (listed,) = re.findall(r"\*\*Schemes\*\*: `(.*?)`", README, re.DOTALL)
-    assert listed.split() == list(SCHEMES)
-    assert {alias.split("_")[0] for alias in ALIASES} == set(re.findall(r"`(\w+)_\*`", README))
+def test_it_is_short_and_in_order():
+    """One sentence, one picture, one example with its output, one measured table, the two commands, what is promised
+    and what is not; then where to go."""
+    order = [
+        "Fills the weights of large neural networks",
+        "](docs/probe.svg)",
+        "```python",
+        "```text",
+        "<!-- headline:begin -->",
+        "<!-- job-command -->",
+        "<!-- test-command -->",
+        "## Guarantees",
+        "## Limits",
+        "## From here",
+    ]
+    places = [README.index(part) for part in order]
+    assert places == sorted(places)
+    assert [README.count(part) for part in order] == [1] * len(order)
+    assert len(README.splitlines()) <= 120
+
+
+def test_the_counts_of_the_job_are_those_of_its_plan():
+    plan = read(ROOT / "examples" / "gpt2.toml").plan
+    assert f"({len(plan)} tensors, {plan.parameters:,} parameters)" in README
 
 
 @pytest.mark.parametrize(

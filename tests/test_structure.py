@@ -18,8 +18,8 @@ ROOMS = [
     ["kernels"],
     ["errors", "pool", "progress", "patterns"],
     ["documents", "key", "gaussian", "buffers", "layouts"],
-    ["threads", "headers"],
-    ["distributions", "vectors", "activations", "blas", "losses"],
+    ["threads", "headers", "histograms"],
+    ["distributions", "vectors", "activations", "blas", "losses", "page"],
     ["engine", "clipping", "optimizers", "layers"],
     ["structured"],
     ["composite"],
@@ -29,10 +29,11 @@ ROOMS = [
     ["rules"],
     ["plan", "training"],
     ["checkpoint", "mlp"],
-    ["sequential"],
+    ["sequential", "signals"],
+    ["plots"],
     ["__init__"],  # fastinit itself
     ["jax", "keras", "torch"],
-    ["sources"],
+    ["probing", "sources"],
     ["cli"],
 ]
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
