@@ -22,7 +22,7 @@ def candidates(activation: Activation) -> tuple[str, ...]:
     """Schemes that may fit an activation: the usual one, then one with the activation's own gain.
 
     >>> candidates(Activation("gelu")), candidates(Activation("elu"))
-    (('he_normal', 'he_normal(nonlinearity="gelu")'), ('he_normal', 'variance_scaling(scale=1.55)'))
+    (('he_normal', 'he_normal(nonlinearity="gelu")'), ('he_normal', 'variance_scaling(scale=1.551)'))
     """
     name = activation.name
     own = f'he_normal(nonlinearity="{name}")' if name in NONLINEARITIES else ""
