@@ -14,7 +14,7 @@ from fastinit.buffers import DTYPES, Array
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.elementary import QUANTILE_32_EDGE
 
-# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/design.md, 2).
+# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/stream.md, "Normal").
 NORMAL_REACH = 8.66
 
 # Below this mass between the bounds float64 has no digits left for the quantile: about 36 sigma from the mean.
@@ -113,6 +113,12 @@ def _at_least(value: float, dtype: str) -> float:
 class Constant(Distribution):
     """One value everywhere.
 
+    Args:
+        value: that value.
+
+    Raises:
+        ValueError: it is not finite.
+
     >>> Constant(0.5).mean, Constant(0.5).std
     (0.5, 0.0)
     """
@@ -146,6 +152,9 @@ class Constant(Distribution):
 @dataclass(frozen=True, slots=True)
 class Uniform(Distribution):
     """Evenly in [low, high); `high` itself is never drawn, in any dtype. With low == high, that value.
+
+    Args:
+        low, high: the bounds.
 
     Raises:
         ValueError: low > high, or a bound is not finite.
@@ -196,6 +205,9 @@ class Uniform(Distribution):
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
     """The normal law. With std = 0, the mean. A draw beyond the dtype's range becomes infinite, as in NumPy and torch.
+
+    Args:
+        mean, std: of the values; the std is a standard deviation, not a variance.
 
     Raises:
         ValueError: std is negative, or a parameter is not finite.
