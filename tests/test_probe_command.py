@@ -103,7 +103,7 @@ def test_a_report_does_not_take_the_place_of_a_device(tmp_path):
         ("dtype must be one of", ["--sizes", "3,2", "--dtype", "bfloat16"]),
         ("No such file or directory", ["--sizes", "3,2", "--html", "/nowhere/at/all.html"]),
         ("Is a directory", ["--sizes", "3,2", "--html", "/"]),
-        ("must end", ["--sizes", "3,2", "--plot", "picture.gif"]),
+        ("must end in .png, .svg, .pdf", ["--sizes", "3,2", "--plot", "picture.gif"]),
     ],
 )
 def test_errors_are_one_line(message, arguments):
