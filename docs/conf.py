@@ -48,14 +48,14 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # frozen data: what it is made of
 add_module_names = False
 
 # Types in signatures that belong to others, whose documentation no build may fetch, or that are aliases of ours.
 _OTHERS = r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|torch|typing)\b.*"
 _ALIASES = (
     r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Iterable|Iterator|Layout|"
-    r"Mapping|Model|Named|Optimizer|Packed|Path|Region|Rule|Seed|Self|Sequence|Tensor|optional|tuple)"
+    r"Mapping|Model|Named|Optimizer|Packed|Path|Region|Rule|Scheme|Seed|Self|Sequence|Tensor|optional|tuple)"
 )
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:class", _ALIASES)]
 
