@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from fastinit import gaussian
-from fastinit.buffers import DTYPES
+from fastinit.buffers import DTYPES, Array
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.elementary import QUANTILE_32_EDGE
 
@@ -64,6 +64,17 @@ class Distribution:
                 law is not that of its mirror image).
         """
         raise ValueError(f"{self!r} has no affine image here")
+
+    def density(self, x: Array) -> Array:
+        """The density at some values, float64.
+
+        Raises:
+            ValueError: there is none: the law is one value, or its elements depend on each other or on their places.
+
+        >>> Uniform(-1, 3).density(np.array([-2.0, 0.0]))
+        array([0.  , 0.25])
+        """
+        raise ValueError(f"{self!r} has no density")
 
 
 def rounded(name: str, value: float, dtype: str) -> float:
@@ -182,6 +193,11 @@ class Uniform(Distribution):
             raise ValueError(f"low and high are one value in {dtype}. Received: low={self.low!r}, high={self.high!r}")
         return Packed("uniform", (self.low, width, last))
 
+    def density(self, x: Array) -> Array:
+        if self.low == self.high:
+            return super(Uniform, self).density(x)
+        return np.where((self.low <= x) & (x < self.high), 1 / (self.high - self.low), 0.0)
+
     def affine(self, factor: float, shift: float) -> Uniform:
         return Uniform(factor * self.low + shift, factor * self.high + shift)
 
@@ -221,6 +237,12 @@ class Normal(Distribution):
         if self.std == 0:
             return Packed("constant", (mean,))
         return Packed("normal", (self.mean, self.std))
+
+    def density(self, x: Array) -> Array:
+        if self.std == 0:
+            return super(Normal, self).density(x)
+        found: Array = np.exp(-(((x - self.mean) / self.std) ** 2) / 2) / (math.sqrt(2 * math.pi) * self.std)
+        return found
 
     def affine(self, factor: float, shift: float) -> Normal:
         return Normal(factor * self.mean + shift, factor * self.std)
@@ -304,6 +326,12 @@ class TruncatedNormal(Distribution):
     @property
     def std(self) -> float:
         return 0.0 if self._degenerate else self.normal.std * self._cut().std
+
+    def density(self, x: Array) -> Array:
+        if self._degenerate:
+            return super(TruncatedNormal, self).density(x)
+        inside = (self.low <= x) & (x <= self.high)
+        return np.where(inside, self.normal.density(x) / self._cut().mass, 0.0)
 
     def affine(self, factor: float, shift: float) -> TruncatedNormal:
         law = self.normal.affine(factor, shift)
