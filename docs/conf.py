@@ -48,7 +48,7 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # frozen data: what it is made of
 add_module_names = False
 
 # Types in signatures that belong to others, whose documentation no build may fetch, or that are aliases of ours.
