@@ -153,8 +153,8 @@ def gpt2() -> None:
 
         flip_a_bit(Path(report.path), victim)
         found = checkpoint.verify(folder, repair=True)
-        print(f"one bit flipped: {found.problems[0]}")
-        claim(f"it was found in {victim}, and nowhere else", found.differing == (victim,))
+        claim(f"one bit is flipped, and found in {victim}, nowhere else", found.differing == (victim,))
+        print(f"   {found.problems[0]}")
         claim("it is mended", found.repaired and checkpoint.verify(folder).problems == ())
         load(folder, plan)
 
