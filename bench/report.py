@@ -15,6 +15,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fastinit import plots
+from fastinit.plots.style import legend, panels, styled
+
 LIBRARIES = {"fastinit": "fastinit", "numpy": "NumPy", "numpy_legacy": "NumPy legacy", "torch": "torch"}
 RIVALS = ("numpy", "torch")  # what the last columns divide by
 # Of training; every column but fastinit's own two has fastinit's multiple in brackets.
@@ -28,14 +31,9 @@ TRAINERS = {
     "jax": "JAX",
     "sklearn": "scikit-learn",
 }
+BOUND_DASHES = ((0, (4, 4)), (0, (1, 3)))
 BOUND_FROM = 1 << 18  # below, handing work to two Python threads takes longer than the work
-# Okabe and Ito's colours, apart for every kind of colour vision; the markers differ as well.
-STYLES = {
-    "fastinit": {"color": "#0072B2", "marker": "o"},
-    "numpy": {"color": "#E69F00", "marker": "s"},
-    "numpy_legacy": {"color": "#CC79A7", "marker": "^"},
-    "torch": {"color": "#D55E00", "marker": "D"},
-}
+LOOKS = {library: plots.STYLES[i] for library, i in {"fastinit": 0, "numpy": 1, "numpy_legacy": 4, "torch": 3}.items()}
 
 # The short table: of fills (all sizes but the largest left out), of networks, and of models.
 HEADLINE = (
@@ -319,44 +317,34 @@ def insert(page: Path, texts: dict[str, str]) -> None:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Speed over size, one panel per work; a work that fastinit has no part in is the bound of the others' panels."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     rows = throughputs(results)
     several = {title: row for title, row in rows.items() if "fastinit" in row and len(row["fastinit"]) > 1}
     bounds = {title: sizes for title, row in rows.items() if "fastinit" not in row for sizes in row.values()}
     if not several:
         raise ReportError("the results hold no work at several sizes: nothing to plot")
     height = -(-len(several) // 3)
-    with mpl.rc_context({"svg.hashsalt": "fastinit", "font.size": 9}):  # the same file for the same results
-        figure = Figure(figsize=(11, 2.9 * height), layout="constrained")
-        grid = figure.subplots(height, 3, squeeze=False).ravel()
-        for axes, (title, row) in zip(grid, several.items(), strict=False):
+    with styled():
+        figure, grid = panels(height, 3, (11, 2.9 * height), len(several))
+        for axes, (title, row) in zip(grid, several.items(), strict=True):
             _panel(axes, title, row, bounds)
-        for axes in grid[len(several) :]:
-            axes.remove()
-        entries = {
-            label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), frameon=False)
+        legend(figure)
         figure.suptitle("10^9 elements per second, over the number of elements")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plots.save(figure, path)
 
 
 def _panel(axes: Any, title: str, row: dict[str, Sizes], bounds: dict[str, Sizes]) -> None:
     width = title.rpartition(", ")[2]
     for library, sizes in row.items():
         xs = sorted(sizes)
-        axes.plot(xs, [sizes[x] for x in xs], label=LIBRARIES[library], markersize=4, linewidth=1.3, **STYLES[library])
-    for name, sizes in bounds.items():
+        axes.plot(xs, [sizes[x] for x in xs], label=LIBRARIES[library], **LOOKS[library])
+    for i, (name, sizes) in enumerate(bounds.items()):
         if f", {width}" in name:  # of the same bytes per element
             xs = [x for x in sorted(sizes) if x in row["fastinit"] and x >= BOUND_FROM]
-            axes.plot(xs, [sizes[x] for x in xs], label=name, color="0.5", linestyle="--", linewidth=1)
+            axes.plot(xs, [sizes[x] for x in xs], label=name, color="0.45", linestyle=BOUND_DASHES[i % 2], linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_title(title)
-    axes.grid(alpha=0.3)
 
 
 def main(arguments: list[str] | None = None) -> None:

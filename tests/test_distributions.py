@@ -192,3 +192,31 @@ def test_the_truncation_constant():
 def test_constant_moments():
     law = fi.Constant(-2)
     assert (law.mean, law.std, law.low, law.high) == (-2.0, 0.0, -2.0, -2.0)
+
+
+@pytest.mark.parametrize(
+    ("law", "known"),
+    [
+        (fi.Uniform(-0.5, 2.0), stats.uniform(-0.5, 2.5)),
+        (fi.Normal(1.0, 0.3), stats.norm(1.0, 0.3)),
+        (fi.TruncatedNormal(1.0, 2.0, 0.5, 6.0), stats.truncnorm(-0.25, 2.5, 1.0, 2.0)),
+    ],
+)
+def test_densities_are_scipys(law, known):
+    x = np.linspace(-3.0, 7.0, 1001)
+    np.testing.assert_allclose(law.density(x), known.pdf(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        fi.Constant(1.0),
+        fi.Uniform(2.0, 2.0),
+        fi.Normal(1.0, 0.0),
+        fi.TruncatedNormal(0.0, 1.0, 1.0, 1.0),
+        fi.Orthogonal(),
+    ],
+)
+def test_laws_of_one_value_and_structured_ones_have_no_density(law):
+    with pytest.raises(ValueError, match="has no density"):
+        law.density(np.zeros(3))

@@ -13,7 +13,7 @@ ValueError: path must end in .png, .svg, .pdf. Received: 'grid.txt'
 
 from fastinit.plots.curves import history, layers
 from fastinit.plots.densities import activations, gradients, weights
-from fastinit.plots.style import STYLES, file_format, save
+from fastinit.plots.style import STYLES, check, save
 from fastinit.plots.verdicts import grid
 
-__all__ = ["STYLES", "activations", "file_format", "gradients", "grid", "history", "layers", "save", "weights"]
+__all__ = ["STYLES", "activations", "check", "gradients", "grid", "history", "layers", "save", "weights"]

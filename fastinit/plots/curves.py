@@ -180,8 +180,8 @@ def _ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     unit = (high - low) / max(0.2, 1 - sum(heights))
     bottom, top = low - unit * heights[0], high + unit * heights[1]
     if log:
-        axes.set_yscale("log")
         axes.set_ylim(10.0**bottom, 10.0**top)
+        axes.set_yscale("log")
         step = next(step for step in _STEPS if (high - low) / step <= _TICKS)
         axes.set_yticks([10.0**k for k in range(math.ceil(low), math.floor(high) + 1) if k % step == 0])
         axes.minorticks_off()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Laws: TypeAlias = "str | Distribution | Mapping[str, str | Distribution]"
 
 NAMED = 6  # layers in a legend; the others are thin lines between them
-_SMALLER, _LARGER = 12.0, 3.0  # axes fit the layers whose size is within these factors of those signals begin at
+_SMALLER, _LARGER = 20.0, 3.0  # axes fit the layers whose size is within these factors of those signals begin at
 _SPIKE = 0.2  # share of the values in one bin from which the axis is logarithmic
 _LOWEST = 0.02  # of the density that is the same everywhere: where a logarithmic axis begins
 _INSIDE = 0.999  # share of a layer's values that the axis shows
@@ -42,7 +42,7 @@ def activations(probes: Probes) -> Figure:
 
     Returns:
         A figure; a line for every layer, from the first, dark, to the last, bright. Axes fit the layers
-        that are a twelfth to three times the size of the first one (the last one, of gradients), in the middle of all
+        that are a twentieth to three times the size of the first one (the last one, of gradients), in the middle of all
         panels; what they do not show is told in words.
 
     Raises:
@@ -188,12 +188,12 @@ def _layer_lines(axes: Axes, layers: Sequence[tuple[str, Signal]], window: _Wind
             look = {"label": shortened(name), "linestyle": DASHES[chosen.index(i)], "zorder": 3}
         density = _density(signal.histogram)
         axes.plot((edges[:-1] + edges[1:]) / 2, density, color=shade(i, len(layers)), gid=name, **look)
-    axes.locator_params(axis="x", nbins=7)
-    if window.log:
-        axes.set_yscale("log")
-        axes.minorticks_off()
     axes.set_xlim(window.low, window.high)
     axes.set_ylim(window.bottom, window.top)
+    axes.locator_params(axis="x", nbins=7)
+    if window.log:  # after the limits: matplotlib's own overflow where densities are large
+        axes.set_yscale("log")
+        axes.minorticks_off()
     if notes := "\n".join(_notes(layers, window)):
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
         axes.text(0.985, 0.95, notes, transform=axes.transAxes, ha="right", va="top", fontsize=7.5, bbox=behind)

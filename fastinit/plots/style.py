@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fastinit.page import COLOURS
@@ -32,9 +33,8 @@ DASHES: tuple[Any, ...] = (
     (0, (10, 2)),
     (0, (4, 1, 1, 1, 1, 1)),
 )
-BAND = "#009E73"
 
-_SETTINGS: Any = {  # matplotlib types the names
+SETTINGS: Any = {  # matplotlib types the names
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, and has the signs
     "font.size": 9,
     "axes.titlesize": 9,
@@ -90,12 +90,16 @@ def styled() -> Iterator[None]:
     Raises:
         ImportError: matplotlib is missing.
     """
+    with _matplotlib().rc_context(SETTINGS):
+        yield
+
+
+def _matplotlib() -> ModuleType:
     try:
         import matplotlib as mpl
     except ImportError as error:
         raise ImportError("fastinit.plots needs matplotlib: pip install 'fastinit[plot]'") from error
-    with mpl.rc_context(_SETTINGS):
-        yield
+    return mpl
 
 
 def panels(rows: int, columns: int, size: tuple[float, float], number: int | None = None) -> tuple[Figure, list[Axes]]:
@@ -124,15 +128,17 @@ def legend(figure: Figure) -> None:
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
-def file_format(path: str | PathLike[str]) -> str:
-    """What a picture's file is, by its name.
+def check(path: str | PathLike[str]) -> str:
+    """What a picture's file will be, by its name; to be asked before anything is computed.
 
     Raises:
-        ValueError: another ending than those of `FORMATS`.
+        ValueError: another ending than .png, .svg and .pdf.
+        ImportError: matplotlib is missing.
 
-    >>> file_format("weights.svg")
+    >>> check("weights.svg")
     'svg'
     """
+    _matplotlib()
     found = Path(path).suffix.lower().removeprefix(".")
     if found not in FORMATS:
         raise ValueError(f"path must end in .{', .'.join(FORMATS)}. Received: {Path(path).name!r}")
@@ -148,12 +154,12 @@ def save(figure: Figure, path: str | PathLike[str], description: str | None = No
         description: a text that goes with the file.
 
     Raises:
-        ValueError: another ending.
+        ValueError, ImportError: as of `check`.
         OSError: the file cannot be written.
     """
     from fastinit.checkpoint.files import put
 
-    kind = file_format(path)
+    kind = check(path)
     about = _UNDATED[kind] | ({_TEXT[kind]: description} if description is not None else {})
     content = BytesIO()
     with styled():
