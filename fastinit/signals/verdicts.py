@@ -1,13 +1,15 @@
 """The numbers of a probe in plain words: what vanishes, what explodes, which scheme would fit.
 
-The rules are few and coarse, and stand here alone. Layers are compared with layers of their kind (dense with dense,
-ReLU with ReLU), the first with the last, since an embedding and a normalised output have other sizes by design.
+The rules are few and coarse, and stand here alone. Layers are compared with layers of their kind and role (dense with
+dense, ReLU with ReLU, the queries of a block with those of another), the first with the last, since an embedding, a
+normalised output, and the gradients of queries and values have other sizes by design.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,13 +74,13 @@ def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:
             where it cannot be compared.
     """
     hidden = list(layers[:-1]) or list(layers)
-    groups = _kinds(hidden)
-    forward = _extreme([_growth([layer.activations.rms for layer in group]) for group in groups])
-    backward = _extreme([_growth([layer.gradients.rms for layer in reversed(group)]) for group in groups])
+    groups = _groups(hidden)
+    forward = _extreme([[layer.activations.rms for layer in group] for group in groups])
+    backward = _extreme([[layer.gradients.rms for layer in reversed(group)] for group in groups])
     steps = max(map(len, groups)) - 1
     even = steps if len({layer.units for group in groups for layer in group}) == 1 else None
     found = [
-        *_forward(hidden, forward, reference, steps),
+        *_forward(hidden, layers[-1], forward, reference, steps),
         *_backward(hidden, backward, even),
         *_symmetric(hidden),
         *_saturated(hidden),
@@ -92,12 +94,32 @@ def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:
     return Verdict(kinds, text, forward, backward, None)
 
 
-def _kinds(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers by kind, those kinds with several; all of them as one where no kind has."""
-    groups: dict[str, list[Layer]] = {}
+def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """The layers that are compared, those groups with several: of one kind and role, or of one kind, or all."""
+    for key in (lambda layer: (layer.kind, _role(layer.name)), lambda layer: layer.kind):
+        groups = [group for group in _by(key, layers) if len(group) > 1]
+        if groups:
+            return groups
+    return [list(layers)]
+
+
+def _role(name: str) -> str:
+    """A name without its numbers: "layers.0.query" is what "layers.1.query" is."""
+    return re.sub(r"\d+", "", name.partition("#")[0])
+
+
+def _by(key: Callable[[Layer], object], layers: Sequence[Layer]) -> list[list[Layer]]:
+    groups: dict[object, list[Layer]] = {}
     for layer in layers:
-        groups.setdefault(layer.kind, []).append(layer)
-    return [group for group in groups.values() if len(group) > 1] or [list(layers)]
+        groups.setdefault(key(layer), []).append(layer)
+    return list(groups.values())
+
+
+def _extreme(groups: Sequence[Sequence[float]]) -> float:
+    """Of the factors of some groups the one that is the furthest from 1. Groups that are all 0 count where there are no
+    others: residual branches begin so by design."""
+    factors = [_growth(sizes) for sizes in groups if any(sizes)] or [0.0]
+    return max(factors, key=lambda factor: abs(math.log(factor)) if 0 < factor < math.inf else math.inf)
 
 
 def _growth(sizes: Sequence[float]) -> float:
@@ -107,19 +129,17 @@ def _growth(sizes: Sequence[float]) -> float:
     return sizes[-1] / sizes[0] if sizes[0] > 0 else 0.0
 
 
-def _extreme(factors: Sequence[float]) -> float:
-    """The factor that is the furthest from 1."""
-    return max(factors, key=lambda factor: abs(math.log(factor)) if 0 < factor < math.inf else math.inf)
-
-
-def _forward(hidden: Sequence[Layer], growth: float, reference: float | None, steps: int) -> Iterator[Finding]:
+def _forward(
+    hidden: Sequence[Layer], output: Layer, growth: float, reference: float | None, steps: int
+) -> Iterator[Finding]:
     overflown = [layer.name for layer in hidden if not math.isfinite(layer.activations.rms)]
-    silent = [layer.name for layer in hidden if layer.activations.rms == 0]
     if overflown:
         yield EXPLODING, f"Activations leave the range of the dtype in {overflown[0]}."
         return
-    if silent:
-        yield VANISHING, f"Activations are all 0 from {silent[0]} on."
+    alive = [i for i, layer in enumerate([*hidden, output]) if layer.activations.rms > 0]
+    first = alive[-1] + 1 if alive else 0
+    if first < len(hidden):
+        yield VANISHING, f"Activations are all 0 from {hidden[first].name} on."
         return
     spans = [(growth, steps, "from the first hidden layer to the last")]
     if reference:

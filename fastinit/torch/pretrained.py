@@ -15,6 +15,7 @@ import torch
 from fastinit.buffers import DTYPES, as_dtype, dtype_name
 from fastinit.errors import unknown
 from fastinit.plan import Fill, Plan, Tied
+from fastinit.torch.axes import axes_of
 from fastinit.torch.construct import record
 from fastinit.torch.lean import lean_imports
 from fastinit.torch.names import clean
@@ -61,17 +62,13 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
 
 
 def _with_axes(plan: Plan, model: torch.nn.Module) -> Plan:
-    """The plan with what shapes do not tell, for schemes that a rule may give: the weights of `Conv1D`, GPT-2's linear
-    layer, are (in, out); a parameter of three axes in a module without a kernel is a stack of matrices, as experts."""
-    from transformers.pytorch_utils import Conv1D
-
+    """The plan with what shapes do not tell, for schemes that a rule may give."""
     tensors: dict[str, Fill | Tied] = dict(plan)
     for prefix, module in model.named_modules():
         for own, parameter in module.named_parameters(prefix, recurse=False):
             name = clean(own)
             tensor = tensors.get(name)
-            layout = "io" if isinstance(module, Conv1D) and parameter.dim() == 2 else "oi"
-            batch = (0,) if parameter.dim() == 3 and not hasattr(module, "kernel_size") else ()
+            layout, batch = axes_of(module, parameter)
             if isinstance(tensor, Fill) and not tensor.distribution.structured and (layout == "io" or batch):
                 drawn = tensor.shape, tensor.dtype, tensor.distribution, tensor.scheme
                 tensors[name] = Fill(*drawn, layout, batch, persistent=tensor.persistent)
