@@ -1,10 +1,11 @@
-"""pytest-benchmark's JSON as the README's tables and as a plot, so that no figure is typed by hand.
+"""pytest-benchmark's JSON as the tables of pages and as a plot, so that no figure is typed by hand.
 
     pytest --benchmark-only --benchmark-json=results.json
-    python -m bench.report results.json --readme README.md --plot docs/performance.svg
+    python -m bench.report results.json --store docs/results/fills.json
+    python -m bench.report docs/results/*.json --page docs/performance.md README.md --plot docs/performance.svg
 
-Without `--readme` and `--plot` the tables are printed: that of the fills and that of the training steps, or the one of
-them that was measured.
+A page gets the tables that it has markers for. Without options the tables of what was measured are printed: fills,
+training steps, faces, and from the three together the headline.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ STYLES = {
     "numpy_legacy": {"color": "#CC79A7", "marker": "^"},
     "torch": {"color": "#D55E00", "marker": "D"},
 }
+
+# The short table: of fills (all sizes but the largest left out), of networks, and of models.
+HEADLINE = (
+    ("normal, float32", ""),
+    ("normal cut at 2 sigma, float32", ""),
+    ("normal, bfloat16", ""),
+    ("`fast_init`", "GPT-2 small, 124 million float32"),
+    ("784-512-512-10, batch 128", "a training step"),
+    ("64-256x30-10, batch 128", "a training step"),
+    ("global norm of 1,000 arrays, clipping, float32", ""),
+)
+NO_RIVALS = ("gemms",)  # a part of the work, not another way to do it
+NAMES = LIBRARIES | TRAINERS
 
 EVERY_SIZE = ("`fast_init`",)  # works whose sizes are works of their own: models
 
@@ -100,12 +114,70 @@ def step_times(results: dict[str, Any]) -> Steps:
     return rows
 
 
-def tables(results: dict[str, Any]) -> dict[str, str]:
-    """The tables that the results have benchmarks for, by the name in their markers."""
-    measured = set().union(*(benchmark["extra_info"] for benchmark in results["benchmarks"]))
+def tables(measured: list[dict[str, Any]]) -> dict[str, str]:
+    """The tables that there are benchmarks for, by the name in their markers; a later file's stand for an earlier's."""
     makers = {"benchmark": ("elements", table), "training": ("steps", training_table), "faces": ("face", faces_table)}
-    made = {name: make(results) for name, (field, make) in makers.items() if field in measured}
-    return made or {"benchmark": table(results)}  # which says what is missing
+    made: dict[str, str] = {}
+    for results in measured:
+        fields = set().union(*(benchmark["extra_info"] for benchmark in results["benchmarks"]))
+        made |= {name: make(results) for name, (field, make) in makers.items() if field in fields}
+    if len(made) == len(makers):
+        made["headline"] = headline_table(measured)
+    return made or {"benchmark": table(measured[0])}  # which says what is missing
+
+
+def trimmed(results: dict[str, Any]) -> dict[str, Any]:
+    """What the tables and the plot need of the results, and nothing else: to be kept beside the pages."""
+    machine = results.get("machine_info", {})
+    kept = ("cpu_name", "llvm_cpu", "cores", "versions")
+    return {
+        "datetime": results["datetime"],
+        "machine_info": {name: machine[name] for name in machine if name in kept or name.endswith("_threads")},
+        "benchmarks": [
+            {"extra_info": benchmark["extra_info"], "stats": {"median": benchmark["stats"]["median"]}}
+            for benchmark in results["benchmarks"]
+            if {"elements", "steps", "face"} & set(benchmark["extra_info"])
+        ],
+    }
+
+
+def headline_table(measured: list[dict[str, Any]]) -> str:
+    """A short Markdown table with a caption: the works of HEADLINE, and for each the fastest of the other libraries.
+
+    Raises:
+        ReportError: a work was not measured, or not on one machine.
+    """
+    times: dict[tuple[str, str], dict[str, float]] = {}  # by work and size; milliseconds by library
+    for results in measured:
+        for title, libraries in (throughputs(results) if _has(results, "elements") else {}).items():
+            size = max(set.intersection(*(set(sizes) for sizes in libraries.values())), default=0)
+            shown = f"{_elements(size)} elements"
+            times[title, shown] = {name: size / sizes[size] / 1e6 for name, sizes in libraries.items() if size}
+        for title, libraries in (step_times(results) if _has(results, "steps") else {}).items():
+            times[title, "a training step"] = libraries
+        for (_, title), sizes in face_times(results).items():
+            times |= {(title, size): libraries for size, libraries in sizes.items()}
+    lines = [["work", "size", "fastinit", "the best other", "times"], ["---"] * 2 + ["---:"] * 3]
+    for title, wanted in HEADLINE:
+        found = [key for key in times if key[0] == title and wanted in ("", key[1])]
+        if not found:
+            raise ReportError(f"the results hold no {title!r}")
+        libraries = times[found[-1]]
+        own = libraries["fastinit"]
+        rivals = {name: ms for name, ms in libraries.items() if name not in NO_RIVALS and "fastinit" not in name}
+        best = min(rivals, key=lambda name: rivals[name])
+        cells = [_number(own), f"{_number(rivals[best])} ({NAMES.get(best, best)})", _multiple(rivals[best] / own)]
+        lines.append([*found[-1], *cells])
+    packages = {"numba": "Numba", "numpy": "NumPy", "torch": "torch", "jax": "JAX", "transformers": "transformers"}
+    machines = {results["machine_info"]["cpu_name"] for results in measured}
+    if len(machines) > 1:
+        raise ReportError(f"the results are of several machines: {', '.join(sorted(machines))}")
+    newest = max(measured, key=lambda results: len(results["machine_info"]["versions"]))
+    return _markdown(lines, f"Milliseconds, medians. {_setting(newest, {'torch': 'torch'}, packages)}")
+
+
+def _has(results: dict[str, Any], field: str) -> bool:
+    return any(field in benchmark["extra_info"] for benchmark in results["benchmarks"])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -144,17 +216,22 @@ def training_table(results: dict[str, Any]) -> str:
     return _markdown(lines, f"{about} {_setting(results, threads, packages)}")
 
 
-def faces_table(results: dict[str, Any]) -> str:
-    """A Markdown table with a caption: a row per work of a framework's face, at the largest size; milliseconds."""
-    rows: dict[tuple[str, str], dict[str, Steps]] = {}  # by framework and work, then by size
+def face_times(results: dict[str, Any]) -> dict[tuple[str, str], Steps]:
+    """Milliseconds by framework and work, then by size and library."""
+    rows: dict[tuple[str, str], Steps] = {}
     for benchmark in results["benchmarks"]:
         about = benchmark["extra_info"]
         if "face" in about:
             work = about["face"], about["title"]
             sizes = rows.setdefault(work, {}).setdefault(about["size"], {})
             sizes[about["library"]] = 1e3 * benchmark["stats"]["median"]
+    return rows
+
+
+def faces_table(results: dict[str, Any]) -> str:
+    """A Markdown table with a caption: a row per work of a framework's face, at the largest size; milliseconds."""
     lines = [["in", "work", "size", "fastinit", "the framework", "times"], ["---"] * 3 + ["---:"] * 3]
-    for (face, title), measured in rows.items():
+    for (face, title), measured in face_times(results).items():
         for size, times in measured.items() if title in EVERY_SIZE else [list(measured.items())[-1]]:
             if "fastinit" not in times:
                 raise ReportError(f"the results hold no time of fastinit for {title!r}")
@@ -219,22 +296,25 @@ def markers(name: str) -> tuple[str, str]:
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
-def insert(readme: Path, texts: dict[str, str]) -> None:
-    """Replace what stands between the markers of a file, by their names.
+def insert(page: Path, texts: dict[str, str]) -> None:
+    """Replace what stands between the markers of a file, for those of the tables that it has markers for.
 
     Raises:
-        ReportError: there is no such file, or it does not hold each marker once, in order. Nothing was written.
+        ReportError: there is no such file, or it holds no marker, or not each once and in order. Nothing was written.
     """
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise ReportError(f"cannot read {readme}: {error.strerror}") from None
-    for name, new in texts.items():
+        raise ReportError(f"cannot read {page}: {error.strerror}") from None
+    wanted = [name for name in texts if any(marker in text for marker in markers(name))]
+    if not wanted:
+        raise ReportError(f"{page} must hold {' and '.join(markers(next(iter(texts))))}, or those of another table")
+    for name in wanted:
         begin, end = markers(name)
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise ReportError(f"{readme} must hold {begin} and, after it, {end}, each once")
-        text = f"{text[: text.index(begin) + len(begin)]}\n{new}{text[text.index(end) :]}"
-    readme.write_text(text, encoding="utf-8")
+            raise ReportError(f"{page} must hold {begin} and, after it, {end}, each once")
+        text = f"{text[: text.index(begin) + len(begin)]}\n{texts[name]}{text[text.index(end) :]}"
+    page.write_text(text, encoding="utf-8")
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -281,21 +361,35 @@ def _panel(axes: Any, title: str, row: dict[str, Sizes], bounds: dict[str, Sizes
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description="Benchmarks as tables and a plot.")
-    parser.add_argument("results", type=Path, help="pytest-benchmark's JSON")
-    parser.add_argument("--readme", type=Path, help="the file to put the tables into, between their markers")
+    parser.add_argument("results", type=Path, nargs="+", help="pytest-benchmark's JSON, or what --store made of it")
+    parser.add_argument("--page", type=Path, nargs="+", default=[], help="files to put tables into, between markers")
     parser.add_argument("--plot", type=Path, help="the plot to write, e.g. docs/performance.svg")
+    parser.add_argument("--store", type=Path, help="keep what the tables need, e.g. docs/results/fills.json")
     given = parser.parse_args(arguments)
     try:
-        results = load(given.results)
-        texts = tables(results)
-        if given.readme:
-            insert(given.readme, texts)
+        measured = [load(path) for path in given.results]
+        texts = tables(measured)
+        if given.store:
+            store(measured, given.store)
+        for page in given.page:
+            insert(page, texts)
         if given.plot:
-            plot(results, given.plot)
+            plot(next((results for results in measured if _has(results, "elements")), measured[0]), given.plot)
     except ReportError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
-    if not (given.readme or given.plot):
+    if not (given.page or given.plot or given.store):
         print("\n".join(texts.values()), end="")
+
+
+def store(measured: list[dict[str, Any]], path: Path) -> None:
+    """Write one file of results, trimmed: a line for each benchmark."""
+    if len(measured) != 1:
+        raise ReportError(f"one file of results is stored at a time. Received: {len(measured)}")
+    kept = trimmed(measured[0])
+    lines = ",\n".join(f" {json.dumps(benchmark)}" for benchmark in kept.pop("benchmarks"))
+    head = json.dumps(kept, indent=1).removesuffix("\n}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{head},\n "benchmarks": [\n{lines}\n ]\n}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,11 @@ def clip_by_norm(
 ) -> float | dict[Any, float] | list[float]:
     """Scale each array by max_norm / (norm + eps), in place, where its own norm exceeds `max_norm`.
 
-    As `clip_by_global_norm`, with the same arguments and errors, but each array by itself.
+    Args:
+        x, max_norm, norm_type, eps, error_if_nonfinite: as in `clip_by_global_norm`, but each array by itself.
+
+    Raises:
+        TypeError, ValueError: as there.
 
     Returns:
         The norm before: a float for one array, a dict for a dict, else a list.

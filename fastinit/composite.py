@@ -22,6 +22,9 @@ from fastinit.structured import Indices, Structured
 class Values(Structured):
     """Given values, of any dtype: a table of angles, a mask, a counter. Nothing is drawn.
 
+    Args:
+        array: the values, of the tensor's shape.
+
     >>> import numpy as np
     >>> from fastinit import fill
     >>> fill(np.empty(2), Values(np.array([1.0, 2.0, 4.0])), shape=3, region=(slice(1, 3),))

@@ -10,11 +10,11 @@ import ml_dtypes
 import numpy as np
 
 from fastinit import gaussian
-from fastinit.buffers import DTYPES
+from fastinit.buffers import DTYPES, Array
 from fastinit.errors import finite, non_negative
 from fastinit.kernels.elementary import QUANTILE_32_EDGE
 
-# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/design.md, 2).
+# No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/stream.md, "Normal").
 NORMAL_REACH = 8.66
 
 # Below this mass between the bounds float64 has no digits left for the quantile: about 36 sigma from the mean.
@@ -65,6 +65,17 @@ class Distribution:
         """
         raise ValueError(f"{self!r} has no affine image here")
 
+    def density(self, x: Array) -> Array:
+        """The density at some values, float64.
+
+        Raises:
+            ValueError: there is none: the law is one value, or its elements depend on each other or on their places.
+
+        >>> Uniform(-1, 3).density(np.array([-2.0, 0.0]))
+        array([0.  , 0.25])
+        """
+        raise ValueError(f"{self!r} has no density")
+
 
 def rounded(name: str, value: float, dtype: str) -> float:
     """The nearest value of a dtype, as a float; ValueError, with the argument named, beyond the dtype's range."""
@@ -102,6 +113,12 @@ def _at_least(value: float, dtype: str) -> float:
 class Constant(Distribution):
     """One value everywhere.
 
+    Args:
+        value: that value.
+
+    Raises:
+        ValueError: it is not finite.
+
     >>> Constant(0.5).mean, Constant(0.5).std
     (0.5, 0.0)
     """
@@ -135,6 +152,9 @@ class Constant(Distribution):
 @dataclass(frozen=True, slots=True)
 class Uniform(Distribution):
     """Evenly in [low, high); `high` itself is never drawn, in any dtype. With low == high, that value.
+
+    Args:
+        low, high: the bounds.
 
     Raises:
         ValueError: low > high, or a bound is not finite.
@@ -173,6 +193,11 @@ class Uniform(Distribution):
             raise ValueError(f"low and high are one value in {dtype}. Received: low={self.low!r}, high={self.high!r}")
         return Packed("uniform", (self.low, width, last))
 
+    def density(self, x: Array) -> Array:
+        if self.low == self.high:
+            return super(Uniform, self).density(x)
+        return np.where((self.low <= x) & (x < self.high), 1 / (self.high - self.low), 0.0)
+
     def affine(self, factor: float, shift: float) -> Uniform:
         return Uniform(factor * self.low + shift, factor * self.high + shift)
 
@@ -180,6 +205,9 @@ class Uniform(Distribution):
 @dataclass(frozen=True, slots=True)
 class Normal(Distribution):
     """The normal law. With std = 0, the mean. A draw beyond the dtype's range becomes infinite, as in NumPy and torch.
+
+    Args:
+        mean, std: of the values; the std is a standard deviation, not a variance.
 
     Raises:
         ValueError: std is negative, or a parameter is not finite.
@@ -209,6 +237,12 @@ class Normal(Distribution):
         if self.std == 0:
             return Packed("constant", (mean,))
         return Packed("normal", (self.mean, self.std))
+
+    def density(self, x: Array) -> Array:
+        if self.std == 0:
+            return super(Normal, self).density(x)
+        found: Array = np.exp(-(((x - self.mean) / self.std) ** 2) / 2) / (math.sqrt(2 * math.pi) * self.std)
+        return found
 
     def affine(self, factor: float, shift: float) -> Normal:
         return Normal(factor * self.mean + shift, factor * self.std)
@@ -292,6 +326,12 @@ class TruncatedNormal(Distribution):
     @property
     def std(self) -> float:
         return 0.0 if self._degenerate else self.normal.std * self._cut().std
+
+    def density(self, x: Array) -> Array:
+        if self._degenerate:
+            return super(TruncatedNormal, self).density(x)
+        inside = (self.low <= x) & (x <= self.high)
+        return np.where(inside, self.normal.density(x) / self._cut().mass, 0.0)
 
     def affine(self, factor: float, shift: float) -> TruncatedNormal:
         law = self.normal.affine(factor, shift)

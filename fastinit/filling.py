@@ -77,7 +77,16 @@ def add(
 
     `z` is what `fill` would draw with the same seed, so a perturbation can be taken back, to rounding, without
     being kept: evolution strategies and zeroth-order optimisers store the seed alone. The sum is one fused
-    multiply-add; for 16-bit arrays it is made in float32 and rounded once. Arguments and errors are those of `fill`.
+    multiply-add; for 16-bit arrays it is made in float32 and rounded once.
+
+    Args:
+        out: is added to; an array as `fill` takes it.
+        distribution, seed, shape, region, layout, batch_axes: as in `fill`.
+        scale: a finite factor, which the dtype can hold.
+
+    Raises:
+        TypeError: as in `fill`, or the scale is no number.
+        ValueError: as in `fill`, or the scale is out of range. Nothing was written.
 
     >>> import numpy as np
     >>> from fastinit import Normal

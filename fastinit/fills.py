@@ -88,7 +88,7 @@ class Fill:
 
     @property
     def replaceable(self) -> bool:
-        """Whether a rule may give it another law: not where its values were given."""
+        """Whether a rule may give it another law; not where its values were given."""
         return self.drawn or (self.distribution.random and self.dtype in DTYPES)
 
     def with_dtype(self, dtype: Any) -> Fill:

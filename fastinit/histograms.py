@@ -22,7 +22,8 @@ class Histogram:
     """How many values lie in each of some bins of equal width; a bin holds its lower edge, the last one both.
 
     Attributes:
-        low, high: the first edge and the last one.
+        low: the first edge.
+        high: the last one.
         counts: one for each bin.
 
     Raises:

@@ -43,8 +43,8 @@ _SHARED = """
         dtype: of a new array.
         layout: "oi", (out, in, *kernel), as in torch; "io", (*kernel, in, out), as in JAX and Keras.
         batch_axes: axes that the fans leave out: a population of candidates, a stack of experts.
-        region: a tuple of slices of the global shape: only this part, with the values that it has in the whole.
-        {parameters}
+        region: a tuple of slices of the global shape: only this part, with the values that it has in the
+            whole.{parameters}
 
     Returns:
         The filled array: `out`, or a new one of the region's shape.
@@ -103,7 +103,7 @@ def _describe(function: Any, name: str) -> None:
     shape, example = scheme.example
     shared = _SHARED.format(
         name=name,
-        parameters=parameters.replace("\n", "\n        ") or "The scheme has no parameters of its own.",
+        parameters=f"\n{parameters}".replace("\n", "\n        ") if parameters else "",
         shape=shape,
         example=example,
     )

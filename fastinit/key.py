@@ -28,7 +28,7 @@ class Key:
         ValueError: the seed is negative.
 
     The key of the generator and the upper half of its counter are 128 bits of BLAKE2b over the seed and the names
-    (`docs/design.md`, "The stream").
+    (`docs/stream.md`, "Keys").
 
     >>> Key(0) / "layers.0.weight"
     Key(0) / 'layers.0.weight'

@@ -90,7 +90,7 @@ def probe(
 
 def compare(
     sizes: Sequence[int],
-    schemes: Iterable[Scheme],
+    schemes: Iterable[Scheme | None],
     activations: Iterable[str | Activation] = ("relu",),
     data: Any = None,
     seed: Seed = 0,
@@ -100,15 +100,19 @@ def compare(
 
     Args:
         sizes, data, seed: as in `probe`.
-        schemes, activations: of every pair there is a probe.
+        schemes, activations: of every pair there is a probe. A scheme None is the one that fits the activation.
         options: others of `probe`.
 
     Raises:
         TypeError, ValueError: as `probe`, or an empty list.
 
-    >>> print(compare([64, *[128] * 20, 10], ["zeros", "normal(std=0.01)", "he_normal", "normal(std=1)"]))
-    network      activation  scheme            forward  backward  verdict
-    64-128x20-10 relu        zeros                   0         0  vanishing, symmetric
+    >>> found = compare([64, *[128] * 20, 10], ["zeros", "normal(std=0.01)", "he_normal", "normal(std=1)"])
+    >>> for one in found:
+    ...     print(f"{one.scheme:<18}{', '.join(one.verdict.kinds)}")
+    zeros             vanishing, symmetric
+    normal(std=0.01)  vanishing
+    he_normal         healthy
+    normal(std=1)     exploding
     """
     schemes, activations = _listed("schemes", schemes), _listed("activations", activations)
     return Comparison(

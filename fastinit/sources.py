@@ -64,17 +64,18 @@ def read(
     config: Path | None = None,
     lean: bool = False,
 ) -> Source:
-    """The plan that a source holds or describes.
+    """The plan that a source holds or describes. A source is one of
+
+    - a job file or a saved plan (.toml, .json);
+    - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with the
+      installed transformers; nothing is downloaded and no remote code is run;
+    - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and `rules`;
+      tensors of integers and bools keep their values;
+    - `module:function`, a function in code that can be imported from the current folder, which returns a torch
+      module: it is recorded.
 
     Args:
-        source: one of
-            - a job file or a saved plan (.toml, .json);
-            - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with
-              the installed transformers; nothing is downloaded and no remote code is run;
-            - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and
-              `rules`; tensors of integers and bools keep their values;
-            - `module:function`, a function in code that can be imported from the current folder, which returns a
-              torch module: it is recorded.
+        source: one of these four.
         scheme, rules: as in `Plan.with_rules`; they come after the source's own.
         dtype: for all tensors that are drawn. Default: the source's own.
         config: the config.json that goes with the plan. Default: the source's own.

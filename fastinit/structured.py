@@ -109,6 +109,9 @@ class _WithGain(Structured):
 class Eye(_WithGain):
     """`gain` on the diagonal of a matrix, zeros elsewhere.
 
+    Args:
+        gain: a finite number.
+
     >>> import numpy as np
     >>> from fastinit import fill
     >>> fill(np.empty((2, 3)), Eye(), seed=0)
@@ -132,7 +135,16 @@ class Eye(_WithGain):
 class Dirac(Structured):
     """A convolution that passes its input channels on: 1 at the kernel's centre (size // 2), zeros elsewhere.
 
-    Shapes of 3 to 5 dimensions; `groups` must divide the output channels, and each group is a Dirac of its own.
+    Args:
+        groups: of the convolution. It must divide the output channels, and each group is a Dirac of its own.
+
+    Shapes have 3 to 5 dimensions.
+
+    >>> import numpy as np
+    >>> from fastinit import fill
+    >>> fill(np.empty((2, 2, 3)), Dirac(), seed=0)[0]
+    array([[0., 1., 0.],
+           [0., 0., 0.]])
     """
 
     groups: int = 1
@@ -247,6 +259,15 @@ class Orthogonal(_WithGain):
 
     Dimensions after the first are flattened. 16-bit targets are made in float32. A region needs the whole matrix:
     it is computed, and the region copied. (Saxe, McClelland, Ganguli, ICLR 2014.)
+
+    Args:
+        gain: the factor, and all singular values.
+
+    >>> import numpy as np
+    >>> from fastinit import fill
+    >>> q = fill(np.empty((5, 3)), Orthogonal(), seed=0)
+    >>> np.allclose(q.T @ q, np.eye(3))
+    True
     """
 
     needs_all: ClassVar[bool] = True
@@ -273,6 +294,15 @@ class DeltaOrthogonal(_WithGain):
 
     Shapes of 3 to 5 dimensions with at least as many output as input channels. (Xiao, Bahri, Sohl-Dickstein,
     Schoenholz, Pennington, ICML 2018, algorithm 2.)
+
+    Args:
+        gain: the factor.
+
+    >>> import numpy as np
+    >>> from fastinit import fill
+    >>> kernel = fill(np.empty((3, 2, 5)), DeltaOrthogonal(), seed=0)
+    >>> kernel.any(axis=(0, 1)), np.allclose(kernel[..., 2].T @ kernel[..., 2], np.eye(2))
+    (array([False, False,  True, False, False]), True)
     """
 
     needs_all: ClassVar[bool] = True
@@ -304,7 +334,15 @@ class Sparse(Structured):
         sparsity: the share of zeros, from 0 to 1.
         std: of the elements that are not zero; `normal` keeps it. The attribute `std` depends on the shape.
 
+    Raises:
+        ValueError: sparsity is not from 0 to 1, or std is negative or not finite.
+
     The places of the zeros come from the key's own child stream, "sparse.zeros". (Martens, ICML 2010.)
+
+    >>> import numpy as np
+    >>> from fastinit import fill
+    >>> (fill(np.empty((6, 4)), Sparse(0.5), seed=0) == 0).sum(axis=0)
+    array([3, 3, 3, 3])
     """
 
     sparsity: float

@@ -47,6 +47,13 @@ def count() -> int:
 def thread_limit(number: int) -> Iterator[None]:
     """Use this many threads inside the with-block, in this thread or task only. The values do not depend on it.
 
+    Args:
+        number: of threads, from 1; the thread that calls is one of them.
+
+    Raises:
+        TypeError: the number is no int.
+        ValueError: it is below 1.
+
     >>> with thread_limit(1):
     ...     count()
     1

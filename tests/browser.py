@@ -78,7 +78,7 @@ class Tables(HTMLParser):
         if tag in ("td", "th", "tr", "tbody", "table"):
             self._end()
         if tag == "thead":
-            self.rows = []
+            self.rows.pop()
 
     def handle_data(self, data):
         if self._cell is not None:

@@ -1,4 +1,4 @@
-"""Keys: the encoding (docs/design.md, "The stream") by hand, and what makes two keys one."""
+"""Keys: the encoding (docs/stream.md, "Keys") by hand, and what makes two keys one."""
 
 import hashlib
 import pickle

@@ -1,4 +1,4 @@
-"""The README and the page about frameworks are executed, and say no more than there is."""
+"""The README is executed, and says no more than there is. `test_docs.py` does the same for the pages."""
 
 import re
 import subprocess
@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from fastinit.schemes import ALIASES, SCHEMES, table
+from fastinit.sources import read
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-FRAMEWORKS = (ROOT / "docs" / "frameworks.md").read_text()
 
 
 def blocks(language):
-    return [
-        block for page in (README, FRAMEWORKS) for block in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
-    ]
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize(("code", "shown"), list(zip(blocks("python"), blocks("text"), strict=True)))
@@ -26,10 +23,30 @@ def test_the_examples_print_what_is_shown(code, shown):
     assert done.stdout == shown
 
 
-def test_the_schemes_are_those_of_the_table():
-    (listed,) = re.findall(r"\*\*Schemes\*\*: `(.*?)`", README, re.DOTALL)
-    assert listed.split() == list(SCHEMES)
-    assert {alias.split("_")[0] for alias in ALIASES} == set(re.findall(r"`(\w+)_\*`", README))
+def test_it_is_short_and_in_order():
+    """One sentence, one picture, one example with its output, one measured table, the two commands, what is promised
+    and what is not; then where to go."""
+    order = [
+        "Fills the weights of large neural networks",
+        "](docs/probe.svg)",
+        "```python",
+        "```text",
+        "<!-- headline:begin -->",
+        "<!-- job-command -->",
+        "<!-- test-command -->",
+        "## Guarantees",
+        "## Limits",
+        "## From here",
+    ]
+    places = [README.index(part) for part in order]
+    assert places == sorted(places)
+    assert [README.count(part) for part in order] == [1] * len(order)
+    assert len(README.splitlines()) <= 120
+
+
+def test_the_counts_of_the_job_are_those_of_its_plan():
+    plan = read(ROOT / "examples" / "gpt2.toml").plan
+    assert f"({len(plan)} tensors, {plan.parameters:,} parameters)" in README
 
 
 @pytest.mark.parametrize(
@@ -61,7 +78,3 @@ def test_the_lower_bounds_are_those_that_are_tested():
     assert [name for name, _ in bounds] == [name for name, _ in pins]
     for (_, bound), (_, pin) in zip(bounds, pins, strict=True):
         assert pin == bound or pin == f"{bound}.0"
-
-
-def test_the_page_of_schemes_is_the_table():
-    assert (ROOT / "docs" / "schemes.md").read_text().endswith(f"\n\n{table()}\n")

@@ -181,7 +181,7 @@ def test_the_tables_go_between_their_markers_and_nothing_else_changes(results, t
     readme = tmp_path / "README.md"
     readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
     for _ in range(2):  # the second time replaces the first
-        report.main([str(results), "--readme", str(readme)])
+        report.main([str(results), "--page", str(readme)])
         assert readme.read_text(encoding="utf-8") == _readme(TABLE, TRAINING)
 
 
@@ -192,7 +192,7 @@ def test_a_table_that_was_not_measured_is_left_alone(tmp_path, field, expected):
     path, readme = tmp_path / "results.json", tmp_path / "README.md"
     path.write_text(json.dumps(_without(_results(), lambda about: field in about)), encoding="utf-8")
     readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
-    report.main([str(path), "--readme", str(readme)])
+    report.main([str(path), "--page", str(readme)])
     assert readme.read_text(encoding="utf-8") == _readme(*expected)
 
 
@@ -203,20 +203,72 @@ def test_a_table_that_was_not_measured_is_left_alone(tmp_path, field, expected):
         (BEGIN, "benchmark"),
         (f"{END}\n{BEGIN}", "benchmark"),
         (f"{BEGIN}{BEGIN}{END}", "benchmark"),
-        (f"{BEGIN}\n{END}", "training"),
     ],
-    ids=["none", "no end", "wrong order", "twice", "one table"],
+    ids=["none", "no end", "wrong order", "twice"],
 )
 def test_a_readme_without_its_markers_is_left_alone(results, tmp_path, capsys, text, lost):
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
-    assert f"{lost}:begin" in _refusal(capsys, results, "--readme", readme)
+    assert f"{lost}:begin" in _refusal(capsys, results, "--page", readme)
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_a_page_gets_the_tables_that_it_has_markers_for(results, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    report.main([str(results), "--page", str(page)])
+    assert page.read_text(encoding="utf-8") == f"{BEGIN}\n{TABLE}{END}\n"
+
+
+HEADLINE = """\
+| work | size | fastinit | the best other | times |
+| --- | --- | ---: | ---: | ---: |
+| normal, float32 | 2^20 elements | 0.419 | 3.5 (torch) | 8.3x |
+| 8-4, batch 2 | a training step | 0.08 | 0.2 (NumPy) | 2.5x |
+| `fast_init` | large | 10 | 5 (torch) | 0.5x |
+
+Milliseconds, medians. Some CPU (znver4), 8 cores, fastinit on 8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, \
+NumPy 2.0.0, torch 2.13.0, JAX 0.10.0, transformers 5.23.0, Python 3.12.1; 2025-11-22.
+"""
+
+
+def _models():
+    rows = [_face("torch", "`fast_init`", size, "fastinit", ms) for size, ms in (("small", 1.0), ("large", 10.0))]
+    rows += [_face("torch", "`fast_init`", size, "torch", ms) for size, ms in (("small", 8.0), ("large", 5.0))]
+    return _results() | {"benchmarks": rows}
+
+
+def test_the_headline_is_exact_and_the_same_of_stored_results(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        report, "HEADLINE", (("normal, float32", ""), ("8-4, batch 2", "a training step"), ("`fast_init`", "large"))
+    )
+    models = tmp_path / "models.json"
+    models.write_text(json.dumps(_models()), encoding="utf-8")
+    stored = [tmp_path / "stored" / path.name for path in (results, models)]
+    for path, to in zip((results, models), stored, strict=True):
+        report.main([str(path), "--store", str(to)])
+    report.main([str(results), str(models)])
+    found = capsys.readouterr().out
+    assert found.endswith(f"\n\n{HEADLINE}")
+    report.main([str(path) for path in stored])
+    assert capsys.readouterr().out == found
+    assert "a call" in results.read_text(encoding="utf-8")
+    assert "a call" not in stored[0].read_text(encoding="utf-8")  # no table has it
+    monkeypatch.setattr(report, "HEADLINE", (("absent", ""),))
+    assert "no 'absent'" in _refusal(capsys, results, models)
+
+
+def test_a_headline_is_of_one_machine(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "HEADLINE", (("normal, float32", ""),))
+    models = tmp_path / "models.json"
+    models.write_text(json.dumps(_models() | {"machine_info": MACHINE | {"cpu_name": "Other"}}), encoding="utf-8")
+    assert "Other, Some CPU" in _refusal(capsys, results, models)
+    assert "one file" in _refusal(capsys, results, results, "--store", tmp_path / "x.json")
 
 
 def test_unknown_files_are_named(results, tmp_path, capsys):
     assert "absent.json" in _refusal(capsys, tmp_path / "absent.json")
-    assert "absent.md" in _refusal(capsys, results, "--readme", tmp_path / "absent.md")
+    assert "absent.md" in _refusal(capsys, results, "--page", tmp_path / "absent.md")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"benchmarks": 1}'])

@@ -165,8 +165,12 @@ def finalize(folder: str | Path, *, fsync: bool = True) -> Path:
     """Finish a checkpoint that was written in parts: check that every file is there with its size and header, move
     them into place, write the index.
 
+    Args:
+        folder: of the checkpoint.
+        fsync: wait until the disk has it.
+
     Returns:
-        the file that stands for the checkpoint.
+        The file that stands for the checkpoint.
 
     Raises:
         FileNotFoundError: there is nothing to finish, or files are missing.

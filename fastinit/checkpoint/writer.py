@@ -35,7 +35,8 @@ class Report:
         path: the file that stands for the checkpoint, the index or the only shard; the folder while parts are missing.
         files: shards, of which `written` were written now; the others were there, and were compared with what they
             should be.
-        tensors, parameters: in them, tied ones once.
+        tensors: in them, tied ones once.
+        parameters: in those tensors.
         nbytes: of the files.
         finished: whether the checkpoint is complete.
         peak_memory_bytes: of the whole process.

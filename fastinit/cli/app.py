@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -44,6 +45,8 @@ SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the s
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
 
+
+_PLAIN = str.maketrans(dict.fromkeys("▏▎▍▌▋▊▉█", "#"))
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -98,6 +101,36 @@ def _options(
     ] = False,
 ) -> None:
     """Fill the weights of large neural networks at memory speed."""
+
+
+def show(text: str) -> None:
+    """Print a text that has bars in it, in signs that the terminal has."""
+    try:
+        print(text)
+    except UnicodeEncodeError:
+        print(text.translate(_PLAIN).encode("ascii", "backslashreplace").decode())
+
+
+def report_file(path: Path | None, data: bytes | None = None) -> None:
+    """Write a report, which is there as a whole or not at all; without data see to it that it can be written.
+
+    Raises:
+        OSError: there is no such folder, or the path is one.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    if data is None:
+        return
+    from fastinit.checkpoint.files import put
+
+    if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced
+        path.write_bytes(data)
+    else:
+        put(path.resolve(), data, sync=False)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fastinit.activations import Activation
 from fastinit.distributions import Distribution
+from fastinit.layouts import NONLINEARITIES
 from fastinit.network import FITTING
 from fastinit.schemes import law
 from fastinit.signals.records import Probe
@@ -18,13 +19,14 @@ AS_IT_IS = "as it is"  # of a model that brought its own weights
 
 
 def candidates(activation: Activation) -> tuple[str, ...]:
-    """Schemes that may fit an activation: the usual one, then variance scaling by its own gain.
+    """Schemes that may fit an activation: the usual one, then one with the activation's own gain.
 
-    >>> candidates(Activation("gelu"))
-    ('he_normal', 'variance_scaling(scale=2.352)')
+    >>> candidates(Activation("gelu")), candidates(Activation("elu"))
+    (('he_normal', 'he_normal(nonlinearity="gelu")'), ('he_normal', 'variance_scaling(scale=1.551)'))
     """
-    usual = FITTING.get(activation.name, "xavier_uniform")
-    return usual, f"variance_scaling(scale={activation.gain**2:.4g})"
+    name = activation.name
+    own = f'he_normal(nonlinearity="{name}")' if name in NONLINEARITIES else ""
+    return FITTING.get(name, "xavier_uniform"), own or f"variance_scaling(scale={activation.gain**2:.4g})"
 
 
 def advised(found: Probe, schemes: Sequence[str], under: Callable[[str], Probe]) -> Probe:
@@ -37,8 +39,7 @@ def advised(found: Probe, schemes: Sequence[str], under: Callable[[str], Probe])
     """
     if found.verdict.kind == HEALTHY:
         return found
-    others = [scheme for scheme in schemes if scheme != found.scheme]
-    fitting = next((scheme for scheme in others if under(scheme).verdict.kind == HEALTHY), None)
+    fitting = next((scheme for scheme in schemes if under(scheme).verdict.kind == HEALTHY), None)
     return replace(found, verdict=found.verdict.advised(fitting))
 
 

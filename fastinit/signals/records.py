@@ -22,7 +22,8 @@ class Layer:
         units: outputs for a sample.
         activations: its outputs, after the activation.
         gradients: of the loss with respect to them.
-        weights, weight_gradients: of its weight; None where it has none.
+        weights: its weight's numbers; None where it has none.
+        weight_gradients: of the loss with respect to it.
         dead: share of the units that are 0 for every sample.
         saturated: share of the outputs within 1 % of an end of their range, for tanh and sigmoid; None for others.
         alike: share of the units that another one equals on every sample.

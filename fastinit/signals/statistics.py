@@ -23,7 +23,8 @@ class Signal:
     """The numbers of one array.
 
     Attributes:
-        mean, std: of all its elements (of the population); NaN where one of them is not finite.
+        mean: of all its elements; NaN where one of them is not finite.
+        std: the standard deviation (of the population); NaN likewise.
         norm: the L2 norm of all of them together; infinite where one is not finite.
         rms: the root of the mean square, norm / sqrt(elements), which does not depend on the size.
         ratio: rms over that of the first layer; NaN where that is 0.

@@ -14,7 +14,19 @@ DECADE = 1.0
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SHOWN = 24  # layers; of deeper networks those in the middle are left out
 
-HEAD = ("layer", "units", "activations", "", "of first", "dead", "gradients", "", "of first", "weight grads")
+HEAD = (
+    "layer",
+    "units",
+    "activations",
+    "",
+    "of first",
+    "dead",
+    "saturated",
+    "gradients",
+    "",
+    "of first",
+    "weight grads",
+)
 
 
 def bar(value: float, largest: float) -> str:
@@ -42,8 +54,10 @@ def probe_text(probe: Probe) -> str:
         left = len(rows) - _SHOWN + 1
         rows[_SHOWN // 2 : _SHOWN // 2 + left] = [(f"... {left} more", *[""] * (len(HEAD) - 1))]
     loss = f"loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "loss not finite"
-    about = f"{probe.title}: {probe.samples:,} samples, {loss}"
-    return "\n".join([about, *_aligned([HEAD, *rows]), str(probe.verdict)])
+    about = f"{probe.title}: {probe.samples:,} samples, {loss}; root mean squares"
+    columns = [column for column in zip(HEAD, *rows, strict=True) if not column[0] or any(column[1:])]
+    text = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
+    return "\n".join([about, *_aligned(list(zip(*columns, strict=True)), text), str(probe.verdict)])
 
 
 def grid_text(probes: Sequence[Probe]) -> str:
@@ -71,6 +85,7 @@ def _row(layer: Layer, activations: float, gradients: float) -> tuple[str, ...]:
         bar(layer.activations.rms, activations),
         _number(layer.activations.ratio),
         f"{layer.dead:.0%}",
+        "" if layer.saturated is None else f"{layer.saturated:.0%}",
         _number(layer.gradients.rms),
         bar(layer.gradients.rms, gradients),
         _number(layer.gradients.ratio),
@@ -82,7 +97,7 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2e}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3g}"
 
 
-def _aligned(rows: Sequence[Sequence[str]], text: Sequence[int] = (0, 3, 7)) -> list[str]:
+def _aligned(rows: Sequence[Sequence[str]], text: Sequence[int]) -> list[str]:
     """Columns of one width; text to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
