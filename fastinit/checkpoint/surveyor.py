@@ -150,7 +150,7 @@ class Survey:
         more = [f"and {len(self.missing) - 20:,} more"] if len(self.missing) > 20 else []
         return [*missing, *more, f"{len(self.tensors):,} tensors, {count:,} elements, {self.nbytes:,} bytes"]
 
-    def html(self) -> str:
+    def to_html(self) -> str:
         """The survey as a page, complete in itself; its numbers stand in it as JSON too, without the histograms."""
         columns = ("name", "dtype", "shape", *_NUMBERS, "histogram", "looks like", "ks", "verdict")
         rows = [
