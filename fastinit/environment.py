@@ -19,7 +19,7 @@ from fastinit.kernels.fill import BLOCKS, range_kernel
 from fastinit.kernels.losses import LOSSES, call_loss_at, loss_kernel
 from fastinit.kernels.network import ENTRIES, network_entry
 from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
-from fastinit.kernels.reduce import moments
+from fastinit.kernels.reduce import moments, quick_moments
 from fastinit.kernels.reflectors import reflect
 from fastinit.kernels.updates import UPDATES, update_kernel, update_pieces
 from fastinit.threads import count
@@ -53,6 +53,8 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
     for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
         jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))
     jobs += [(f"moments {dtype}", functools.partial(moments, dtype)) for dtype in DTYPES]
+    quick = [dtype for dtype in DTYPES if dtype != "float64"]
+    jobs += [(f"quick moments {dtype}", functools.partial(quick_moments, dtype)) for dtype in quick]
     for kind, dtype in itertools.product(KINDS, DTYPES):
         jobs.append((f"norm {kind} {dtype}", functools.partial(norm_kernel, kind, dtype)))
     for name, kernel in (("scale", scale_kernel), ("clamp", clamp_kernel)):

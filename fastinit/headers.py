@@ -6,15 +6,20 @@ the data without holes.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  NumPy knows the names of its dtypes from then on
 import numpy as np
 
+from fastinit import documents
 from fastinit.documents import parse_json
 
+INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
 
 CODES = {
@@ -47,6 +52,64 @@ class Stored(NamedTuple):
     end: int
 
 
+class StoredFile(NamedTuple):
+    """A safetensors file: the bytes before its data, and its tensors in the order of their bytes."""
+
+    path: Path
+    start: int
+    tensors: dict[str, Stored]
+
+
+def read_checkpoint(path: Path) -> list[StoredFile]:
+    """The files of a checkpoint: of a folder (those that its index names, or all .safetensors where it has none), of an
+    index, or one file.
+
+    Raises:
+        OSError: a file is missing or cannot be read.
+        ValueError: a folder without such files, what is no index or does not say what the files hold, a name that
+            stands in two files, or what is wrong with a file.
+    """
+    if path.is_dir():
+        if (path / INDEX_NAME).exists():
+            return read_index(path / INDEX_NAME)
+        files = sorted(path.glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{path} holds no {INDEX_NAME} and no .safetensors file")
+        return read_files(files)
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return read_index(path) if path.suffix == ".json" else read_files([path])
+
+
+def read_index(path: Path) -> list[StoredFile]:
+    """The files beside an index, which must hold the tensors that it names and no others; errors as above."""
+    table = documents.read(path, infinite=True)
+    names = table.get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+        raise ValueError(f"{path}: no index: weight_map must hold a file for each name")
+    for file in names.values():
+        if Path(file).name != file or "\0" in file:
+            raise ValueError(f"{path}: a file of the index must lie beside it. Received: {file!r}")
+    found = read_files([path.parent / file for file in dict.fromkeys(names.values())])
+    stored = {name for file in found for name in file.tensors}
+    if stored != names.keys():
+        name = min(stored ^ names.keys())
+        raise ValueError(f"{path}: {name!r} is {'not in the index' if name in stored else 'in no file of the index'}")
+    return found
+
+
+def read_files(paths: Iterable[Path]) -> list[StoredFile]:
+    """The headers of some files, in which no name may stand twice."""
+    found = [StoredFile(path, *read_header(path)) for path in paths]
+    names: set[str] = set()
+    for file in found:
+        for name in file.tensors:
+            if name in names:
+                raise ValueError(f"{file.path}: {name!r} is in another file too")
+            names.add(name)
+    return found
+
+
 def read_header(path: Path) -> tuple[int, dict[str, Stored]]:
     """The bytes before the data, and the tensors in the order of their bytes.
 
@@ -56,6 +119,8 @@ def read_header(path: Path) -> tuple[int, dict[str, Stored]]:
             a name that stands twice, a dtype that is unknown, or tensors that overlap, leave holes or lie beyond the
             file's end. The file is named, and the tensor.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait
+        raise ValueError(f"{path}: no safetensors file, but a folder or a device")
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

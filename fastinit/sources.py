@@ -18,11 +18,10 @@ import numpy as np
 
 from fastinit import documents
 from fastinit.buffers import DTYPES, as_dtype, dtype_name
-from fastinit.checkpoint.layout import INDEX_NAME
 from fastinit.composite import Values
 from fastinit.distributions import Constant
 from fastinit.errors import unknown
-from fastinit.headers import CODES, Stored, read_header
+from fastinit.headers import CODES, INDEX_NAME, Stored, StoredFile, read_files, read_index
 from fastinit.plan import Fill, Plan
 
 _CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
@@ -113,7 +112,7 @@ def _found(source: str, dtype: str | None, lean: bool) -> Found:
         case ".toml":
             return Plan.from_toml(path), None, ()
         case ".safetensors":
-            return _stored([path], path.parent)
+            return _stored(read_files([path]), path.parent)
         case ".json":
             return _document(path, dtype, lean)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
@@ -128,7 +127,7 @@ def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
-    return _stored(files, folder)
+    return _stored(read_files(files), folder)
 
 
 def _document(path: Path, dtype: str | None, lean: bool) -> Found:
@@ -136,7 +135,7 @@ def _document(path: Path, dtype: str | None, lean: bool) -> Found:
     if "tensors" in table:
         return Plan.from_file(path), None, ()
     if "weight_map" in table:
-        return _indexed(path, table["weight_map"])
+        return _stored(read_index(path), path.parent)
     if "model_type" in table:
         from fastinit.torch.pretrained import plan_of_config
 
@@ -178,27 +177,10 @@ def _importable_from(folder: str) -> Iterator[None]:
 # --- safetensors ---
 
 
-def _indexed(path: Path, names: Any) -> Found:
-    """The tensors that an index names, in the files beside it."""
-    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise ValueError(f"{path}: weight_map must hold a file for each name")
-    for file in names.values():
-        if Path(file).name != file or "\0" in file:
-            raise ValueError(f"{path}: a file of the index must lie beside it. Received: {file!r}")
-    plan, config, lawless = _stored([path.parent / file for file in dict.fromkeys(names.values())], path.parent)
-    if plan.keys() != names.keys():
-        name = min(plan.keys() ^ names.keys())
-        raise ValueError(f"{path}: {name!r} is {'not in the index' if name in plan else 'in no file of the index'}")
-    return plan, config, lawless
-
-
-def _stored(paths: Iterable[Path], folder: Path) -> Found:
+def _stored(files: Iterable[StoredFile], folder: Path) -> Found:
     tensors: dict[str, Fill] = {}
-    for path in paths:
-        start, header = read_header(path)
+    for path, start, header in files:
         for name, stored in header.items():
-            if name in tensors:
-                raise ValueError(f"{path}: {name!r} is in another file too")
             try:
                 tensors[name] = _fill(path, start, stored)
             except ValueError as error:

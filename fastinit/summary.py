@@ -11,7 +11,7 @@ import numpy as np
 
 from fastinit.buffers import DTYPES, Array, address, dtype_name
 from fastinit.distributions import Distribution
-from fastinit.kernels.reduce import FIELDS, moments
+from fastinit.kernels.reduce import FIELDS, moments, quick_moments
 from fastinit.threads import CHUNK, spread
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
@@ -66,21 +66,29 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
         raise TypeError(f"x must be a NumPy array of {', '.join(DTYPES)}. Received: {received}")
     if not isinstance(distribution, Distribution | None):
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
-    chunks = np.concatenate([_chunks(part) for part in _contiguous_parts(x)] or [np.empty((0, FIELDS))])
-    finite, zeros, smallest, largest, means, squares = chunks.T
-    count = int(finite.sum())
-    mean = float((finite * means).sum()) / count if count else math.nan
-    square = float(squares.sum() + (finite * (means - mean) ** 2).sum()) if count else math.nan
+    parts = [chunks(part) for part in _contiguous_parts(x)]
+    return merged(np.concatenate(parts or [np.empty((0, FIELDS))]), x.size, distribution)
+
+
+def merged(found: Array, count: int, distribution: Distribution | None = None) -> Summary:
+    """The summary of all the chunks of an array of `count` elements, in their order; what `chunks` gave of its parts.
+
+    (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American Statistician 37, 1983.)
+    """
+    finite, zeros, smallest, largest, means, squares = found.T
+    number = int(finite.sum())
+    mean = float((finite * means).sum()) / number if number else math.nan
+    square = float(squares.sum() + (finite * (means - mean) ** 2).sum()) if number else math.nan
     return Summary(
-        count=x.size,
+        count=count,
         low=None if distribution is None else getattr(distribution, "low", None),
         high=None if distribution is None else getattr(distribution, "high", None),
-        min=float(smallest[finite > 0].min()) if count else math.nan,
-        max=float(largest[finite > 0].max()) if count else math.nan,
+        min=float(smallest[finite > 0].min()) if number else math.nan,
+        max=float(largest[finite > 0].max()) if number else math.nan,
         mean=mean,
-        std=math.sqrt(square / count) if count else math.nan,
+        std=math.sqrt(square / number) if number else math.nan,
         zeros=int(zeros.sum()),
-        nonfinite=x.size - count,
+        nonfinite=count - number,
     )
 
 
@@ -97,9 +105,23 @@ def _contiguous_parts(x: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(part).view(x.dtype)
 
 
-def _chunks(x: Array) -> Array:
-    """The moments of every chunk of contiguous memory."""
+def chunks(x: Array, *, quick: bool = False) -> Array:
+    """The moments of every chunk of contiguous memory, a row for each.
+
+    A part of an array that is to be merged with others must begin at a multiple of CHUNK of its elements.
+
+    Args:
+        x: of one of the four dtypes.
+        quick: float32 sums, several times as fast and good for 6 digits of the mean square about the mean; the other
+            fields are the same. 16-bit floats must then begin at a multiple of 4 bytes. float64 has float64 sums.
+    """
     found = np.empty((-(-x.size // CHUNK), FIELDS))
-    kernel, _ = moments(dtype_name(x.dtype))
+    name = dtype_name(x.dtype)
+    kernel, _ = quick_kernel(name) if quick else moments(name)
     spread(kernel, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
     return found
+
+
+def quick_kernel(dtype: str) -> tuple[int, Any]:
+    """The kernel of quick `chunks`: its address, and what keeps it alive."""
+    return moments(dtype) if dtype == "float64" else quick_moments(dtype)

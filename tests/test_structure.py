@@ -24,7 +24,7 @@ ROOMS = [
     ["structured"],
     ["composite"],
     ["schemes", "complex_laws", "filling", "summary", "environment"],
-    ["initializers", "network", "spec"],
+    ["initializers", "network", "spec", "fitting"],
     ["fills"],
     ["rules"],
     ["plan", "training"],

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastinit import headers
 from fastinit.errors import positive_int
 from fastinit.headers import CODES, LONGEST
 from fastinit.plan import Fill, Plan
 
 FILE_NAME = "model.safetensors"
-INDEX_NAME = f"{FILE_NAME}.index.json"
+INDEX_NAME = headers.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is

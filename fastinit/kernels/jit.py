@@ -72,14 +72,15 @@ def _with_globals(function: Callable[..., Any], names: dict[str, Any]) -> python
     return copy
 
 
-def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, Any]:
+def scalars(functions: Iterable[Callable[..., Any]], *, reassociate: bool = False, **names: Any) -> dict[str, Any]:
     """Scalar functions by name, in which the global `names` mean other objects; each sees those before it.
 
-    One body serves both float types: the names are its float type, its constants, and what it calls.
+    One body serves both float types: the names are its float type, its constants, and what it calls. With
+    `reassociate` they are summands.
     """
-    known = dict(names)
+    known, compiled = dict(names), summand if reassociate else scalar
     for function in functions:
-        known[function.__name__] = scalar(_with_globals(function, known))
+        known[function.__name__] = compiled(_with_globals(function, known))
     return known
 
 

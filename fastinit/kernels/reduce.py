@@ -1,7 +1,8 @@
-"""Moments of an array: one pass over memory, float64 sums, chunk by chunk.
+"""Moments of an array: one pass over memory, chunk by chunk.
 
-A chunk is read twice while it is in cache, first for its mean and then for the deviations from it, which keeps all
-digits; chunks are merged in their order, so the result does not depend on the thread count.
+`moments` reads a chunk twice while it is in cache, first for its mean and then for the deviations from it, in float64,
+which keeps all digits. `quick_moments` has float32 sums, some 7 digits, and keeps up with memory. Chunks are merged in
+their order, so the result does not depend on the thread count.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
@@ -21,9 +23,11 @@ from fastinit.kernels.jit import (
     float_of_bits32,
     float_of_bits64,
     scalar,
+    scalars,
 )
 
-f32, f64, i32, i64, u32, u64 = np.float32, np.float64, np.int32, np.int64, np.uint32, np.uint64
+f32, f64, i16, i32, i64 = np.float32, np.float64, np.int16, np.int32, np.int64
+u16, u32, u64 = np.uint16, np.uint32, np.uint64
 
 FIELDS = 6  # finite, zeros, smallest, largest, mean, sum of squared deviations
 
@@ -57,6 +61,28 @@ ELEMENT, LOAD, ORDER, UNORDER, LOWEST, HIGHEST = f32, store.itself, order32, uno
 INFINITY = f32(np.inf)
 
 
+def exact(x):
+    """The fields of one chunk: float64 sums of what is finite, of the deviations in a second pass."""
+    finite, zeros, total = i64(0), i64(0), f64(0)
+    smallest, largest = HIGHEST, LOWEST
+    for i in range(x.size):
+        value = LOAD(x[i])
+        inside = abs(value) < INFINITY
+        finite += i64(inside)
+        zeros += i64(value == 0)
+        total += f64(value) if inside else f64(0)
+        order = ORDER(value)
+        smallest = min(smallest, order if inside else HIGHEST)
+        largest = max(largest, order if inside else LOWEST)
+    mean = total / f64(max(finite, i64(1)))
+    squares = f64(0)
+    for i in range(x.size):
+        value = LOAD(x[i])
+        deviation = f64(value) - mean if abs(value) < INFINITY else f64(0)
+        squares += deviation * deviation
+    return f64(finite), f64(zeros), UNORDER(smallest), UNORDER(largest), mean, squares
+
+
 def _moments(data, start, count, key, stream, results):
     """The fields of every chunk of `key` elements in [start, start + count), those of chunk i at results[FIELDS * i].
 
@@ -67,36 +93,202 @@ def _moments(data, start, count, key, stream, results):
     results = carray(results, chunks * u64(FIELDS))
     for chunk in range(start // key, chunks):
         first = chunk * key - start
-        x = data[first : min(first + key, count)]
-        finite, zeros, total = i64(0), i64(0), f64(0)
-        smallest, largest = HIGHEST, LOWEST
-        for i in range(x.size):
-            value = LOAD(x[i])
-            inside = abs(value) < INFINITY
-            finite += i64(inside)
-            zeros += i64(value == 0)
-            total += f64(value) if inside else f64(0)
-            order = ORDER(value)
-            smallest = min(smallest, order if inside else HIGHEST)
-            largest = max(largest, order if inside else LOWEST)
-        mean = total / f64(max(finite, i64(1)))
-        squares = f64(0)
-        for i in range(x.size):
-            value = LOAD(x[i])
-            deviation = f64(value) - mean if abs(value) < INFINITY else f64(0)
-            squares += deviation * deviation
         found = results[chunk * u64(FIELDS) :]
-        found[0], found[1] = f64(finite), f64(zeros)
-        found[2], found[3] = UNORDER(smallest), UNORDER(largest)
-        found[4], found[5] = mean, squares
+        found[0], found[1], found[2], found[3], found[4], found[5] = exact(data[first : min(first + key, count)])
 
 
 @functools.cache
 def moments(dtype: str) -> tuple[int, Any]:
     """The address of the kernel for a dtype, and what keeps it alive."""
-    element, load = store.LOADS[dtype]
-    names: dict[str, Any] = {}
+    element, names = store.LOADS[dtype][0], _exact(dtype)
+    return address(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, ELEMENT=element, **names)
+
+
+def _exact(dtype: str) -> dict[str, Any]:
+    """The names of the scalar functions for a dtype."""
+    names: dict[str, Any] = {"LOAD": store.LOADS[dtype][1]}
     if dtype == "float64":
-        names = {"ORDER": order64, "UNORDER": unorder64, "LOWEST": i64(-(2**63)), "HIGHEST": i64(2**63 - 1)}
-        names["INFINITY"] = f64(np.inf)
-    return address(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, ELEMENT=element, LOAD=load, **names)
+        names |= {"ORDER": order64, "UNORDER": unorder64, "LOWEST": i64(-(2**63)), "HIGHEST": i64(2**63 - 1)}
+        names |= {"INFINITY": f64(np.inf)}
+    return scalars([exact], reassociate=True, **names)
+
+
+# --- the same at the pace of memory, with float32 sums of RUN elements ---
+
+# Longer runs are quicker, by what it takes to add up the lanes of a vector, and less exact.
+RUN = 2048
+# Chunks that float32 has no digits for go the exact way: those with a mean square outside of these.
+FAINTEST, STRONGEST = f64(1e-26), f64(1e30)
+# From this share of the mean square on that is the square of the mean, deviations are taken from the mean.
+CENTRED = f64(0.8)
+
+# Template arguments: here those of float32. A word is the bits of an element, a pair what the sums read at once.
+WORD, SIGNED, SIGN, MAGNITUDE, INFINITE = u32, i32, u32(0x80000000), u32(0x7FFFFFFF), u32(0x7F800000)
+LOWEST_WORD, FLOAT, PAIR, IN_PAIR = i32(-(2**31)), float_of_bits32, types.float32, u64(1)
+
+
+@scalar
+def low_bf16(pair):
+    return float_of_bits32(u32(pair << u32(16)))
+
+
+@scalar
+def high_bf16(pair):
+    return float_of_bits32(u32(pair & u32(0xFFFF0000)))
+
+
+@scalar
+def high_f16(pair):
+    """The higher of two finite float16: sign and magnitude shifted into place, and one multiply for the exponent."""
+    return float_of_bits32(u32(u32(i32(pair) >> i32(3)) & u32(0x8FFFE000))) * store.WIDEN
+
+
+@scalar
+def low_f16(pair):
+    return high_f16(u32(pair << u32(16)))
+
+
+LOW, HIGH = low_bf16, high_bf16
+
+
+def sums(x, centre):
+    """The sums of x - centre and of their squares."""
+    total, squares = f64(0), f64(0)
+    for first in range(0, x.size, RUN):
+        part = x[first : first + RUN]
+        t, q = f32(0), f32(0)
+        for i in range(part.size):
+            value = f32(part[i] - centre)
+            t += value
+            q += value * value
+        total += f64(t)
+        squares += f64(q)
+    return total, squares
+
+
+def sums_of_pairs(x, centre):
+    """The same of 16-bit floats, two in a word."""
+    total, squares = f64(0), f64(0)
+    for first in range(0, x.size, RUN):
+        part = x[first : first + RUN]
+        t, q = f32(0), f32(0)
+        for i in range(part.size):
+            a, b = f32(LOW(part[i]) - centre), f32(HIGH(part[i]) - centre)
+            t += a + b
+            q += a * a + b * b
+        total += f64(t)
+        squares += f64(q)
+    return total, squares
+
+
+# A float is a sign and a magnitude: the greatest is the largest word read as a signed integer, the least one the
+# largest read as unsigned, as long as there are floats of both signs; if not, the smallest magnitude says the rest, and
+# whether there are zeros. NaN and infinity have the largest magnitudes. Four instructions for a vector.
+
+
+def look(words, x):
+    """The largest of a chunk's words, signed and unsigned, their smallest magnitude, the sums and those of squares: in
+    one loop, for both float32 and its bits fit into a vector of one length."""
+    top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
+    total, squares = f64(0), f64(0)
+    for first in range(0, words.size, RUN):
+        part = words[first : first + RUN]
+        t, q = f32(0), f32(0)
+        for i in range(part.size):
+            word = part[i]
+            value = FLOAT(word)
+            t += value
+            q += value * value
+            top, high, least = max(top, SIGNED(word)), max(high, word), min(least, WORD(word & MAGNITUDE))
+        total += f64(t)
+        squares += f64(q)
+    return top, high, least, total, squares
+
+
+def look_at_pairs(words, pairs):
+    """The same of 16-bit floats, in two loops."""
+    top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
+    for i in range(words.size):
+        word = words[i]
+        top, high, least = max(top, SIGNED(word)), max(high, word), min(least, WORD(word & MAGNITUDE))
+    total, squares = sums_of_pairs(pairs, f32(0))
+    return top, high, least, total, squares
+
+
+def count_zeros(words):
+    zeros = SIGNED(0)  # as wide as the words, for the vectors' sake: chunks are short enough
+    for i in range(words.size):
+        zeros = SIGNED(zeros + SIGNED(WORD(words[i] & MAGNITUDE) == WORD(0)))
+    return zeros
+
+
+LOOK, SUMS = look, sums
+
+
+def quick(words, pairs, found):
+    """The fields of one chunk, or False where it is not finite or float32 sums cannot tell them."""
+    top, high, least, total, squares = LOOK(words, pairs)
+    if top >= SIGNED(INFINITE) or high >= WORD(INFINITE | SIGN):
+        return False
+    largest = FLOAT(WORD(top if top >= SIGNED(0) else SIGNED(least | SIGN)))
+    smallest = FLOAT(WORD(high if high >= SIGN else least))
+    number = f64(words.size)
+    mean = f64(smallest)
+    if smallest == largest:
+        squares = f64(0)
+    else:
+        if not FAINTEST * number < squares < STRONGEST * number:
+            return False
+        mean = total / number
+        if mean * mean * number > CENTRED * squares:
+            centre = f32(mean)
+            total, squares = SUMS(pairs, centre)
+            if not FAINTEST * number < squares:
+                return False
+            mean = f64(centre) + total / number
+        squares = max(squares - total * (total / number), f64(0))
+    found[0], found[1] = number, f64(count_zeros(words) if least == WORD(0) else SIGNED(0))
+    found[2], found[3] = f64(smallest), f64(largest)
+    found[4], found[5] = mean, squares
+    return True
+
+
+def _quick_moments(data, start, count, key, stream, results):
+    """As `_moments`; 16-bit floats begin at a multiple of 4 bytes, and chunks are even."""
+    x, words, pairs = carray(data, count, ELEMENT), carray(data, count, WORD), carray(data, count // IN_PAIR, PAIR)
+    chunks = (start + count + key - u64(1)) // key
+    results = carray(results, chunks * u64(FIELDS))
+    for chunk in range(start // key, chunks):
+        first = chunk * key - start
+        last = min(first + key, count)
+        found = results[chunk * u64(FIELDS) :]
+        whole = (last - first) % IN_PAIR == u64(0)
+        if not (whole and quick(words[first:last], pairs[first // IN_PAIR : last // IN_PAIR], found)):
+            found[0], found[1], found[2], found[3], found[4], found[5] = exact(x[first:last])
+
+
+_HALVES: dict[str, Any] = {
+    "WORD": u16,
+    "SIGNED": i16,
+    "SIGN": u16(0x8000),
+    "MAGNITUDE": u16(0x7FFF),
+    "LOWEST_WORD": i16(-(2**15)),
+    "PAIR": types.uint32,
+    "IN_PAIR": u64(2),
+}
+_OF: dict[str, dict[str, Any]] = {
+    "float16": _HALVES | {"INFINITE": u16(0x7C00), "FLOAT": store.of_f16, "LOW": low_f16, "HIGH": high_f16},
+    "bfloat16": _HALVES | {"INFINITE": u16(0x7F80), "FLOAT": store.of_bf16, "LOW": low_bf16, "HIGH": high_bf16},
+    "float32": {},
+}
+
+
+@functools.cache
+def quick_moments(dtype: str) -> tuple[int, Any]:
+    """The kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
+    names: dict[str, Any] = {"ELEMENT": store.LOADS[dtype][0], **_OF[dtype], **_exact(dtype)}
+    adding, looking = (sums, look) if dtype == "float32" else (sums_of_pairs, look_at_pairs)
+    names |= scalars([adding, looking], reassociate=True, **names)
+    names |= {"SUMS": names[adding.__name__], "LOOK": names[looking.__name__]}
+    names |= scalars([count_zeros, quick], reassociate=True, **names)
+    return address(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)

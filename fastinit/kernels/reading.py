@@ -1,0 +1,74 @@
+"""A range kernel over the bytes of a file, which pass through a small buffer that stays in the processor's cache.
+
+From Python every block would cost a call into the system and one into the kernel, with the lock of the interpreter in
+between: as much as a block of 256 KB takes to be read.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from fastinit.kernels.jit import call_range, carray, entry, pointer, scalar
+from fastinit.kernels.reduce import FIELDS
+
+i64, u64 = np.int64, np.uint64
+u16, u32 = np.uint16, np.uint32
+
+_pread: Any = types.ExternalFunction("pread", types.int64(types.int32, types.int64, types.int64, types.int64))
+
+
+@scalar
+def _pick(buffer, count, size, first, sample, step):
+    """Copy every element whose number is a multiple of `step`, of those from number `first` on that are in a buffer, to
+    its place in a sample; an element has 2, 4 or 8 bytes."""
+    place = (first + step - 1) // step
+    number = (first + count + step - 1) // step - place
+    start = place * step - first
+    if size == 2:
+        source, target = carray(pointer(buffer), count, u16), carray(pointer(sample), place + number, u16)
+        for i in range(number):
+            target[place + i] = source[start + i * step]
+    elif size == 4:
+        source, target = carray(pointer(buffer), count, u32), carray(pointer(sample), place + number, u32)
+        for i in range(number):
+            target[place + i] = source[start + i * step]
+    else:
+        source, target = carray(pointer(buffer), count, u64), carray(pointer(sample), place + number, u64)
+        for i in range(number):
+            target[place + i] = source[start + i * step]
+
+
+def _read(descriptor, offset, count, size, buffer, block, kernel, chunk, results, first, sample, step):
+    """Run a kernel of `kernels.reduce` over `count` elements of `size` bytes of a file, from byte `offset` on, in
+    blocks that are multiples of `chunk`; the element at `offset` has the number `first` where the sample is counted.
+    Without a step nothing is picked.
+
+    Returns:
+        how many elements were read: fewer where the file ends or cannot be read.
+    """
+    done = i64(0)
+    while done < count:
+        number = min(block, count - done)
+        received = i64(0)
+        while received < number * size:
+            place = offset + done * size + received
+            now = _pread(np.int32(descriptor), buffer + received, number * size - received, place)
+            if now <= 0:
+                return done
+            received += now
+        rows = results + done // chunk * i64(FIELDS * 8)
+        call_range(kernel, buffer, u64(0), u64(number), u64(chunk), u64(0), rows)
+        if step > 0:
+            _pick(buffer, number, size, first + done, sample, step)
+        done += number
+    return done
+
+
+@functools.cache
+def read() -> Any:
+    """The driver; its arguments are those of `_read`, places in memory as addresses."""
+    return entry(_read, types.int64(*(types.int64,) * 12), "read")
