@@ -51,7 +51,7 @@ def probe(
     if plot is not None:
         from fastinit import plots
 
-        plots.file_format(plot)
+        plots.check(plot)
     found = compare(
         widths,
         scheme or [None],
