@@ -229,10 +229,12 @@ def _over_widths(found: dict[str, list[fi.Probe]]) -> Figure:
 
 
 def make(folder: Path) -> None:
-    """Every picture of the documentation."""
+    """Every picture of the documentation, and for each what a page includes to show it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, maker in _MAKERS.items():
         plots.save(maker(), folder / name, CAPTIONS[name])
+        figure = f"```{{figure}} /{folder.name}/{name}\n:alt: {CAPTIONS[name]}\n\n{CAPTIONS[name]}\n```\n"
+        (folder / name).with_suffix(".md").write_text(figure, encoding="utf-8")
 
 
 def readme(path: Path) -> None:
