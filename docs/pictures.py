@@ -79,7 +79,7 @@ def tanh() -> Figure:
 
 @picture(
     "probe-sigmoid.svg",
-    "30 sigmoid layers: activations stay, since they are never 0, but gradients shrink under every scheme: by 4 in each "
+    "30 sigmoid layers: activations stay, since they are never 0, but gradients shrink under every scheme: by 4 in a "
     "layer under Xavier, and still by 1.6 under weights four times as large. A deep network wants another activation.",
 )
 def sigmoid() -> Figure:
