@@ -1,7 +1,7 @@
 """The public names, for type checkers and editors: `__init__.py` imports them when they are asked for."""
 
-from fastinit import checkpoint as checkpoint
-from fastinit import plots as plots
+from . import checkpoint as checkpoint
+from . import plots as plots
 from fastinit.activations import activation as activation
 from fastinit.clipping import adaptive_clip as adaptive_clip
 from fastinit.clipping import clip_by_global_norm as clip_by_global_norm
