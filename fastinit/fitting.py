@@ -68,7 +68,7 @@ class Sample:
         """
         wide = numbers.reshape(-1).astype(np.float64 if dtype == "float64" else np.float32)  # NumPy sorts no bfloat16
         wide = np.sort(wide[np.isfinite(wide)])
-        first = np.flatnonzero(np.diff(wide, prepend=np.nan) != 0)  # NaN differs from the first one
+        first = np.flatnonzero(np.concatenate([[True], wide[1:] != wide[:-1]])[: wide.size])
         values = wide[first].astype(np.float64)
         ends = np.append(first[1:], wide.size)
         lower, upper = boundaries(values, dtype)

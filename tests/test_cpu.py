@@ -35,6 +35,9 @@ KERNELS = {
     "loss sigmoid float32": (16, 4),
     "update momentum float32": (5, 3),
     "update adam float32": (6, 6),
+    "quick moments float16": (12, 6),
+    "quick moments bfloat16": (8, 4),
+    "quick moments float32": (4, 2),
 }
 ONCE = {"update adam float32": {"pow"}}  # for a whole chunk, before its loop
 
@@ -45,9 +48,11 @@ from fastinit.kernels.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
 from fastinit.kernels.losses import loss_kernel
+from fastinit.kernels.reduce import quick_moments
 from fastinit.kernels.updates import update_kernel
 
 ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, update=update_kernel)
+ways["quick"] = lambda name, dtype: quick_moments(dtype)
 code = {{}}
 for way, name, dtype in map(str.split, {list(KERNELS)}):
     _, kernel = range_kernel(name, dtype, way) if way == "fill" else ways[way](name, dtype)

@@ -160,7 +160,7 @@ def test_the_sample_is_spread_over_the_tensor(tmp_path, dtype, size):
     x = fi.normal(size, seed=size, dtype=dtype)
     found = only(tmp_path, x)
     assert found.histogram == Histogram.of(_sampled(x), low=float(x.min()), high=float(x.max()))
-    assert found.histogram.total >= 4000
+    assert found.histogram.total >= 2000
 
 
 def test_the_sample_is_no_column(tmp_path):
@@ -406,8 +406,12 @@ def _at(x, index, value):
 
 RNG = np.random.default_rng(0)
 TRAINED = {
-    "scaled": ("embed.weight", lambda x: x * 1.05, "differs from the plan: std 0.021 instead of 0.02"),
-    "moved": ("attn.weight", lambda x: np.abs(x), "differs from the plan: mean 0.015 instead of 0, std 0.00"),
+    "scaled": ("embed.weight", lambda x: x * 1.05, "differs from the plan: std 0.02104 instead of 0.02"),
+    "moved": (
+        "attn.weight",
+        lambda x: np.abs(x),
+        "differs from the plan: mean 0.01503 instead of 0, std 0.008666 instead of 0.01732",
+    ),
     "beyond its bounds": ("attn.weight", lambda x: _at(x, (3, 4), 0.04), "beyond -0.03 to 0.03"),
     "of another shape": (
         "embed.weight",
@@ -497,10 +501,11 @@ def test_a_page_of_many_tensors_is_small(tmp_path):
 
 
 PEAK = """
-import resource, sys
+import sys
 from fastinit import checkpoint
+from fastinit.checkpoint.writer import peak_memory
 checkpoint.survey(sys.argv[1], threads=2)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak_memory())
 """
 
 
