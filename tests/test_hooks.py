@@ -307,6 +307,11 @@ def test_samples_without_a_batch_have_channels_first():
     assert [row.units for row in fi.probe(cnn()[:1], data=normal(3, 9, 9)).layers] == [6]
 
 
+def test_pooling_knows_channels_without_a_layer_before():
+    model = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 4, 1)).double()
+    assert [row.units for row in fi.probe(model, data=normal(2, 3, 8, 8)).layers] == [3, 4]
+
+
 def test_dead_saturated_and_alike_units():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2)).double()
     with torch.no_grad():
@@ -520,8 +525,8 @@ def test_ties_stay_ties_and_layouts_are_known():
     assert rows["lm_head"].weight_gradients == rows["transformer.wte"].weight_gradients
     wide = fi.he_normal((16, 64), seed=fi.Key(1) / "transformer.h.0.mlp.c_fc.weight", layout="io")
     agree(rows["transformer.h.0.mlp.c_fc"].weights, torch.from_numpy(wide))
-    rows = {row.name: row for row in fi.probe(model, "orthogonal", data=data, seed=1).layers}
-    wide = fi.orthogonal((16, 64), seed=fi.Key(1) / "transformer.h.0.mlp.c_fc.weight", layout="io")
+    rows = {row.name: row for row in fi.probe(model, "sparse(sparsity=0.3)", data=data, seed=1).layers}
+    wide = fi.sparse((16, 64), sparsity=0.3, seed=fi.Key(1) / "transformer.h.0.mlp.c_fc.weight", layout="io")
     agree(rows["transformer.h.0.mlp.c_fc"].weights, torch.from_numpy(wide))
 
 
