@@ -259,12 +259,14 @@ class Residual(nn.Module):
         super().__init__()
         self.first, self.second = nn.Conv1d(3, 4, 1), nn.utils.parametrizations.weight_norm(nn.Conv1d(4, 4, 1))
         self.act, self.table, self.criterion = nn.ReLU(), Table(), nn.MSELoss()
-        self.stack = Stack()
+        self.stack, self.log, self.cache = Stack(), [], {}
 
     def forward(self, x):
         x = self.act(self.first(x))
         x = self.act(x + self.second(x)) + self.table(x)
         self.kept = x
+        self.log.append(1)
+        self.cache["last"] = x
         x = self.stack(x.mean(-1))
         self.criterion(x, torch.zeros_like(x))
         return {"number": 3, "floats": [x]}
@@ -303,6 +305,11 @@ def test_a_module_without_parts_has_its_class_for_a_name():
 
 def test_samples_without_a_batch_have_channels_first():
     assert [row.units for row in fi.probe(cnn()[:1], data=normal(3, 9, 9)).layers] == [6]
+
+
+def test_pooling_knows_channels_without_a_layer_before():
+    model = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(3, 4, 1)).double()
+    assert [row.units for row in fi.probe(model, data=normal(2, 3, 8, 8)).layers] == [3, 4]
 
 
 def test_dead_saturated_and_alike_units():
@@ -432,6 +439,20 @@ def test_the_model_its_data_and_torch_are_left_as_they_were(name, scheme):
     assert not x.requires_grad
 
 
+def test_data_that_forward_writes_in_place():
+    class Doubles(nn.Module):
+        def forward(self, x, at):
+            at.add_(1)
+            return x.mul_(2)
+
+    x, at = normal(9, 8), torch.tensor(3)
+    rows = fi.probe(Doubles(), data=(x, at), loss=square).layers
+    assert torch.equal(x, normal(9, 8))
+    assert at == 3
+    agree(rows[0].activations, 2 * x)
+    agree(rows[0].gradients, 4 * x / 72)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_after_errors_and_interrupts_too(error, where):
@@ -503,6 +524,9 @@ def test_ties_stay_ties_and_layouts_are_known():
     assert rows["lm_head"].weights == rows["transformer.wte"].weights
     assert rows["lm_head"].weight_gradients == rows["transformer.wte"].weight_gradients
     wide = fi.he_normal((16, 64), seed=fi.Key(1) / "transformer.h.0.mlp.c_fc.weight", layout="io")
+    agree(rows["transformer.h.0.mlp.c_fc"].weights, torch.from_numpy(wide))
+    rows = {row.name: row for row in fi.probe(model, "sparse(sparsity=0.3)", data=data, seed=1).layers}
+    wide = fi.sparse((16, 64), sparsity=0.3, seed=fi.Key(1) / "transformer.h.0.mlp.c_fc.weight", layout="io")
     agree(rows["transformer.h.0.mlp.c_fc"].weights, torch.from_numpy(wide))
 
 
@@ -582,6 +606,28 @@ def test_a_gradient_that_forward_takes_is_not_the_losss():
     model, x = Force(), normal(9, 8)
     first, last = (fi.probe(model, data=x, loss=lambda out, by=by: by * square(out)).layers[0] for by in (1, 3))
     assert last.gradients.norm == pytest.approx(3 * first.gradients.norm, rel=1e-9)
+
+
+def test_a_gradient_that_only_forward_takes_is_none():
+    class Slope(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return torch.autograd.grad(self.body(x).square().sum(), x)[0]
+
+    (row,) = fi.probe(Slope(), data=normal(9, 8, dtype=torch.float32)).layers
+    assert row.gradients.norm == 0 < row.activations.norm
+
+
+def test_modules_without_weights_get_no_advice_to_draw_some():
+    class Tenth(nn.Module):
+        def forward(self, x):
+            return x / 10
+
+    verdict = fi.probe(nn.Sequential(*(Tenth() for _ in range(9))), data=normal(9, 8)).verdict
+    assert (verdict.kind, verdict.fitting) == ("vanishing", None)
 
 
 def test_sparse_gradients_of_embeddings():
