@@ -48,11 +48,12 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Finite numbers of one dtype, sorted: each once, with the shares below it and up to it, and the boundaries
-    towards its neighbours in the dtype."""
+    """Finite numbers of one dtype, sorted: each once, with how many there are up to it, the shares below it and up to
+    it, and the boundaries towards its neighbours in the dtype."""
 
     size: int
     values: Array
+    counted: Array
     below: Array
     up_to: Array
     lower: Array
@@ -73,7 +74,7 @@ class Sample:
         ends = np.append(first[1:], wide.size)
         lower, upper = boundaries(values, dtype)
         size = max(1, wide.size)
-        return cls(wide.size, values, first / size, ends / size, lower, upper)
+        return cls(wide.size, values, ends, first / size, ends / size, lower, upper)
 
 
 def boundaries(values: Array, dtype: str) -> tuple[Array, Array]:

@@ -26,7 +26,7 @@ from fastinit.kernels.reduce import FIELDS
 from fastinit.summary import Summary, chunks, merged, quick_kernel
 from fastinit.threads import CHUNK
 
-BLOCK_BYTES = 1 << 18  # that pass through the cache at once: small tensors together, large ones a part at a time
+BLOCK_BYTES = 1 << 20  # that pass through the cache at once: small tensors together, large ones a part at a time
 PIECE_BYTES = 1 << 24  # of a large tensor, for one call into compiled code: Ctrl-C waits for it
 MOST_SAMPLED = 1 << 16
 _FEWEST_SAMPLED, _SHARE_SAMPLED = 1 << 12, 1 << 12  # of the elements: to sort them must not take longer than to read

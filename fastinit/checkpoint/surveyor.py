@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import threading
@@ -17,7 +16,7 @@ from fastinit import threads as fill_threads
 from fastinit.buffers import DTYPES
 from fastinit.checkpoint.folder import Folder
 from fastinit.checkpoint.gathering import Gathered, gather
-from fastinit.checkpoint.verdicts import against, in_words
+from fastinit.checkpoint.verdicts import Verdict, against, in_words
 from fastinit.distributions import Distribution
 from fastinit.errors import positive_int
 from fastinit.fitting import Fit, Sample, fit
@@ -27,9 +26,9 @@ from fastinit.page import printable
 from fastinit.patterns import matches
 from fastinit.plan import Plan
 from fastinit.progress import progress as shown
-from fastinit.summary import Summary
 
 _NOWHERE = Fit(None, math.nan, math.nan)
+_UNPLANNED = Verdict(None, math.nan, math.nan, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,30 +252,28 @@ def _tensor(tensor: Gathered, plan: Plan | None, histograms: bool) -> Tensor:
     summary, sample, stored = tensor.summary, tensor.sample, tensor.stored
     assert summary is not None
     assert sample is not None
-    looks, verdict, picked = _NOWHERE, "", None
-    if stored.dtype in DTYPES:
-        picked = Sample.of(sample, stored.dtype)
-        looks = fit(picked, summary, stored.dtype)
-    law, ks, p = None, math.nan, math.nan
+    drawable = stored.dtype in DTYPES
+    picked = Sample.of(sample, stored.dtype if drawable else "float64")
+    looks = fit(picked, summary, stored.dtype) if drawable else _NOWHERE
+    law, ks, p, verdict = _UNPLANNED
     if plan is not None:
-        law, ks, p, verdict = against(plan, tensor.name, stored, summary, picked)
+        law, ks, p, verdict = against(plan, tensor.name, stored, summary, picked if drawable else None)
     if summary.nonfinite:
         verdict = "; ".join(filter(None, [f"{summary.nonfinite:,} not finite", verdict]))
-    bounds = (summary.min, summary.max) if math.isfinite(summary.min) else (None, None)
+    low, high = (summary.min, summary.max) if math.isfinite(summary.min) else (None, None)
+    histogram = None
+    if histograms and sample.size:
+        histogram = Histogram.of_sorted(picked.values, picked.counted, low=low, high=high)
     return Tensor(
         name=tensor.name,
         file=tensor.file.path.name,
         dtype=stored.dtype,
         shape=stored.shape,
-        **_numbers(summary) | {"count": tensor.size},
+        **{name: getattr(summary, name) for name in _NUMBERS} | {"count": tensor.size},
         fit=looks,
         planned=law,
         planned_ks=ks,
         planned_p=p,
         verdict=verdict,
-        histogram=Histogram.of(sample, low=bounds[0], high=bounds[1]) if histograms and sample.size else None,
+        histogram=histogram,
     )
-
-
-def _numbers(summary: Summary) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(summary).items() if name in _NUMBERS}
