@@ -88,6 +88,8 @@ def _data(model: MLP, data: Any, samples: int) -> tuple[Array, Any]:
         x = np.empty((samples, model.sizes[0]), model.dtype)
         fill(x, Normal(), seed=model.key / "probe.data")
     x = model.as_samples(x, at_least=1)
+    if not (np.isfinite(x).all() and x.any()):
+        raise ValueError("data must be finite, and not all 0: what comes of it is no fault of an initialisation")
     return x, _targets(model, len(x)) if y is None else y
 
 

@@ -76,12 +76,16 @@ def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:
     hidden = list(layers[:-1]) or list(layers)
     groups = _groups(hidden)
     forward = _extreme([[layer.activations.rms for layer in group] for group in groups])
-    backward = _extreme([[layer.gradients.rms for layer in reversed(group)] for group in groups])
+    opening = [layer.name for layer in layers if _opens(layer)]
+    returning = [[layer.gradients.rms for layer in reversed(group)] for group in groups]
+    if opening:  # what is behind them has no gradient yet
+        returning = [[size for size in sizes if size] for sizes in returning]
+    backward = _extreme(returning)
     steps = max(map(len, groups)) - 1
     even = steps if len({layer.units for group in groups for layer in group}) == 1 else None
     found = [
         *_forward(hidden, layers[-1], forward, reference, steps),
-        *_backward(hidden, backward, even),
+        *(() if opening and not hidden[0].gradients.rms else _backward(hidden, backward, even)),
         *_symmetric(hidden),
         *_saturated(hidden),
     ]
@@ -91,16 +95,24 @@ def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:
         f"Through the hidden layers activations change by {forward:.2g}x, gradients on their way back by "
         f"{backward:.2g}x."
     )
+    if opening:
+        text += f" {_named(opening)} start at zero: what is behind learns from the second step on."
     return Verdict(kinds, text, forward, backward, None)
 
 
+def _opens(layer: Layer) -> bool:
+    """Whether a layer starts at zero by design: its first step makes weights of it, and lets gradients through."""
+    return bool(layer.weights and layer.weight_gradients) and layer.weights.rms == 0 < layer.weight_gradients.rms
+
+
 def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers that are compared, those groups with several: of one kind and role, or of one kind, or all."""
+    """The layers that are compared, those groups with several: of one kind and role, or of one kind; else the first
+    alone. One layer of each kind (an embedding, a recurrent layer) is no trend."""
     for key in (lambda layer: (layer.kind, _role(layer.name)), lambda layer: layer.kind):
         groups = [group for group in _by(key, layers) if len(group) > 1]
         if groups:
             return groups
-    return [list(layers)]
+    return [[layers[0]]]
 
 
 def _role(name: str) -> str:

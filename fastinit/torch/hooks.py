@@ -78,20 +78,27 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
 
     def under(scheme: Scheme | None) -> Probe:
         with followed_by_autograd():
-            return _probed(module, scheme, arguments, key, loss)
+            try:
+                return _probed(module, scheme, arguments, key, loss, entry=True)
+            except RuntimeError:  # some modules take only inputs without gradients
+                return _probed(module, scheme, arguments, key, loss, entry=False)
 
     return advised(under(scheme), _candidates(module), under)
 
 
-def _probed(module: nn.Module, scheme: Scheme | None, arguments: Arguments, key: Key, loss: Loss | None) -> Probe:
+def _probed(
+    module: nn.Module, scheme: Scheme | None, arguments: Arguments, key: Key, loss: Loss | None, *, entry: bool
+) -> Probe:
     weights, called = _weights(module, scheme, key)
     buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     tensors = tensors_in(arguments)
+    if any(one.is_floating_point() and not (one.isfinite().all() and one.any()) for one in tensors[:1]):
+        raise ValueError("data must be finite, and not all 0: what comes of it is no fault of an initialisation")
     devices = {tensor.device for tensor in (*weights.values(), *buffers.values(), *tensors)}
     with untouched(module), reproducible(devices, key / "probe.torch"), Rows(module) as rows:
         swapped = {f"module.{name}": tensor for name, tensor in (buffers | weights).items()}
-        value, gradients = functional_call(_Pass(module, rows, loss, key), swapped, (arguments, weights))
+        value, gradients = functional_call(_Pass(module, rows, loss, key, entry), swapped, (arguments, weights))
     layers = with_ratios(rows.layers(weights, gradients, names))
     if not layers:
         raise ValueError(f"module must run a layer that gives floats. Received: {type(module).__name__}")
@@ -114,15 +121,15 @@ class _Pass(nn.Module):
     """Forward and backward pass of a module as one call, so that both see the same tensors in it: checkpointed parts
     run again on the way back."""
 
-    def __init__(self, module: nn.Module, rows: Rows, loss: Loss | None, key: Key) -> None:
+    def __init__(self, module: nn.Module, rows: Rows, loss: Loss | None, key: Key, entry: bool) -> None:
         super().__init__()
-        self.module, self.rows, self.loss, self.key = module, rows, loss, key
+        self.module, self.rows, self.loss, self.key, self.entry = module, rows, loss, key, entry
 
     def forward(
         self, arguments: Arguments, weights: dict[str, torch.Tensor]
     ) -> tuple[float, dict[str, torch.Tensor | None]]:
         """The loss, and its gradients by the weights' names."""
-        (args, kwargs), entry = copied(arguments)
+        (args, kwargs), entry = copied(arguments, self.entry)
         value = _loss_of(self.module(*args, **kwargs), self.loss, self.key)
         self.rows.turn()
         leaves = {name: weight for name, weight in weights.items() if weight.requires_grad}

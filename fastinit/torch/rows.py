@@ -91,11 +91,14 @@ class Rows:
             alike=alike(_some(units)),
         )
         self.runs.append(run)
-        if tensor.requires_grad:
-            self._handles.append(tensor.register_hook(functools.partial(self._came_back, run)))
+        for each in floats_in(output):
+            if each.requires_grad:
+                self._handles.append(each.register_hook(functools.partial(self._came_back, run, each is tensor)))
 
-    def _came_back(self, run: _Run, gradient: torch.Tensor) -> None:
-        if self._backward:  # not of a gradient that `forward` itself takes
+    def _came_back(self, run: _Run, first: bool, gradient: torch.Tensor) -> None:
+        # Of a recurrent layer the output or the last state may be what is used: the first that has a gradient counts.
+        wanted = first or run.gradients is None
+        if self._backward and wanted:  # not of a gradient that `forward` itself takes
             run.gradients = signal_of(gradient)
 
     def _axis(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> int:
@@ -192,9 +195,15 @@ def _weight(module: nn.Module) -> nn.Parameter | None:
 
 def first_floats(output: Any) -> torch.Tensor | None:
     """The first tensor of floats in what a module returns."""
+    return next(floats_in(output), None)
+
+
+def floats_in(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of floats in what a module returns."""
     if isinstance(output, torch.Tensor):
-        plain = output.is_floating_point() and output.layout is torch.strided and not output.is_nested
-        return output if plain else None
+        if output.is_floating_point() and output.layout is torch.strided and not output.is_nested:
+            yield output
+        return
     parts: Iterable[Any] = ()
     if isinstance(output, Mapping):
         parts = output.values()
@@ -202,7 +211,8 @@ def first_floats(output: Any) -> torch.Tensor | None:
         parts = output
     elif dataclasses.is_dataclass(output):
         parts = vars(output).values()
-    return next((found for part in parts if (found := first_floats(part)) is not None), None)
+    for part in parts:
+        yield from floats_in(part)
 
 
 def signal_of(tensor: torch.Tensor) -> Signal:

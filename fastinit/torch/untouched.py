@@ -24,8 +24,9 @@ def as_leaf(tensor: torch.Tensor) -> torch.Tensor:
     return plain.requires_grad_(plain.is_floating_point() or plain.is_complex())
 
 
-def copied(tree: Any) -> tuple[Any, list[torch.Tensor]]:
-    """A nest of arguments with copies of its tensors, and the leaf behind the first one, if that holds floats.
+def copied(tree: Any, entry: bool) -> tuple[Any, list[torch.Tensor]]:
+    """A nest of arguments with copies of its tensors, and the leaf behind the first one, if that holds floats and
+    `entry` is true.
 
     Gradients go down to it, so that layers before the first weight have theirs. A copy, unlike a leaf, may be written
     in place.
@@ -35,7 +36,7 @@ def copied(tree: Any) -> tuple[Any, list[torch.Tensor]]:
     def copy(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        leaves.append(as_leaf(value) if not leaves and value.is_floating_point() else value.detach())
+        leaves.append(as_leaf(value) if entry and not leaves and value.is_floating_point() else value.detach())
         return leaves[-1].clone()
 
     copies = tree_map(copy, tree)
