@@ -54,8 +54,9 @@ add_module_names = False
 # Types in signatures that belong to others, whose documentation no build may fetch, or that are aliases of ours.
 _OTHERS = r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|torch|typing)\b.*"
 _ALIASES = (
-    r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Iterable|Iterator|Layout|"
-    r"Mapping|Model|Named|Optimizer|Packed|Path|Region|Rule|Scheme|Seed|Self|Sequence|Tensor|optional|tuple)"
+    r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Figure|Iterable|Iterator|"
+    r"Laws|Layout|Mapping|Model|Named|Optimizer|Packed|Path|PathLike|Probes|Region|"
+    r"Rule|Scheme|Seed|Self|Sequence|Tensor|optional|tuple)"
 )
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:class", _ALIASES)]
 

@@ -1,7 +1,5 @@
 """The public names, for type checkers and editors: `__init__.py` imports them when they are asked for."""
 
-from fastinit import checkpoint as checkpoint
-from fastinit import plots as plots
 from fastinit.activations import activation as activation
 from fastinit.clipping import adaptive_clip as adaptive_clip
 from fastinit.clipping import clip_by_global_norm as clip_by_global_norm
@@ -79,6 +77,9 @@ from fastinit.structured import Sparse as Sparse
 from fastinit.summary import Summary as Summary
 from fastinit.summary import summarize as summarize
 from fastinit.threads import thread_limit as thread_limit
+
+from . import checkpoint as checkpoint
+from . import plots as plots
 
 __version__: str
 __all__: list[str]

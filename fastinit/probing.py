@@ -38,17 +38,23 @@ def probe(
             scheme is given.
         scheme: the weights' law: a scheme's name, text such as "normal(std=0.01)", a distribution, or one of those for
             each layer. Default: that of `MLP`, which fits the activation; of a module, the weights that it has. Of a
-            module it is the law of all parameters with two dimensions or more.
+            module it is the law of all parameters with two dimensions or more (or one for each of them), drawn by their
+            names; biases and the like stay as they are.
         activation: of the hidden layers; for sizes only. Default: relu.
         data: for dense networks X (samples, features) or (X, y), y as in `MLP.step`; for a module what it is called
             with: a tensor, a tuple, or a dict of named arguments. Default: standard normal samples and targets that
             are as likely as any, drawn from the seed; a module needs its data.
-        seed: an int or a `Key`, of what is drawn.
+        seed: an int or a `Key`, of what is drawn; of a module its dropout too.
         output: of networks made from sizes, as in `MLP`; it decides the loss.
         samples: how many are drawn where there are no data.
         dtype: "float32" or "float64", of networks made from sizes.
-        loss: for a module: a function of its output that gives a scalar. Default: the output's own `loss`, if it has
-            one, or its mean product with a standard normal tensor: a gradient of no preferred direction.
+        loss: for a module: a function of its output that gives a scalar tensor. Default: the output's own `loss`, if it
+            has one, or the mean product of its first tensor with a standard normal one: a gradient of no preferred
+            direction.
+
+    A module's layers are those without parts that run, and those that own a weight; one that runs twice has two rows,
+    "relu" and "relu#2". It may be in any mode, and frozen or compiled (it runs as it is written); what it holds is not
+    written to, and torch's generators stay where they are.
 
     Returns:
         A `Probe`: print it for a table, `to_html()` is a page, `to_json()` the numbers, `fastinit.plots` has pictures.

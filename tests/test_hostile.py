@@ -45,7 +45,7 @@ def job(tmp_path, monkeypatch):
 
 def command(*arguments):
     """A command in this process: (exit code, stdout, stderr)."""
-    done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    done = CliRunner().invoke(cli.app.app, list(map(str, arguments)))
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 

@@ -61,7 +61,9 @@ def config_in(folder, family, **changes):
 
 def write(source, out, **how):
     """The command, in this process."""
-    cli.write(str(source), out, **{"seed": SEED, "max_shard_bytes": "40KB", "fsync": False, "as_json": True, **how})
+    cli.checkpoints.write(
+        str(source), out, **{"seed": SEED, "max_shard_bytes": "40KB", "fsync": False, "as_json": True, **how}
+    )
 
 
 def built(folder, family, dtype=torch.float32):

@@ -83,7 +83,8 @@ def compare(
 
         return work
 
-    crew.each(items, worker, threads)
+    blocks = list(items)
+    crew.each(blocks, worker, max(1, min(threads, len(blocks))))  # no more threads than blocks
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None

@@ -187,7 +187,8 @@ def gather(
 
             return work
 
-        crew.each(_reads(every), worker, threads)
+        reads = list(_reads(every))
+        crew.each(reads, worker, max(1, min(threads, len(reads))))
 
 
 def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:

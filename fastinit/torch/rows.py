@@ -168,8 +168,9 @@ def _layers(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 def _holders(module: nn.Module) -> list[nn.Module]:
     """The children of a module that are no layers, but hold its parameters: also those which are computed."""
-    lists = [child for child in module.children() if isinstance(child, nn.ParameterList | nn.ParameterDict)]
-    return [*lists, module.parametrizations] if is_parametrized(module) else lists  # type: ignore[return-value]
+    holders = [child for child in module.children() if isinstance(child, nn.ParameterList | nn.ParameterDict)]
+    computed = [module.get_submodule("parametrizations")] if is_parametrized(module) else []
+    return [*holders, *computed]
 
 
 def own(module: nn.Module) -> list[nn.Parameter]:

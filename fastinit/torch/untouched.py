@@ -96,8 +96,7 @@ def reproducible(devices: Iterable[torch.device], key: Key) -> Iterator[None]:
 def followed_by_autograd() -> Iterator[None]:
     """Gradients are recorded whatever the caller has switched off, and compiled modules run uncompiled."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.inference_mode(False))  # under `no_grad` too gradients are recorded from here on
         if "torch._dynamo" in sys.modules:  # without it nothing is compiled, and it takes a second to import
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
