@@ -37,7 +37,7 @@ def probe(
             `torch.nn.Module`: it is probed as it is, and left so; its weights change for the time of the probe where a
             scheme is given.
         scheme: the weights' law: a scheme's name, text such as "normal(std=0.01)", a distribution, or one of those for
-            each layer. Default: that of `MLP`, which fits the activation; of a module, the weights that it has. Of a
+            each layer. Default: that of `MLP` for the activation; of a module, the weights that it has. Of a
             module it is the law of all parameters with two dimensions or more (or one for each of them), drawn by their
             names; biases and the like stay as they are.
         activation: of the hidden layers; for sizes only. Default: relu.
@@ -106,7 +106,7 @@ def compare(
 
     Args:
         sizes, data, seed: as in `probe`.
-        schemes, activations: of every pair there is a probe. A scheme None is the one that fits the activation.
+        schemes, activations: of every pair there is a probe. A scheme None is `MLP`'s for the activation.
         options: others of `probe`.
 
     Raises:

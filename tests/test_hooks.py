@@ -687,3 +687,69 @@ def test_modules_without_shapes_and_outputs_without_floats_are_refused():
 class Says(nn.Module):
     def forward(self, x):
         return "nothing"
+
+
+class Last(nn.Module):
+    """A recurrent network of which the last state is used, not the outputs."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.enter, self.cell, self.leave = nn.Linear(16, 16), nn.GRU(16, 16, batch_first=True), nn.Linear(16, 2)
+        self.state = state
+
+    def forward(self, x):
+        outputs, state = self.cell(self.enter(x))
+        return self.leave(state[-1] if self.state else outputs[:, -1])
+
+
+def test_the_state_of_a_recurrent_layer_has_its_gradient():
+    torch.manual_seed(0)
+    by_state, by_output = Last(True), Last(False)
+    by_output.load_state_dict(by_state.state_dict())
+    data = torch.randn(32, 5, 16)
+    one, other = (fi.probe(model, data=data) for model in (by_state, by_output))
+    assert one.layers[1].gradients.norm == pytest.approx(other.layers[1].gradients.norm)
+    assert one.layers[1].gradients.norm > 0
+    assert (one.verdict.kinds, other.verdict.kinds) == (("healthy",), ("healthy",))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+        nn.init.zeros_(self.inner[3].weight)
+        nn.init.zeros_(self.inner[3].bias)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+def test_residual_branches_that_start_at_zero_are_healthy():
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Block() for _ in range(12)), nn.Linear(32, 5))
+    found = fi.probe(model, data=torch.randn(16, 32)).verdict
+    assert found.kinds == ("healthy",)
+    assert "0.inner.3 and 11 more start at zero" in found.text
+
+
+class Demanding(nn.Module):
+    """It wants an input without gradients, as some audio models do in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        leaf = x[:, None]
+        leaf.requires_grad = True
+        return self.layer(leaf)
+
+
+def test_a_module_that_takes_leaves_only():
+    assert fi.probe(Demanding(), data=torch.randn(4, 8)).layers[0].gradients.rms > 0
+
+
+@pytest.mark.parametrize("data", [torch.zeros(4, 8), torch.full((4, 8), math.nan)])
+def test_data_that_tell_nothing_are_refused(data):
+    with pytest.raises(ValueError, match="data must be finite, and not all 0"):
+        fi.probe(nn.Linear(8, 8), data=data)

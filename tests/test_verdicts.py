@@ -114,6 +114,13 @@ def test_a_signal_that_ends_is_named_where_it_ends():
     assert "No gradient reaches" in found.text
 
 
+def test_a_head_that_starts_at_zero_is_no_fault():
+    """Its first step makes weights of it: as the recipes for residual networks want it."""
+    found = verdict(["he_normal"] * 10 + ["zeros"], "relu", [64, *[64] * 10, 10])
+    assert found.kinds == ("healthy",)
+    assert "layers.10 start at zero: what is behind learns from the second step on." in found.text
+
+
 def test_alike_units_are_named():
     laws = ["he_normal", "constant(value=0.01)", "he_normal", "he_normal"]
     found = verdict(laws, "relu", [20, 30, 30, 30, 5])

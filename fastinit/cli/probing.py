@@ -23,7 +23,7 @@ def probe(
         list[str] | None,
         typer.Option(
             "--scheme",
-            help="A scheme, e.g. he_normal or 'normal(std=0.01)'. May be repeated. Default: the one that fits.",
+            help="A scheme, e.g. he_normal or 'normal(std=0.01)'. May be repeated. Default: that of fi.MLP.",
             metavar="SCHEME",
         ),
     ] = None,

@@ -102,7 +102,8 @@ def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:
 
 def _opens(layer: Layer) -> bool:
     """Whether a layer starts at zero by design: its first step makes weights of it, and lets gradients through."""
-    return bool(layer.weights and layer.weight_gradients) and layer.weights.rms == 0 < layer.weight_gradients.rms
+    weights, gradients = layer.weights, layer.weight_gradients
+    return weights is not None and gradients is not None and weights.rms == 0 < gradients.rms
 
 
 def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
@@ -116,8 +117,8 @@ def _groups(layers: Sequence[Layer]) -> list[list[Layer]]:
 
 
 def _role(name: str) -> str:
-    """A name without its numbers: "layers.0.query" is what "layers.1.query" is."""
-    return re.sub(r"\d+", "", name.partition("#")[0])
+    """A name without its first number: "layers.0.query" is what "layers.1.query" is."""
+    return re.sub(r"\d+", "", name.partition("#")[0], count=1)
 
 
 def _by(key: Callable[[Layer], object], layers: Sequence[Layer]) -> list[list[Layer]]:
