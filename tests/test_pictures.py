@@ -30,8 +30,11 @@ def described(path):
 
 def test_every_picture_is_made_with_its_caption(pictures, tmp_path):
     pictures.make(tmp_path / "new")
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(pictures.CAPTIONS)
+    made = {path.name for path in (tmp_path / "new").iterdir()}
+    assert made == {name for picture in pictures.CAPTIONS for name in (picture, picture.replace(".svg", ".md"))}
     for name, caption in pictures.CAPTIONS.items():
+        figure = (tmp_path / "new" / name.replace(".svg", ".md")).read_text(encoding="utf-8")
+        assert figure == f"```{{figure}} /new/{name}\n:alt: {caption}\n\n{caption}\n```\n"
         assert re.fullmatch(r"probe-[a-z-]+\.svg", name)
         assert described(tmp_path / "new" / name) == caption
         assert caption.endswith(".")
