@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from fastinit.checkpoint.shards import Engine, Progress, write_shards
 
 RETRIES = 5  # of a task whose worker died; Ray counts those that ran out of memory apart
 REACH_SECONDS = 20
+SETTLE_SECONDS = 0.05
 STOP_SECONDS = 30  # how long killed tasks may take to end: a node that cannot be reached never says so
 
 
@@ -83,7 +85,10 @@ def _stop(pending: dict[ObjectRef[None], Shard], folder: Path) -> None:
     """End what still runs, and remove what it leaves: when this returns, nobody writes into the folder."""
     if not pending:
         return
-    for one in pending:
+    # Ray ends the driver ("Tried to complete task that was not pending", 2.60) where a task is cancelled while a worker
+    # gets it. So those that follow the one that failed are let arrive, and what waits is cancelled before what runs.
+    time.sleep(SETTLE_SECONDS)
+    for one in reversed(list(pending)):
         ray.cancel(one, force=True)  # without, a task ends only when its file is complete
     ray.wait(list(pending), num_returns=len(pending), timeout=STOP_SECONDS)
     files.remove_unfinished(folder, (shard.name for shard in pending.values()))
