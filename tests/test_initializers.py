@@ -100,40 +100,39 @@ def test_every_scheme_is_tested_here():
     }
 
 
-@each_scheme
-def test_rows_are_complete(name):
-    row, function = SCHEMES[name], getattr(fi, name)
-    assert row.name == function.__name__ == function.__qualname__ == name
-    assert name in fi.__all__
-    for text in (row.formula, row.source, row.doc[0]):
-        assert text
-        assert text in function.__doc__
+def test_rows_are_complete():
+    for name, row in SCHEMES.items():
+        function = getattr(fi, name)
+        assert row.name == function.__name__ == function.__qualname__ == name
+        assert name in fi.__all__
+        for text in (row.formula, row.source, row.doc[0]):
+            assert text
+            assert text in function.__doc__
 
 
-@each_scheme
-def test_signatures(name):
-    parameters = inspect.signature(getattr(fi, name)).parameters
+def test_signatures():
     shared = ["shape", "out", "seed", "dtype", "layout", "batch_axes", "region"]
-    assert list(parameters) == [*shared, *SCHEMES[name].parameters]
-    assert [parameters[p].default for p in shared] == [None, None, None, "float32", "oi", (), None]
-    assert all(parameters[p].kind is inspect.Parameter.KEYWORD_ONLY for p in list(parameters)[1:])
-    assert {p for p in parameters if parameters[p].default is inspect.Parameter.empty} == set(NEEDED.get(name, {}))
-    law_parameters = inspect.signature(SCHEMES[name].law).parameters
-    assert list(law_parameters)[1:] == list(SCHEMES[name].parameters)
+    for name, row in SCHEMES.items():
+        parameters = inspect.signature(getattr(fi, name)).parameters
+        assert list(parameters) == [*shared, *row.parameters]
+        assert [parameters[p].default for p in shared] == [None, None, None, "float32", "oi", (), None]
+        assert all(parameters[p].kind is inspect.Parameter.KEYWORD_ONLY for p in list(parameters)[1:])
+        assert {p for p in parameters if parameters[p].default is inspect.Parameter.empty} == set(NEEDED.get(name, {}))
+        assert list(inspect.signature(row.law).parameters)[1:] == list(row.parameters)
 
 
-@each_scheme
-def test_docstrings_name_every_argument(name):
-    function = getattr(fi, name)
-    arguments = function.__doc__.partition("Args:")[2].partition("Returns:")[0]
-    documented = []
-    for line in arguments.splitlines():
-        names, colon, _ = line.strip().partition(":")
-        if colon and line.startswith(" " * 8) and not line.startswith(" " * 9):
-            documented += names.split(", ")
-    assert sorted(documented) == sorted(inspect.signature(function).parameters)
-    assert "Raises:" in function.__doc__
-    assert f">>> {name}(" in function.__doc__
+def test_docstrings_name_every_argument():
+    for name in SCHEMES:
+        function = getattr(fi, name)
+        arguments = function.__doc__.partition("Args:")[2].partition("Returns:")[0]
+        documented = []
+        for line in arguments.splitlines():
+            names, colon, _ = line.strip().partition(":")
+            if colon and line.startswith(" " * 8) and not line.startswith(" " * 9):
+                documented += names.split(", ")
+        assert sorted(documented) == sorted(inspect.signature(function).parameters)
+        assert "Raises:" in function.__doc__
+        assert f">>> {name}(" in function.__doc__
 
 
 def test_aliases():
@@ -153,18 +152,18 @@ def test_aliases():
 # --- the laws ---
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @each_family
-def test_variances(name, shape):
-    law = fi.law(name, shape, **NEEDED.get(name, {}))
-    expected = VARIANCES[name](*torch_fans(shape))
-    assert law.mean == 0
-    assert law.std**2 == pytest.approx(expected, rel=1e-14)
-    if name in BOUNDS:
-        bound = BOUNDS[name](*torch_fans(shape))
-        assert (-law.low, law.high) == pytest.approx((bound, bound), rel=1e-14)
-    else:
-        assert law == fi.Normal(0, law.std)
+def test_variances(name):
+    for shape in SHAPES:
+        law = fi.law(name, shape, **NEEDED.get(name, {}))
+        expected = VARIANCES[name](*torch_fans(shape))
+        assert law.mean == 0
+        assert law.std**2 == pytest.approx(expected, rel=1e-14)
+        if name in BOUNDS:
+            bound = BOUNDS[name](*torch_fans(shape))
+            assert (-law.low, law.high) == pytest.approx((bound, bound), rel=1e-14)
+        else:
+            assert law == fi.Normal(0, law.std)
 
 
 @each_family
@@ -177,38 +176,36 @@ def test_what_is_drawn_has_the_variance(name):
     assert abs(x.mean()) < 4 * math.sqrt(expected / x.size)
 
 
-@pytest.mark.parametrize("name", FIXED)
-def test_laws_without_fans(name):
-    assert fi.law(name, shape_of(name), **NEEDED.get(name, {})) == FIXED[name]
+def test_laws_without_fans():
+    assert {name: fi.law(name, shape_of(name), **NEEDED.get(name, {})) for name in FIXED} == FIXED
 
 
 FAN_MODES = {"fan_in": lambda n, m: n, "fan_out": lambda n, m: m, "fan_avg": lambda n, m: (n + m) / 2}
 FAN_MODES["fan_geo_avg"] = lambda n, m: math.sqrt(n * m)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @having("mode")
-def test_modes(name, shape, mode):
+def test_modes(name):
     base = VARIANCES[name](1, 1)
-    expected = base / FAN_MODES[mode](*torch_fans(shape))
-    assert fi.law(name, shape, mode=mode, **NEEDED.get(name, {})).std ** 2 == pytest.approx(expected, rel=1e-14)
+    for shape, mode in itertools.product(SHAPES, MODES):
+        expected = base / FAN_MODES[mode](*torch_fans(shape))
+        assert fi.law(name, shape, mode=mode, **NEEDED.get(name, {})).std ** 2 == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
 @having("nonlinearity")
-def test_nonlinearities(name, nonlinearity):
-    k = fi.gain(nonlinearity) ** 2
-    if name == "heuristic_normal" and nonlinearity == "tanh":
-        k = 1  # the heuristic's own constant, where torch's gain is 5/3
-    assert fi.law(name, (30, 20), nonlinearity=nonlinearity).std ** 2 == pytest.approx(k / 20, rel=1e-14)
+def test_nonlinearities(name):
+    for nonlinearity in NONLINEARITIES:
+        k = fi.gain(nonlinearity) ** 2
+        if name == "heuristic_normal" and nonlinearity == "tanh":
+            k = 1  # the heuristic's own constant, where torch's gain is 5/3
+        assert fi.law(name, (30, 20), nonlinearity=nonlinearity).std ** 2 == pytest.approx(k / 20, rel=1e-14)
 
 
-@pytest.mark.parametrize("slope", [0, 0.01, 0.2, 1, -0.3, math.sqrt(5)])
 @having("slope")
-def test_slopes(name, slope):
-    law = fi.law(name, (30, 20), nonlinearity="leaky_relu", slope=slope)
-    assert law.std**2 == pytest.approx(2 / ((1 + slope**2) * 20), rel=1e-14)
+def test_slopes(name):
+    for slope in (0, 0.01, 0.2, 1, -0.3, math.sqrt(5)):
+        law = fi.law(name, (30, 20), nonlinearity="leaky_relu", slope=slope)
+        assert law.std**2 == pytest.approx(2 / ((1 + slope**2) * 20), rel=1e-14)
 
 
 def test_the_heuristic_for_relu_is_he():
@@ -229,21 +226,22 @@ def test_truncation_keeps_the_wanted_std(name):
     assert x.var() == pytest.approx(VARIANCES[name](200, 300), rel=4 * math.sqrt(2 / x.size))
 
 
-@pytest.mark.parametrize("gain", [0, 0.5, 5 / 3])
 @having("gain")
-def test_gain_is_a_factor(name, gain):
+def test_gain_is_a_factor(name):
     shape = shape_of(name)
-    x, scaled = (getattr(fi, name)(shape, seed=KEY, dtype="float64", gain=g) for g in (1, gain))
-    np.testing.assert_allclose(scaled, gain * x, rtol=1e-14, atol=0)
+    x = getattr(fi, name)(shape, seed=KEY, dtype="float64", gain=1)
+    for gain in (0, 0.5, 5 / 3):
+        scaled = getattr(fi, name)(shape, seed=KEY, dtype="float64", gain=gain)
+        np.testing.assert_allclose(scaled, gain * x, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal", "truncated_normal"])
-@pytest.mark.parametrize("scale", [0.3, 1, 2])
-def test_variance_scaling_is_the_common_denominator(scale, distribution):
-    law = fi.law("variance_scaling", (30, 20), scale=scale, mode="fan_avg", distribution=distribution)
-    assert law.std**2 == pytest.approx(scale / 25, rel=1e-14)
+def test_variance_scaling_is_the_common_denominator(distribution):
     kinds = {"uniform": fi.Uniform, "normal": fi.Normal, "truncated_normal": fi.TruncatedNormal}
-    assert type(law) is kinds[distribution]
+    for scale in (0.3, 1, 2):
+        law = fi.law("variance_scaling", (30, 20), scale=scale, mode="fan_avg", distribution=distribution)
+        assert law.std**2 == pytest.approx(scale / 25, rel=1e-14)
+        assert type(law) is kinds[distribution]
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(20, 3000), (300, 200)])
@@ -257,11 +255,16 @@ def test_the_default_of_torchs_linear_is_the_uniform_heuristic(inputs, outputs):
     )
 
 
-@pytest.mark.parametrize("layout", ["oi", "io"])
 @each_scheme
-def test_a_population_has_the_law_of_one_member(name, layout):
+def test_a_population_has_the_law_of_one_member(name):
     needed = NEEDED.get(name, {})
-    one = shape_of(name) if layout == "oi" else io_of(shape_of(name))
+    layouts = {"oi": shape_of(name), "io": io_of(shape_of(name))}
+    for layout, one in layouts.items():
+        assert_members_have_the_law(name, one, layout, needed)
+
+
+def assert_members_have_the_law(name, one, layout, needed):
+    """Members along every axis in turn."""
     law = fi.law(name, one, layout=layout, **needed)
     for at in range(len(one) + 1):
         population = (*one[:at], 7, *one[at:])
@@ -291,20 +294,20 @@ DTYPES = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @each_scheme
-def test_a_function_fills_by_its_law(name, dtype):
+def test_a_function_fills_by_its_law(name):
     shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
     law = fi.law(name, shape, **needed)
-    expected = fi.fill(np.empty(shape, DTYPES[dtype]), law, seed=KEY)
-    for argument in (dtype, DTYPES[dtype], np.dtype(DTYPES[dtype])):
-        assert same_bits(function(shape, seed=KEY, dtype=argument, **needed), expected)
-    out = np.full(shape, 7, DTYPES[dtype])
-    assert function(out=out, seed=KEY, **needed) is out  # `dtype` is that of a new array: out keeps its own
-    assert same_bits(out, expected)
-    backwards = np.full(shape[::-1], 7, DTYPES[dtype]).T
-    assert function(list(shape), out=backwards, seed=KEY, **needed) is backwards
-    assert same_bits(backwards, expected)
+    for dtype, kind in DTYPES.items():
+        expected = fi.fill(np.empty(shape, kind), law, seed=KEY)
+        for argument in (dtype, kind, np.dtype(kind)):
+            assert same_bits(function(shape, seed=KEY, dtype=argument, **needed), expected)
+        out = np.full(shape, 7, kind)
+        assert function(out=out, seed=KEY, **needed) is out  # `dtype` is that of a new array: out keeps its own
+        assert same_bits(out, expected)
+        backwards = np.full(shape[::-1], 7, kind).T
+        assert function(list(shape), out=backwards, seed=KEY, **needed) is backwards
+        assert same_bits(backwards, expected)
 
 
 @each_scheme
@@ -385,12 +388,13 @@ BAD_ARGUMENTS += [("deepnet", "other_layers", value, error) for value, error in 
 BAD_ARGUMENTS += [("fixup", "branch", value, error) for value, error in [*BAD_COUNTS[:-1], (1, ValueError)]]
 
 
-@pytest.mark.parametrize(("name", "parameter", "value", "error"), BAD_ARGUMENTS, ids=str)
-def test_wrong_parameters_are_named(name, parameter, value, error):
+@pytest.mark.parametrize("name", sorted({row[0] for row in BAD_ARGUMENTS}))
+def test_wrong_parameters_are_named(name):
     out = np.full(shape_of(name), 7.0)
-    with pytest.raises(error) as caught:
-        getattr(fi, name)(out=out, seed=0, **{**NEEDED.get(name, {}), parameter: value})
-    message = str(caught.value)
-    assert message.startswith(f"{parameter} must ")
-    assert f"Received: {parameter}={value!r}" in message
+    for _, parameter, value, error in (row for row in BAD_ARGUMENTS if row[0] == name):
+        with pytest.raises(error) as caught:
+            getattr(fi, name)(out=out, seed=0, **{**NEEDED.get(name, {}), parameter: value})
+        message = str(caught.value)
+        assert message.startswith(f"{parameter} must ")
+        assert f"Received: {parameter}={value!r}" in message
     assert (out == 7).all()

@@ -1,11 +1,10 @@
 """The rooms of the house: who may import whom, what is compiled where, and what `import fastinit` brings along."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import fastinit
 
@@ -39,16 +38,19 @@ ROOMS = [
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 FRAMEWORKS = ["torch", "jax", "keras", "tensorflow", "ray", "transformers", "matplotlib", "scipy.linalg", "safetensors"]
 
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-
 
 def room_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
 def imported(path):
     """The full names of the modules that a file imports anywhere, in functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -65,40 +67,47 @@ def rooms_imported(path):
             yield room if (ROOT / room).is_dir() or (ROOT / f"{room}.py").exists() else "__init__"
 
 
-@each_file
-def test_a_room_imports_from_rooms_below_only(path):
-    room = room_of(path)
-    assert room in FLOORS, f"{room} has no place in the list of rooms"
-    for other in set(rooms_imported(path)) - {room}:
-        assert FLOORS[other] < FLOORS[room], f"{room} imports from {other}"
+def test_a_room_imports_from_rooms_below_only():
+    assert {room_of(path) for path in FILES} <= set(FLOORS), "some have no place in the list of rooms"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports from {other}"
+        for path in FILES
+        for other in sorted(set(rooms_imported(path)) - {room_of(path)})
+        if FLOORS[other] >= FLOORS[room_of(path)]
+    ]
+    assert wrong == []
 
 
-@each_file
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= LINES
+def test_files_are_short():
+    assert [path for path in FILES if len(path.read_text().splitlines()) > LINES] == []
 
 
-@each_file
-def test_numba_is_imported_where_code_is_compiled(path):
-    allowed = room_of(path) in ("kernels", "threads", "environment")  # environment tells Numba's version and threads
-    compiled = {name.partition(".")[0] for name in imported(path)} & {"numba", "llvmlite"}
-    assert allowed or not compiled
+def test_numba_is_imported_where_code_is_compiled():
+    allowed = ("kernels", "threads", "environment")  # environment tells Numba's version and threads
+    others = [path for path in FILES if room_of(path) not in allowed]
+    assert [p for p in others if {name.partition(".")[0] for name in imported(p)} & {"numba", "llvmlite"}] == []
 
 
 COMPILERS = {"njit", "jit", "cfunc", "vectorize", "guvectorize", "stencil", "generated_jit", "overload", "intrinsic"}
 
 
-@each_file
-def test_compiler_options_are_named_in_one_place(path):
-    if path == ROOT / "kernels" / "jit.py":
-        return
-    from_numba = {name.rpartition(".")[2] for name in imported(path) if name.startswith("numba.")}
-    assert not from_numba & COMPILERS
-    for node in ast.walk(ast.parse(path.read_text())):
+OPTIONS = {"fastmath", "error_model", "boundscheck", "nogil", "forceinline", "inline"}
+
+
+def compiler_words(path):
+    """The compilers and options of Numba that a file names."""
+    yield from {name.rpartition(".")[2] for name in imported(path) if name.startswith("numba.")} & COMPILERS
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("numba", "nb"):
-            assert node.attr not in COMPILERS
+            yield from {node.attr} & COMPILERS
         if isinstance(node, ast.keyword):
-            assert node.arg not in ("fastmath", "error_model", "boundscheck", "nogil", "forceinline", "inline")
+            yield from {node.arg} & OPTIONS
+
+
+def test_compiler_options_are_named_in_one_place():
+    jit = ROOT / "kernels" / "jit.py"
+    assert {path: words for path in FILES if path != jit and (words := list(compiler_words(path)))} == {}
+    assert set(compiler_words(jit)) >= {"njit", "cfunc"}
 
 
 def test_the_compiler_options_are_in_jit():
@@ -158,14 +167,12 @@ def test_no_module_hides_a_public_name():
     assert not {room_of(path) for path in FILES} & set(fastinit.__all__)
 
 
-@pytest.mark.parametrize("name", fastinit.__all__)
-def test_public_names_are_documented(name):
-    documentation = getattr(fastinit, name).__doc__
-    assert documentation
-    assert not documentation.startswith(f"{name}(")  # a dataclass writes its signature where there is no docstring
-    assert len(documentation.split()) > 5
+def test_public_names_are_documented():
+    documentation = {name: getattr(fastinit, name).__doc__ or "" for name in fastinit.__all__}
+    # A dataclass writes its signature where there is no docstring.
+    bare = [name for name, text in documentation.items() if len(text.split()) <= 5 or text.startswith(f"{name}(")]
+    assert bare == []
 
 
-@each_file
-def test_modules_are_documented(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
+def test_modules_are_documented():
+    assert [path for path in FILES if not ast.get_docstring(tree_of(path))] == []
