@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
+from pairs import pairs
 
 import fastinit as fi
 from fastinit import threads
@@ -53,12 +54,12 @@ def assert_close(found, wanted, dtype, roundings=2.5):
 # --- the norm ---
 
 
-@each_dtype
-@pytest.mark.parametrize("size", SIZES)
-@each_order
-def test_the_norm_is_that_of_float64(size, dtype, p):
-    x = draw(size, dtype, size)
-    assert_allclose(fi.global_norm(x, p), norm([x], p), rtol=1e-13)
+@pairs(dtype=list(DTYPES), p=ORDERS)
+def test_the_norm_is_that_of_float64(dtype, p):
+    drawn = draw(max(SIZES), dtype, 1)
+    for size in SIZES:
+        x = drawn[-size:]
+        assert_allclose(fi.global_norm(x, p), norm([x], p), rtol=1e-13)
 
 
 @each_order
@@ -77,33 +78,33 @@ def test_the_norm_of_many_arrays_is_that_of_each_by_itself():
     assert fi.clip_by_norm(arrays, np.inf) == [fi.global_norm(x) for x in arrays]
 
 
-@pytest.mark.parametrize("nothing", [[], {}, (), np.empty(0), [np.empty((0, 3), np.float16), np.empty(0)]])
 @each_order
-def test_without_elements_the_norm_is_zero(nothing, p):
-    assert fi.global_norm(nothing, p) == fi.clip_by_global_norm(nothing, 1.0, norm_type=p) == 0
+def test_without_elements_the_norm_is_zero(p):
+    for nothing in ([], {}, (), np.empty(0), [np.empty((0, 3), np.float16), np.empty(0)]):
+        assert fi.global_norm(nothing, p) == fi.clip_by_global_norm(nothing, 1.0, norm_type=p) == 0
 
 
 @pytest.mark.parametrize(
     ("value", "dtype"), [(1e19, "float32"), (3e38, "float32"), (1e-45, "float32"), (300, "float16"), (3e38, "bfloat16")]
 )
-@pytest.mark.parametrize("p", [1, 2, np.inf, 30])
-def test_narrow_dtypes_do_not_overflow(value, dtype, p):
+def test_narrow_dtypes_do_not_overflow(value, dtype):
     x = np.full(1000, value, DTYPES[dtype])
-    assert_allclose(fi.global_norm(x, p), norm([x], p), rtol=1e-13)
+    for p in (1, 2, np.inf, 30):
+        assert_allclose(fi.global_norm(x, p), norm([x], p), rtol=1e-13)
 
 
 @pytest.mark.parametrize("value", [1e200, 1e-200, 1.7e308, 1e308, 5e-324, 1e-320, 1e-154, 1e-160])
-@pytest.mark.parametrize("p", [1, 2, np.inf, 3, 0.5, 10])
-def test_float64_norms_beyond_its_squares(value, p):
-    count = 2 if value > 1e300 and p < 1 else 9
-    x = np.full(count, value) * np.where(np.arange(count) % 2, -1, 1)
-    with np.errstate(over="ignore"):
-        wanted = np.float64(count) ** (1 / p) * value
-    assert_allclose(fi.global_norm(x, p), wanted, rtol=1e-12, atol=5e-324)
-    assert_allclose(fi.global_norm([x[:1], x[1:]], p), wanted, rtol=1e-12, atol=5e-324)
-    assert_allclose(
-        fi.clip_by_norm([x, np.ones(4), np.zeros(4)], np.inf, norm_type=p)[0], wanted, rtol=1e-12, atol=5e-324
-    )
+def test_float64_norms_beyond_its_squares(value):
+    for p in (1, 2, np.inf, 3, 0.5, 10):
+        count = 2 if value > 1e300 and p < 1 else 9
+        x = np.full(count, value) * np.where(np.arange(count) % 2, -1, 1)
+        with np.errstate(over="ignore"):
+            wanted = np.float64(count) ** (1 / p) * value
+        assert_allclose(fi.global_norm(x, p), wanted, rtol=1e-12, atol=5e-324)
+        assert_allclose(fi.global_norm([x[:1], x[1:]], p), wanted, rtol=1e-12, atol=5e-324)
+        assert_allclose(
+            fi.clip_by_norm([x, np.ones(4), np.zeros(4)], np.inf, norm_type=p)[0], wanted, rtol=1e-12, atol=5e-324
+        )
 
 
 def test_a_very_large_p_is_the_largest():
@@ -113,21 +114,20 @@ def test_a_very_large_p_is_the_largest():
 
 
 @each_dtype
-@each_order
-def test_a_nan_is_seen_anywhere_and_infinity_too(dtype, p):
-    for place in (0, 7, CHUNK - 1, CHUNK, 2 * CHUNK + 1):
-        x = draw(2 * CHUNK + 2, dtype)
-        x[place] = -np.inf
-        assert fi.global_norm(x, p) == np.inf
-        x[1 - place % 2] = np.nan
-        assert np.isnan(fi.global_norm([x, np.ones(3)], p))
+def test_a_nan_is_seen_anywhere_and_infinity_too(dtype):
+    for p in ORDERS:
+        for place in (0, 7, CHUNK - 1, CHUNK, 2 * CHUNK + 1):
+            x = draw(2 * CHUNK + 2, dtype)
+            x[place] = -np.inf
+            assert fi.global_norm(x, p) == np.inf
+            x[1 - place % 2] = np.nan
+            assert np.isnan(fi.global_norm([x, np.ones(3)], p))
 
 
-@each_dtype
-@each_order
+@pairs(dtype=list(DTYPES), p=ORDERS)
 def test_the_norm_does_not_depend_on_the_thread_count(dtype, p, monkeypatch):
     monkeypatch.setattr(threads, "PARALLEL_BYTES", 0)
-    arrays = [draw(size, dtype, size) for size in (5 * RANGE + 3, 1, CHUNK + 1)]
+    arrays = [draw(size, dtype, size) for size in (2 * RANGE + 3, 1, CHUNK + 1)]
     found = []
     for number in NUMBERS:
         with fi.thread_limit(number):
@@ -170,9 +170,7 @@ def test_arrays_that_nobody_else_holds_are_kept():
 # --- by one norm ---
 
 
-@each_dtype
-@each_order
-@pytest.mark.parametrize("size", [1, 17, CHUNK + 1, 2 * RANGE + 5])
+@pairs(dtype=list(DTYPES), p=ORDERS, size=[1, 17, CHUNK + 1, 2 * RANGE + 5])
 def test_clips_to_the_norm(dtype, p, size):
     x = draw(size, dtype, 3)
     y = draw((3, 5), "float64", 4)
@@ -209,9 +207,7 @@ def test_a_limit_of_zero_makes_zeros():
     assert fi.clip_by_global_norm(x, 0) == 0
 
 
-@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, np.inf])
-@pytest.mark.parametrize("limit", [0.1, 10.0, 1e6])
-@pytest.mark.parametrize("spoiled", [None, np.inf, np.nan])
+@pairs(p=[1.0, 2.0, 3.0, np.inf], limit=[0.1, 10.0, 1e6], spoiled=[None, np.inf, np.nan])
 def test_agrees_with_torch(p, limit, spoiled):
     arrays = [draw((40, 50), seed=1), draw(17, seed=2), draw((3, 4, 5), seed=3)]
     if spoiled is not None:
@@ -320,19 +316,19 @@ def optax_adaptive(parameters, gradients, clipping, eps):
     return np.where(g_norm < max_norm, g, g * (max_norm / np.maximum(g_norm, 1e-6)))
 
 
-@each_dtype
 @pytest.mark.parametrize(
     "shape",
     [(), (1,), (50,), (1, 9), (9, 1), (20, 30), (3, CHUNK + 5), (7, 3, 5), (6, 5, 3, 3), (4, 0), (2, RANGE + 1)],
 )
-def test_agrees_with_optaxs_formula(dtype, shape):
-    weight, gradient = draw(shape, seed=1), draw(shape, dtype, 2)
-    if shape:
-        weight[: len(weight) // 2] = 0
-    for clipping, eps in ((0.01, 1e-3), (1.0, 0.5), (0.0, 0.0)):
-        wanted = optax_adaptive(weight, gradient, clipping, eps)
-        fi.adaptive_clip(weight, gradient, clipping, eps)
-        assert_close(gradient, wanted, dtype, 8)
+def test_agrees_with_optaxs_formula(shape):
+    for dtype in DTYPES:
+        weight, gradient = draw(shape, seed=1), draw(shape, dtype, 2)
+        if shape:
+            weight[: len(weight) // 2] = 0
+        for clipping, eps in ((0.01, 1e-3), (1.0, 0.5), (0.0, 0.0)):
+            wanted = optax_adaptive(weight, gradient, clipping, eps)
+            fi.adaptive_clip(weight, gradient, clipping, eps)
+            assert_close(gradient, wanted, dtype, 8)
 
 
 def test_adaptive_clipping_spreads_nan_within_its_unit():
@@ -380,10 +376,9 @@ def work_on(kind, view):
         fi.clip_by_global_norm([view], 0.5)
 
 
-@each_dtype
-@pytest.mark.parametrize("kind", ["norm", "value", "adaptive"])
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_any_strides_and_the_gaps_stay(dtype, kind, view):
+@pairs(view=list(VIEWS), dtype=list(DTYPES), kind=["norm", "value", "adaptive"])
+def test_any_strides_and_the_gaps_stay(view, dtype, kind):
+    view = VIEWS[view]
     x = draw((31, 20), dtype)
     wanted = x.copy()
     part = view(wanted).copy()
@@ -549,14 +544,14 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize(("bad", "error", "message"), BAD)
 @pytest.mark.parametrize(("call", "name"), CALLS.values(), ids=CALLS)
-def test_a_bad_array_is_refused_before_any_write(call, name, bad, error, message):
-    good = np.full(3, 9.0)
-    with pytest.raises(error) as caught:
-        call([good, bad])
-    assert str(caught.value).startswith(f"{name}[1] {message}")
-    assert_array_equal(good, [9, 9, 9])
+def test_a_bad_array_is_refused_before_any_write(call, name):
+    for bad, error, message in BAD:
+        good = np.full(3, 9.0)
+        with pytest.raises(error) as caught:
+            call([good, bad])
+        assert str(caught.value).startswith(f"{name}[1] {message}")
+        assert_array_equal(good, [9, 9, 9])
 
 
 def test_bad_arrays_are_named():

@@ -1,5 +1,6 @@
 """The torch face's clipping against torch's own, and against the same rule in float64."""
 
+import functools
 import inspect
 import itertools
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from pairs import pairs
 from torch.nn import utils
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,9 +26,8 @@ ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0
 ORDERS = (1, 2.0, 3, 0.5, math.inf)
 EPS = 1e-6
 
-each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-each_order = pytest.mark.parametrize("p", ORDERS)
-
+# Axes of `pairs`, by name so that pytest's ids are readable: a test calls `getattr(torch, dtype)` and `SHAPES[shape]`.
+NAMED = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 TORCHS = {name: getattr(utils, name) for name in NAMES}
 OURS = {name: getattr(ft, name) for name in NAMES}
@@ -83,7 +84,6 @@ SHAPES = {
     "a parameter": lambda dtype: [torch.nn.Parameter(draw((3, 4), dtype)), draw(3, dtype, 1)],
     "part of a graph": lambda dtype: [draw((3, 4), dtype).requires_grad_() * 2],
 }
-each_shape = pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
 
 
 # --- the same as torch, by the kernels ---
@@ -100,12 +100,17 @@ def check_scaled(gradients, before, after, factor, torchs):
             assert np.abs(new - wanted).max() <= np.abs(other - wanted).max() + tiny
 
 
-@each_dtype
-@each_order
-@each_shape
-@pytest.mark.parametrize("max_norm", [0, 0.25, 1e4, math.inf])
-def test_clip_grad_norm_is_torchs(dtype, p, make, max_norm, own):
-    for foreach, error in ((None, False), (False, True), (True, True)):
+@pairs(dtype=NAMED, shape=list(SHAPES), p=ORDERS)
+def test_clip_grad_norm_is_torchs(dtype, shape, p, own):
+    dtype, make = getattr(torch, dtype), SHAPES[shape]
+    for max_norm, foreach, error in (
+        (0, None, False),
+        (0.25, None, False),
+        (0.25, False, True),
+        (0.25, True, True),
+        (1e4, True, False),
+        (math.inf, None, True),
+    ):
         ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
         before, counted = wide(q.grad for q in ours), versions(ours, theirs)
         wanted = TORCHS["clip_grad_norm_"](theirs, max_norm, p, error, foreach)
@@ -127,11 +132,9 @@ def check_norm(found, wanted, exact):
     assert abs(found.item() - exact) <= abs(wanted.item() - exact) + 1e-14 * exact
 
 
-@each_dtype
-@each_order
-@each_shape
-def test_get_total_norm_is_torchs(dtype, p, make, own):
-    tensors = make(dtype)
+@pairs(dtype=NAMED, shape=list(SHAPES), p=ORDERS)
+def test_get_total_norm_is_torchs(dtype, shape, p, own):
+    tensors = SHAPES[shape](getattr(torch, dtype))
     before, counted = wide(tensors), [x._version for x in tensors]
     check_norm(ft.get_total_norm(tensors, p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
     check_norm(ft.get_total_norm(iter(tensors), p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
@@ -140,34 +143,52 @@ def test_get_total_norm_is_torchs(dtype, p, make, own):
     assert own == []
 
 
-@each_dtype
-@each_shape
-@pytest.mark.parametrize("norm_dtype", DTYPES, ids=str)
-def test_clip_grads_with_norm_is_torchs(dtype, make, norm_dtype, own):
-    coarse = 12 * max(ROUNDING[dtype], ROUNDING[norm_dtype])
-    for norm, max_norm in itertools.product((1e-3, 0.3, 7, 3e4, math.inf, math.nan, -2.0), (0.0, 0.25, math.inf)):
-        ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
-        total = torch.tensor(norm, dtype=norm_dtype, requires_grad=True)
-        before, counted = wide(q.grad for q in ours), versions(ours, theirs)
-        assert TORCHS["clip_grads_with_norm_"](theirs, max_norm, total) is None
-        assert ft.clip_grads_with_norm_(ours, max_norm, total) is None
-        with np.errstate(all="ignore"):
-            factor = np.minimum(1.0, max_norm / np.float64(total.item() + EPS))
-        for q, r, old in zip(ours, theirs, before, strict=True):
-            mine, torchs = wide([q.grad, r.grad])
-            assert_allclose(mine, torchs, rtol=coarse, atol=1e-6)
-            assert_allclose(mine, old * factor, rtol=2.1 * ROUNDING[dtype], atol=1e-7)
-        steps = versions(ours, theirs) - counted
-        assert (steps[0] == steps[1]).all()
-        assert (steps > 0).all()
+GIVEN_NORMS = (1e-3, 0.3, 7, 3e4, math.inf, math.nan, -2.0)
+
+
+@pairs(dtype=NAMED, shape=list(SHAPES), norm_dtype=NAMED)
+def test_clip_grads_with_norm_is_torchs(dtype, shape, norm_dtype, own):
+    for norm in (0.3, 7):  # of which one scales
+        check_with_norm(SHAPES[shape], getattr(torch, dtype), getattr(torch, norm_dtype), norm, 0.5)
     assert own == []
 
 
-@each_dtype
-@each_shape
-@pytest.mark.parametrize("value", [0, 0.3, 1.0, 1e4, math.inf])
-def test_clip_grad_value_is_torchs(dtype, make, value, own):
-    for foreach in (None, False, True):
+@pairs(norm=GIVEN_NORMS, max_norm=(0.0, 0.25, math.inf), dtype=NAMED, norm_dtype=NAMED)
+def test_every_given_norm_is_torchs(norm, max_norm, dtype, norm_dtype, own):
+    check_with_norm(SHAPES["transposed"], getattr(torch, dtype), getattr(torch, norm_dtype), norm, max_norm)
+    assert own == []
+
+
+def check_with_norm(make, dtype, norm_dtype, norm, max_norm):
+    coarse = 12 * max(ROUNDING[dtype], ROUNDING[norm_dtype])
+    ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
+    total = torch.tensor(norm, dtype=norm_dtype, requires_grad=True)
+    before, counted = wide(q.grad for q in ours), versions(ours, theirs)
+    assert TORCHS["clip_grads_with_norm_"](theirs, max_norm, total) is None
+    assert ft.clip_grads_with_norm_(ours, max_norm, total) is None
+    with np.errstate(all="ignore"):
+        factor = np.minimum(1.0, max_norm / np.float64(total.item() + EPS))
+    for q, r, old in zip(ours, theirs, before, strict=True):
+        mine, torchs = wide([q.grad, r.grad])
+        assert_allclose(mine, torchs, rtol=coarse, atol=1e-6)
+        assert_allclose(mine, old * factor, rtol=2.1 * ROUNDING[dtype], atol=1e-7)
+    steps = versions(ours, theirs) - counted
+    assert (steps[0] == steps[1]).all()
+    assert (steps > 0).all()
+
+
+@pairs(dtype=NAMED, shape=list(SHAPES))
+def test_clip_grad_value_is_torchs(dtype, shape, own):
+    dtype, make = getattr(torch, dtype), SHAPES[shape]
+    for value, foreach in (
+        (0, None),
+        (0.3, None),
+        (0.3, False),
+        (0.3, True),
+        (1.0, False),
+        (1e4, True),
+        (math.inf, None),
+    ):
         ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
         for parameters in (ours, theirs):
             parameters[0].grad.detach()[(0,) * parameters[0].ndim] = math.nan
@@ -315,10 +336,11 @@ def test_any_limit_does_what_it_does_in_torch(limit):
     assert_same("clip_grad_value_", plain, limit)
 
 
-@each_dtype
 @pytest.mark.parametrize("value", [65503.0, 65504.0, 65505.0, 1e5, 3.4e38, 1e39, math.inf])
-def test_a_bound_beyond_the_dtype_does_what_it_does_in_torch(dtype, value):
-    assert_same("clip_grad_value_", lambda: with_gradients([torch.tensor([math.inf, -2.0, 5e4], dtype=dtype)]), value)
+def test_a_bound_beyond_the_dtype_does_what_it_does_in_torch(value):
+    for dtype in DTYPES:
+        make = functools.partial(torch.tensor, [math.inf, -2.0, 5e4], dtype=dtype)
+        assert_same("clip_grad_value_", lambda make=make: with_gradients([make()]), value)
 
 
 TOTALS = [5.0, None, torch.tensor(5), torch.tensor(True), torch.tensor([5.0]), torch.tensor(5 + 0j), torch.tensor(-EPS)]
@@ -378,10 +400,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("p", [2.0, math.inf])
-def test_other_tensors_do_what_they_do_in_torch(make, p):
-    assert_same("get_total_norm", make, p)
-
+def test_other_tensors_do_what_they_do_in_torch(make):
     def parameters():
         found = []
         for gradient in make():
@@ -390,9 +409,11 @@ def test_other_tensors_do_what_they_do_in_torch(make, p):
             found.append(parameter)
         return found
 
-    for foreach in (None, False, True):
-        assert_same("clip_grad_norm_", parameters, 0.5, p, False, foreach)
-        assert_same("clip_grad_norm_", parameters, 100.0, p, True, foreach)
+    for p in (2.0, math.inf):
+        assert_same("get_total_norm", make, p)
+        for foreach in (None, False, True):
+            assert_same("clip_grad_norm_", parameters, 0.5, p, False, foreach)
+            assert_same("clip_grad_norm_", parameters, 100.0, p, True, foreach)
     assert_same("clip_grads_with_norm_", parameters, 0.5, torch.tensor(2.0))
     if make is not OTHERS["expanded rows"] and make is not OTHERS["expanded"]:
         assert_same("clip_grad_value_", parameters, 2.0, False)
@@ -439,10 +460,10 @@ def test_a_generator_is_read_once_and_clipped():
     assert_allclose(torch.cat([p.grad.ravel() for p in parameters]), [0.6, 0.0, 0.8], rtol=1e-6)
 
 
-@each_dtype
-@each_order
-@pytest.mark.parametrize("spoiled", [math.inf, -math.inf, math.nan])
+@pairs(dtype=NAMED, p=ORDERS, spoiled=[math.inf, -math.inf, math.nan])
 def test_norms_that_are_not_finite(dtype, p, spoiled):
+    dtype = getattr(torch, dtype)
+
     def make():
         x = draw((3, 4), dtype)
         x[1, 2] = spoiled
@@ -624,6 +645,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow  # another process that imports torch.distributed, 5 s; by default "subclass" above goes to torch
 def test_dtensors_go_to_torch():
     done = subprocess.run([sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
