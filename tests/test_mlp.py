@@ -11,6 +11,7 @@ import processes
 import pytest
 import threadpoolctl
 import torch
+from pairs import pairs
 
 import fastinit as fi
 from fastinit import training
@@ -70,6 +71,15 @@ def torch_parameters(network):
     return {f"layers.{int(name.split('.')[0]) // 2}.{name.split('.')[1]}": p for name, p in network.named_parameters()}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_of_torch():
+    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def sliced(monkeypatch):
     """Small steps are cut for the threads too."""
@@ -79,9 +89,7 @@ def sliced(monkeypatch):
 # --- gradients ---
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pairs(activation=list(ACTIVATIONS), output=OUTPUTS, threads=[1, 2, 5])
 def test_loss_and_gradients_are_torchs(activation, output, threads, sliced):
     model = fi.MLP([7, 9, 5, 4], activation, output, seed=3, dtype="float64")
     for name, array in model.parameters.items():
@@ -98,9 +106,9 @@ def test_loss_and_gradients_are_torchs(activation, output, threads, sliced):
         np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_are_finite_differences(activation, output):
+def test_gradients_are_finite_differences(activation):
+    output = OUTPUTS[list(ACTIVATIONS).index(activation) % 3]  # all pairs are held against torch above
     model = fi.MLP([3, 4, 2], activation, output, seed=1, dtype="float64")
     x, y = data(3, 2, output, samples=6)
     _, gradients = model.loss_and_grad(x, y)
@@ -164,8 +172,7 @@ def assert_equal_models(a, b):
         np.testing.assert_array_equal(array, b.parameters[name])
 
 
-@pytest.mark.parametrize("samples", [1, 2, 7, 16, 33])
-@pytest.mark.parametrize("threads", [1, 2, 8])
+@pairs(samples=[1, 2, 7, 16, 33], threads=[1, 2, 8])
 def test_an_epoch_is_its_steps(samples, threads, sliced):
     """A batch of one, batches smaller than the thread count, a ragged last one."""
     x, y = data(5, 3, "softmax", samples)
@@ -503,20 +510,20 @@ def test_an_optimizer_belongs_to_one_model():
         np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_nan_in_the_input_reaches_the_loss_and_is_reported(activation, output, value):
-    x, y = data(5, 3, output, 9)
-    x[4, 2] = value
-    model = fi.MLP([5, 4, 3], activation, output, seed=0)
-    if math.isnan(value):
+def test_nan_in_the_input_reaches_the_loss_and_is_reported(activation):
+    for output in OUTPUTS:
+        x, y = data(5, 3, output, 9)
+        x[4, 2] = np.nan
+        model = fi.MLP([5, 4, 3], activation, output, seed=0)
         assert math.isnan(model.loss_and_grad(x, y)[0])
         with pytest.warns(RuntimeWarning, match="the loss is not finite in epoch 0"):
             history = model.fit(x, y, 1, 3, fi.SGD(0.1))
         assert math.isnan(history.loss[0])
-    elif activation in ("identity", "relu"):
-        assert not math.isfinite(model.loss_and_grad(x, y)[0])
+        x[4, 2] = np.inf
+        if activation in ("identity", "relu"):
+            model = fi.MLP([5, 4, 3], activation, output, seed=0)
+            assert not math.isfinite(model.loss_and_grad(x, y)[0])
 
 
 def test_callbacks_and_progress():
