@@ -3,12 +3,15 @@
 A snippet runs with warnings as errors and may import this module: `cases` and `digest` work on both sides.
 """
 
+import contextlib
+import gc
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 TESTS = Path(__file__).parent
 LAWS = ("constant", "uniform", "normal", "narrow", "truncated")
@@ -56,6 +59,33 @@ def finish(process, timeout=120):
 
 def run(code, *, timeout=120, **how):
     return finish(start(code, **how), timeout)
+
+
+def command(*arguments, cwd=".", **how):
+    """Run the command `fastinit` in this process.
+
+    Args:
+        arguments: of the command line.
+        cwd: the current folder meanwhile.
+        how: further arguments of `typer.testing.CliRunner`, e.g. `charset`.
+
+    Returns:
+        What `subprocess.run` returns for a process: `returncode`, `stdout`, `stderr`.
+    """
+    from typer.testing import CliRunner
+
+    from fastinit import cli
+
+    arguments = list(map(str, arguments))
+    # `plan` ends its process without the interpreter's tidying, and turns the collector off.
+    with contextlib.chdir(cwd), mock.patch.object(os, "_exit", sys.exit):
+        try:
+            done = CliRunner(**how).invoke(cli.app.app, arguments)
+        finally:
+            gc.enable()
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception  # a traceback for the user
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def law_of(name):

@@ -1,4 +1,4 @@
-"""The commands, as processes: what they print, where, and their exit codes."""
+"""The commands: what they print, where, and their exit codes; most run in this process, some as one of their own."""
 
 import json
 import os
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import safetensors
+from processes import command as fastinit
 
 import fastinit as package
+from fastinit.checkpoint import blocks
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 JOB = """seed = 4
@@ -25,7 +27,8 @@ scheme = "zeros"
 """
 
 
-def fastinit(*arguments, **options):
+def process(*arguments, **options):
+    """Run the command as a process of its own."""
     command = [sys.executable, "-m", "fastinit.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
 
@@ -37,12 +40,11 @@ def job(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["", "plan", "write", "verify", "finalize", "schemes", "info", "warmup"])
-def test_help_shows_an_example(command):
-    done = fastinit(*command.split(), "--help")
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert "Example: " in done.stdout
+def test_help_shows_an_example():
+    for command in ("", "plan", "write", "verify", "finalize", "schemes", "info", "warmup"):
+        done = fastinit(*command.split(), "--help")
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert "Example: " in done.stdout, command
 
 
 def test_the_help_needs_no_compiler():
@@ -52,8 +54,15 @@ def test_the_help_needs_no_compiler():
 
 
 def test_version():
-    done = fastinit("--version")
-    assert (done.returncode, done.stdout) == (0, f"fastinit {package.__version__}\n")
+    done = process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fastinit {package.__version__}\n", "")
+
+
+def test_the_exit_codes_of_processes(tmp_path):
+    for arguments, code in ((["wirte"], 2), (["plan", "missing.toml"], 1)):
+        done = process(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (code, ""), arguments
+    assert done.stderr == "fastinit: [Errno 2] No such file or directory: 'missing.toml'\n"
 
 
 def test_plan_is_a_table_and_its_totals():
@@ -134,7 +143,7 @@ def test_a_config_beside_a_saved_plan(job, tmp_path):
 
 @pytest.mark.slow
 def test_write_needs_little_memory(tmp_path):
-    report = json.loads(fastinit("write", GPT2, "--out", tmp_path, "--json").stdout)
+    report = json.loads(process("write", GPT2, "--out", tmp_path, "--json").stdout)
     assert report["nbytes"] > 497_759_232
     assert report["peak_memory_bytes"] < 400e6
 
@@ -214,6 +223,16 @@ def test_a_wrong_command_is_exit_code_2():
     assert fastinit("wirte").returncode == 2
 
 
+def test_an_interrupt_is_exit_code_130_and_leaves_nothing(job, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(blocks.Maker, "make", interrupted)
+    done = fastinit("write", job, "--out", tmp_path / "out", "--json")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fastinit: interrupted\n")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
     job = tmp_path / "large.toml"
@@ -235,7 +254,7 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
 @pytest.mark.slow
 def test_after_warmup_nothing_is_compiled(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = fastinit("warmup", env=environment)
+    done = process("warmup", env=environment)
     assert done.returncode == 0, done.stderr
     number = int(done.stdout.split()[0])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}

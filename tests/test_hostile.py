@@ -4,10 +4,12 @@ checkpoint that the real safetensors reads."""
 import contextlib
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -16,7 +18,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 import torch
-from typer.testing import CliRunner
+from processes import command as run
 
 import fastinit as fi
 from fastinit import checkpoint, cli, sources
@@ -45,9 +47,8 @@ def job(tmp_path, monkeypatch):
 
 def command(*arguments):
     """A command in this process: (exit code, stdout, stderr)."""
-    done = CliRunner().invoke(cli.app.app, list(map(str, arguments)))
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
+    done = run(*arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def refused(*arguments):
@@ -228,6 +229,40 @@ def test_a_current_folder_that_is_gone(job, tmp_path):
     done = shell(script + '"$2"', job, tmp_path / "out", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     check(tmp_path / "out", fi.Plan.from_toml(job))
+
+
+def test_without_standard_streams(job, monkeypatch):
+    """As a process has them whose streams were closed."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    for arguments in (["write", "job.toml", "--out", "out"], ["verify", "out"]):
+        monkeypatch.setattr(sys, "argv", ["fastinit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 0
+        sys.stdout.close()
+        monkeypatch.setattr(sys, "stdout", None)
+    check("out", fi.Plan.from_toml(job))
+
+
+def test_an_output_that_takes_nothing(job, monkeypatch, capsys):
+    """A pipe whose reader has gone is no message; a full disk is one."""
+    for number, (place, message) in enumerate({"pipe": "", "/dev/full": "[Errno 28] No space left on device"}.items()):
+        if place == "pipe":
+            reader, writer = os.pipe()
+            os.close(reader)
+        else:
+            writer = os.open(place, os.O_WRONLY)
+        with os.fdopen(writer, "w") as output, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, "argv", ["fastinit", "write", "job.toml", "--out", f"out{number}"])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            output.flush()  # nothing is left that could fail at the end
+        assert ended.value.code == 1
+        shown = capsys.readouterr().err.splitlines()
+        assert shown == ["7,456 of 7,456 bytes", *[f"fastinit: {message}"] * bool(message)]
+        check(f"out{number}", fi.Plan.from_toml(job))
 
 
 @pytest.mark.slow
@@ -530,6 +565,20 @@ def test_values_of_every_dtype(tmp_path):
     assert checkpoint.verify(tmp_path).problems == ()
 
 
+def test_many_files_with_few_descriptors(tmp_path):
+    plan = fi.Plan({f"h.{i}.w": ((5, 5), "float32", "he_normal") for i in range(100)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open("/dev/null", os.O_RDONLY)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 20, hard))
+    try:
+        assert checkpoint.write(plan, tmp_path, max_shard_bytes=100, fsync=False, threads=8).files == 100
+        assert checkpoint.verify(tmp_path, threads=8).problems == ()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    check(tmp_path, plan)
+
+
 @pytest.mark.slow
 def test_a_thousand_files_with_few_descriptors(tmp_path):
     job = tmp_path / "job.toml"
@@ -548,28 +597,32 @@ def test_a_thousand_files_with_few_descriptors(tmp_path):
 # --- two at once ---
 
 
-WORKER = """
+SIX = fi.Plan({f"h.{i}.weight": ((300, 100), "float32", "normal") for i in range(6)})
+
+
+def outcome(folder, seed, part, overwrite):
+    """What comes of a run: "finished", "part" of it, or the name of an error."""
+    how = {"part": None if part == "-" else part, "overwrite": overwrite == "1"}
+    try:
+        report = checkpoint.write(SIX, folder, seed=int(seed), max_shard_bytes=120000, fsync=False, **how)
+    except (BlockingIOError, FileExistsError) as error:
+        return type(error).__name__
+    return "finished" if report.finished else "part"
+
+
+WORKER = f"""
 import sys
-import fastinit as fi
-from fastinit import checkpoint
-plan = fi.Plan({f"h.{i}.weight": ((300, 100), "float32", "normal") for i in range(6)})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_hostile import outcome
 print("ready", flush=True)
 for line in sys.stdin:
-    folder, seed, part, overwrite = line.split()
-    try:
-        report = checkpoint.write(
-            plan, folder, seed=int(seed), max_shard_bytes=120000, fsync=False, overwrite=overwrite == "1",
-            part=None if part == "-" else part,
-        )
-        print("finished" if report.finished else "part", flush=True)
-    except (BlockingIOError, FileExistsError) as error:
-        print(type(error).__name__, flush=True)
+    print(outcome(*line.split()), flush=True)
 """
 
 
-@pytest.fixture
-def pair():
-    """Two processes that take jobs from their stdin."""
+@contextlib.contextmanager
+def two_processes():
+    """A function that lets two processes do a job each."""
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(2):
@@ -579,22 +632,53 @@ def pair():
             stack.callback(process.kill)
             found.append(process)
         assert [process.stdout.readline() for process in found] == ["ready\n"] * 2
-        yield found
+
+        def run_both(jobs):
+            for words, process in zip(jobs, found, strict=True):
+                process.stdin.write(" ".join(words) + "\n")
+                process.stdin.flush()
+            return [process.stdout.readline().strip() for process in found]
+
+        yield run_both
 
 
+@contextlib.contextmanager
+def two_threads():
+    """The same with threads: each opens the folder, so their locks exclude each other as those of processes do."""
+    meeting = threading.Barrier(2)
+
+    def run_both(jobs):
+        outcomes = [None, None]
+
+        def work(i):
+            meeting.wait(30)
+            outcomes[i] = outcome(*jobs[i])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcomes
+
+    yield run_both
+
+
+@pytest.mark.parametrize("two", [two_threads, pytest.param(two_processes, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("part", "overwrite"), [("-", 0), ("-", 1), ("1/1", 0)])
-def test_two_seeds_at_once_into_one_folder(pair, tmp_path, part, overwrite):
+def test_two_seeds_at_once_into_one_folder(two, tmp_path, part, overwrite):
     """One is refused, or comes after the other; the checkpoint is that of one of them, whole."""
-    plan = fi.Plan({f"h.{i}.weight": ((300, 100), "float32", "normal") for i in range(6)})
-    seen = set()
-    for attempt in range(30):
+    with two() as run_both:
+        check_two_seeds(run_both, tmp_path, part, overwrite)
+
+
+def check_two_seeds(run_both, tmp_path, part, overwrite):
+    plan, seen = SIX, set()
+    for attempt in range(12):
         folder = tmp_path / str(attempt)
         if attempt % 3 == 0:
             checkpoint.write(plan, folder, seed=7, max_shard_bytes=120000, fsync=False) if overwrite else folder.mkdir()
-        for seed, process in enumerate(pair, 1):
-            process.stdin.write(f"{folder} {seed} {part} {overwrite}\n")
-            process.stdin.flush()
-        outcomes = [process.stdout.readline().strip() for process in pair]
+        outcomes = run_both([(str(folder), str(seed), part, str(overwrite)) for seed in (1, 2)])
         seen.add(tuple(outcomes))
         assert set(outcomes) <= {"finished", "part", "BlockingIOError", "FileExistsError"}
         done = [seed for seed, outcome in enumerate(outcomes, 1) if outcome in ("finished", "part")]

@@ -1,24 +1,22 @@
-"""`fastinit probe` as a process: its tables, files, errors."""
+"""`fastinit probe`: its tables, files, errors."""
 
 import json
 import os
 import re
-import subprocess
-import sys
+import threading
 
 import pytest
 from browser import Tables, opened
+from processes import command
 
 import fastinit as fi
 from fastinit.signals.pages import SHOWN
 
-COMMAND = [sys.executable, "-m", "fastinit.cli", "probe"]
 THREE = ["--scheme", "xavier_normal", "--scheme", "he_normal", "--scheme", "zeros"]
 
 
 def run(*arguments, **options):
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+    return command("probe", *arguments, **options)
 
 
 def test_the_table_of_the_issue():
@@ -54,7 +52,7 @@ def test_options_reach_the_probe():
 
 
 def test_a_terminal_without_bars_gets_plain_signs():
-    done = run("--sizes", "8,16,3", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    done = run("--sizes", "8,16,3", charset="ascii")
     assert done.returncode == 0
     assert "########" in done.stdout
     assert done.stdout.isascii()
@@ -81,9 +79,12 @@ def test_the_picture_is_of_its_kind(tmp_path, kind):
 def test_a_report_does_not_take_the_place_of_a_device(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with subprocess.Popen([*COMMAND, "--sizes", "3,4,2", "--html", str(pipe)], stdout=subprocess.DEVNULL) as process:
-        assert pipe.read_text().startswith("<!DOCTYPE html>")
-    assert process.returncode == 0
+    ended = []
+    writing = threading.Thread(target=lambda: ended.append(run("--sizes", "3,4,2", "--html", pipe).returncode))
+    writing.start()
+    assert pipe.read_text().startswith("<!DOCTYPE html>")
+    writing.join()
+    assert ended == [0]
     assert pipe.is_fifo()
 
 

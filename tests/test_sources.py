@@ -1,5 +1,6 @@
 """Sources of a plan: each kind gives the plan that it means, and what is none is named in one line."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from processes import command
 from safetensors.torch import save_file
 
 import fastinit as fi
@@ -309,29 +311,32 @@ def test_an_empty_folder_and_nothing_at_all(tmp_path):
         sources.read(str(tmp_path / "nothing.toml"))
 
 
-HIDDEN = """
-import sys, importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name == "{name}" else found(name, *more)
-sys.modules["{name}"] = None
-sys.argv = ["fastinit", "plan", "{source}"]
-from fastinit.cli import main
-main()
-"""
-
-
 @pytest.mark.parametrize(("name", "extra"), [("transformers", "hf"), ("torch", "torch")])
-def test_a_missing_library_is_named_with_its_extra(tmp_path, name, extra):
-    source = config_of(tmp_path, "GPT2LMHeadModel")
-    script = HIDDEN.format(name=name, source=source)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, extra):
+    source, find_spec = config_of(tmp_path, "GPT2LMHeadModel"), importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted, *more: None if wanted == name else find_spec(wanted, *more)
+    )
+    monkeypatch.setitem(sys.modules, name, None)
+    if name == "torch":  # its import must fail again
+        for module in [module for module in sys.modules if module.startswith("fastinit.torch")]:
+            monkeypatch.delitem(sys.modules, module)
+    done = command("plan", source)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
     assert f"pip install 'fastinit[{extra}]'" in done.stderr
 
 
-def test_as_a_process_without_what_only_training_needs(tmp_path):
-    """The same plan, without a network and with nothing on stderr; the compiler is not imported."""
+AFTERWARDS = """
+import torch._dynamo, scipy.optimize
+assert torch._dynamo.config and torch.distributed.is_available()
+assert scipy.optimize.linear_sum_assignment([[1]])[0].tolist() == [0]
+"""
+
+
+@pytest.mark.parametrize("afterwards", ["", pytest.param(AFTERWARDS, marks=pytest.mark.slow)], ids=["lean", "and more"])
+def test_as_a_process_without_what_only_training_needs(tmp_path, afterwards):
+    """The same plan, without a network and with nothing on stderr; the compiler is not imported, but can be later."""
     path = config_of(tmp_path, "LlamaForCausalLM")
     script = (
         "import socket, sys, os\n"
@@ -340,9 +345,9 @@ def test_as_a_process_without_what_only_training_needs(tmp_path):
         "from fastinit.sources import read\n"
         f"plan = read({str(path)!r}, lean=True).plan\n"
         "heavy = [name for name in ('torch._dynamo', 'sympy', 'scipy.optimize') if name in sys.modules]\n"
-        "import torch, torch._dynamo, scipy.optimize\n"
-        "assert torch._dynamo.config and torch.distributed.is_available()\n"
-        "assert scipy.optimize.linear_sum_assignment([[1]])[0].tolist() == [0]\n"
+        "import torch\n"
+        "assert torch.distributed.is_available()\n"
+        f"{afterwards}\n"
         "assert 'HF_HUB_OFFLINE' not in os.environ and torch.compiler.disable.__module__ == 'torch.compiler'\n"
         "print(heavy)\nprint(plan.to_json())\n"
     )

@@ -1,14 +1,12 @@
-"""The command `stats`, as a process: what it prints, its page, its exit codes."""
+"""The command `stats`: what it prints, its page, its exit codes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from browser import Tables, opened
+from processes import command
 from test_survey import BAD, HOSTILE, saved
 
 import fastinit as fi
@@ -27,8 +25,7 @@ scheme = "zeros"
 
 
 def stats(*arguments, **options):
-    command = [sys.executable, "-m", "fastinit.cli", "stats", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+    return command("stats", *arguments, **options)
 
 
 def answer(*arguments):
@@ -113,7 +110,7 @@ def test_names_of_any_kind(tmp_path, name):
 
 def test_a_terminal_without_unicode(tmp_path):
     path = saved(tmp_path / "a.safetensors", {"ü☃": fi.normal(200)})
-    done = stats(path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    done = stats(path, charset="ascii")
     assert done.returncode == 0
     assert "normal(" in done.stdout
 
