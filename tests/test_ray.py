@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import functools
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -12,12 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import uuid
 from pathlib import Path
 
 import processes
 import pytest
 import ray
+import ray.exceptions
 import torch
 
 import fastinit as fi
@@ -114,6 +118,7 @@ def slow_plan(tmp_path):
     return fi.Plan.from_toml(path), path
 
 
+@pytest.mark.slow
 def test_the_bytes_are_those_of_threads(cluster, tmp_path):
     plan = record(Model)
     how = {"seed": 5, "max_shard_bytes": "300KB", "beside": {"config.json": b"{}"}}
@@ -125,6 +130,7 @@ def test_the_bytes_are_those_of_threads(cluster, tmp_path):
     assert checkpoint.write(plan, tmp_path / "ray", engine="ray", **how).written == 0
 
 
+@pytest.mark.slow
 def test_progress_a_relative_folder_and_more_threads_than_a_node_has(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = fi.Plan({f"w{i}": ((50, 10 + i), "float32", "normal") for i in range(5)})
@@ -149,6 +155,7 @@ def test_what_is_sent_is_small(monkeypatch):
     assert not sent[0].files
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_in_the_middle(cluster, slow_plan, tmp_path):
     plan, _ = slow_plan
     out, killed = tmp_path / "ray", []
@@ -173,6 +180,7 @@ def test_a_worker_is_killed_in_the_middle(cluster, slow_plan, tmp_path):
     assert contents(out) == {shard.name: expected[shard.name] for shard in job.layout.shards}  # and nothing else
 
 
+@pytest.mark.slow
 def test_a_worker_that_always_dies_is_one_error(cluster, slow_plan, tmp_path, monkeypatch):
     plan, _ = slow_plan
     monkeypatch.setattr(on_ray, "RETRIES", 0)
@@ -190,6 +198,7 @@ def test_a_worker_that_always_dies_is_one_error(cluster, slow_plan, tmp_path, mo
     assert hidden(tmp_path / "out" / ".fastinit") == []
 
 
+@pytest.mark.slow
 def test_an_error_in_a_task_is_raised_as_what_it_was(cluster, slow_plan, tmp_path):
     plan, _ = slow_plan
     job = Job(plan, fi.Key(0), 6_000_000)
@@ -200,6 +209,7 @@ def test_an_error_in_a_task_is_raised_as_what_it_was(cluster, slow_plan, tmp_pat
     assert writers() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_other_tasks_and_leaves_nothing(cluster, slow_plan):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
@@ -274,6 +284,130 @@ def test_a_ray_of_its_own_is_shut_down_and_nothing_is_left_changed(tmp_path, mon
     assert out.splitlines() == ["out/model.safetensors.index.json 3 True", "False"]
     wait_until(lambda: not marked(mark))
     assert checkpoint.verify(tmp_path / "out").problems == ()
+
+
+# --- without a cluster ---
+
+
+class Here:
+    """What `on_ray` uses of Ray, in this process.
+
+    A task runs when it is waited for; what it is sent is pickled. The attributes tell what was asked for, and how many
+    tasks may run before one fails with `error`.
+    """
+
+    def __init__(self, initialized=True):
+        self.initialized, self.options, self.cancelled, self.calls = initialized, [], [], []
+        self.good, self.error = math.inf, None
+
+    def nodes(self):
+        return [
+            {"Alive": alive, "Resources": {"CPU": cpus}} for alive, cpus in ((True, 2.0), (True, 3.0), (False, 64.0))
+        ]
+
+    def put(self, value):
+        return pickle.dumps(value)
+
+    def remote(self, function):
+        def options(**how):
+            def start(sent, *arguments):
+                self.options.append(how)
+                return functools.partial(function, pickle.loads(sent), *arguments)
+
+            return types.SimpleNamespace(remote=start)
+
+        return types.SimpleNamespace(options=options)
+
+    def wait(self, tasks, num_returns=1, timeout=None):
+        self.calls.append(("wait", num_returns))
+        return tasks[:num_returns], tasks[num_returns:]
+
+    def get(self, task):
+        if self.good == 0:
+            raise self.error
+        self.good -= 1
+        task()
+
+    def cancel(self, task, force):
+        assert force
+        self.cancelled.append(task)
+
+    def is_initialized(self):
+        return self.initialized
+
+    def init(self, address, **how):
+        self.calls.append(("init", address))
+        os.environ["FASTINIT_TEST_RAY"] = "set by ray.init"
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def shutdown(self):
+        self.calls.append("shutdown")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    ray = Here()
+    monkeypatch.setattr(on_ray, "ray", ray)
+    monkeypatch.setattr(on_ray, "SETTLE_SECONDS", 0)
+    return ray
+
+
+SMALL = fi.Plan({f"w{i}": ((50, 10 + i), "float32", "normal") for i in range(5)})
+
+
+def test_the_bytes_of_tasks_are_those_of_threads(here, tmp_path):
+    how = {"seed": 5, "max_shard_bytes": 2000, "beside": {"config.json": b"{}"}}
+    checkpoint.write(SMALL, tmp_path / "threads", **how)
+    report = checkpoint.write(SMALL, tmp_path / "ray", engine="ray", threads=64, **how)
+    assert (report.files, report.written, report.finished) == (5, 5, True)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "threads")
+    names = [f"model-0000{i}-of-00005.safetensors" for i in range(1, 6)]
+    # As many CPUs as the largest node has that lives.
+    assert here.options == [{"num_cpus": 3, "max_retries": on_ray.RETRIES, "name": name} for name in names]
+    assert (here.cancelled, "shutdown" in here.calls) == ([], False)
+    assert checkpoint.write(SMALL, tmp_path / "ray", engine="ray", **how).written == 0
+
+
+def test_a_task_that_fails_ends_the_others(here, tmp_path):
+    job = Job(SMALL, fi.Key(0), 2000)
+    lost = ray.exceptions.RayError("the node is gone")
+    task = ray.exceptions.RayTaskError("write", "traceback", OSError(errno.ENOSPC, "No space left on device"))
+    for error, kind, message in (
+        (lost, ChildProcessError, "Ray gave up: the node is gone"),
+        (task, OSError, "No space"),
+    ):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        here.good, here.error = 2, error
+        here.cancelled.clear()
+        for shard in job.layout.shards[3:]:
+            (folder / f".{shard.name}.0123456789abcdef.tmp").write_bytes(b"half")  # of a task that was ended
+        done = []
+        with pytest.raises(kind, match=message) as raised:
+            on_ray.engine(None)(job, job.layout.shards, folder, 1, False, done.append)
+        assert type(raised.value) is kind
+        assert done == [shard.nbytes for shard in job.layout.shards[:2]]
+        assert [task.args[1] for task in here.cancelled] == [4, 3, 2]  # what waits before what runs
+        assert here.calls[-1] == ("wait", 3)
+        assert sorted(path.name for path in folder.iterdir()) == [shard.name for shard in job.layout.shards[:2]]
+
+
+def test_a_task_removes_what_a_worker_that_died_has_left(tmp_path):
+    job = Job(SMALL, fi.Key(0), 2000)
+    first, second = (f".{shard.name}.0123456789abcdef.tmp" for shard in job.layout.shards[:2])
+    for name in (first, second):
+        (tmp_path / name).touch()
+    on_ray._write_shard(job, 0, tmp_path, 1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [second, job.layout.shards[0].name]
+
+
+def test_a_ray_of_its_own_leaves_the_process_as_it_was(here, tmp_path):
+    here.initialized = False
+    level, handler = logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)
+    checkpoint.write(SMALL, tmp_path / "out", engine="ray", address="local")
+    assert (here.calls[0], here.calls[-1]) == (("init", "local"), "shutdown")
+    assert "FASTINIT_TEST_RAY" not in os.environ
+    assert (logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)) == (level, handler)
 
 
 def test_nobody_at_the_address():
