@@ -19,6 +19,10 @@ def exists(layer):
 
 LAYERS = [layer for layer in MODULES if exists(layer)]
 each_layer = pytest.mark.parametrize("layer", LAYERS)
+# Workqueue is always there; one layer is enough for the default run.
+smoke = pytest.mark.parametrize(
+    "layer", [pytest.param(layer, marks=[pytest.mark.slow] * (layer != "workqueue")) for layer in LAYERS]
+)
 
 # `right()` looks at fills on both sides of the parallel threshold; `forked(work)` is the exit code of a child.
 START = """
@@ -67,7 +71,7 @@ def test_a_layer_is_here():
     assert LAYERS
 
 
-@each_layer
+@smoke
 def test_children_and_grandchildren_after_a_parallel_fill(under, layer):
     code = """
 right()
@@ -82,6 +86,7 @@ print(ends)
     assert under(layer, code) == [0, 0, 0]
 
 
+@pytest.mark.slow
 @each_layer
 def test_a_child_that_dies_is_seen(under, layer):
     """The check of the others: a wrong bit in a child is an exit code."""
@@ -97,6 +102,7 @@ with contextlib.redirect_stderr(io.StringIO()):
     assert under(layer, code) == 3
 
 
+@pytest.mark.slow
 @each_layer
 def test_a_child_before_any_fill(under, layer):
     code = """
@@ -107,6 +113,7 @@ print(ends)
     assert under(layer, code) == [0, 0]
 
 
+@pytest.mark.slow
 @each_layer
 def test_a_pool_of_forked_workers(under, layer):
     code = """
@@ -119,6 +126,7 @@ print(json.dumps(found == [digest(case) for case in CASES * 5]))
     assert under(layer, code) is True
 
 
+@pytest.mark.slow
 @each_layer
 def test_forks_while_another_thread_fills(under, layer):
     code = """
@@ -132,7 +140,7 @@ def busy():
 thread = threading.Thread(target=busy)
 thread.start()
 ends = []
-while len(ends) < 30 or fills[0] < 10:
+while len(ends) < 12 or fills[0] < 10:
     ends.append(forked(right))
     right()
 stop.set()
@@ -143,6 +151,7 @@ print(ends)
     assert ends == [0] * len(ends)
 
 
+@pytest.mark.slow
 @each_layer
 def test_a_fork_in_a_signal_handler_during_a_fill(under, layer):
     """The child goes on with the fill in whose middle it was born."""
@@ -169,6 +178,7 @@ print(json.dumps([same, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
     assert under(layer, code) == [True, 0]
 
 
+@pytest.mark.slow
 @each_layer
 def test_a_fill_in_a_signal_handler_during_a_fill(under, layer):
     code = """
@@ -195,6 +205,7 @@ print(len(seen))
     assert under(layer, code) >= 20
 
 
+@pytest.mark.slow
 @each_layer
 def test_four_python_threads_at_once(under, layer):
     code = """

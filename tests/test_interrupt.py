@@ -3,8 +3,12 @@
 import json
 import statistics
 
+import numpy as np
 import processes
 import pytest
+
+import fastinit as fi
+from fastinit import threads
 
 # A thread sends the signal to its own process, so both moments are read off one clock.
 INTERRUPTED = """
@@ -91,6 +95,33 @@ print(json.dumps([latencies, elsewhere(lambda: digest("normal float32"))]))
 def median(latencies):
     assert max(latencies) < float("inf"), "the work was done before the signal came"
     return statistics.median(latencies)
+
+
+def test_an_interrupt_leaves_whole_slabs_in_order(monkeypatch):
+    size, slab, together, calls = 1 << 19, 1 << 16, threads.together, []
+
+    def interrupted(work, workers):
+        calls.append(workers)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        together(work, workers)
+
+    out = np.full(size, np.nan, np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "SLAB", slab)
+        patch.setattr(threads, "together", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fi.fill(out, fi.Normal(), seed=5)
+    assert np.isnan(out[3 * slab :]).all()
+    np.testing.assert_array_equal(out[: 3 * slab], fi.fill(np.empty(3 * slab, np.float32), fi.Normal(), seed=5))
+
+
+def test_a_fill_ends_soon_and_others_go_on():
+    """The quickest of those below, with one signal."""
+    code = OTHERS.replace("WORK", LONG["a loop of fills"]).replace("(0.2, 0.3, 0.4)", "(0.1,)")
+    latencies, digest = json.loads(processes.run(code))
+    assert median(latencies) < 0.5
+    assert digest == processes.digest("normal float32")
 
 
 @pytest.mark.slow

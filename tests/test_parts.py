@@ -63,6 +63,7 @@ def test_more_parts_than_files(tmp_path, expected):
     assert contents(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_parts_at_once_in_processes(tmp_path, expected):
     code = (
         f"import sys; sys.path.insert(0, {str(__file__.rpartition('/')[0])!r})\n"
@@ -86,7 +87,7 @@ def test_parts_at_once_in_processes(tmp_path, expected):
 
 def test_parts_at_once_many_times(tmp_path, expected):
     """Threads have locks of their own (each opens the folder), and meet at every moment."""
-    for attempt in range(30):
+    for attempt in range(10):
         folder, finished = tmp_path / str(attempt), []
         crew = [
             threading.Thread(

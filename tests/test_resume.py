@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks
+from fastinit.checkpoint import blocks, compare, shards
 
 JOB = """seed = 4
 dtype = "bfloat16"
@@ -36,6 +37,7 @@ scheme = "zeros"
 shape = [512, 512]
 scheme = "orthogonal"
 """
+SMALL = JOB.replace("[512, 512]", "[256, 128]").replace("512", "64")  # as many files, an eighth of the bytes
 COMMAND = [sys.executable, "-m", "fastinit.cli", "write"]
 
 
@@ -47,35 +49,78 @@ def job(tmp_path_factory):
 
 
 @pytest.fixture
-def plan(job):
+def large_plan(job):
     return fi.Plan.from_toml(job)
+
+
+@pytest.fixture
+def small_job(tmp_path_factory):
+    path = tmp_path_factory.mktemp("job") / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
+def plan(small_job):
+    return fi.Plan.from_toml(small_job)
 
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-FILES = 42  # shards of 2 MB
+FILES = 42  # shards
+SIZE, LARGE_SIZE = "250KB", "2MB"  # of a shard
 
 
-def write(plan, folder, max_shard_bytes="2MB", **how):
+def write(plan, folder, max_shard_bytes=SIZE, **how):
     return checkpoint.write(plan, folder, max_shard_bytes=max_shard_bytes, **how)
 
 
 def start(job, out):
-    command = [*COMMAND, str(job), "--out", str(out), "--max-shard-bytes", "2MB"]
+    command = [*COMMAND, str(job), "--out", str(out), "--max-shard-bytes", LARGE_SIZE]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+KILLED = """
+import os, signal, sys
+from fastinit import cli
+from fastinit.checkpoint import blocks
+make, made = blocks.Maker.make, []
+
+def making(self, block, buffer):
+    made.append(block)
+    if len(made) > 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make(self, block, buffer)
+
+blocks.Maker.make = making
+cli.main()
+"""
+
+
+def test_killed_at_a_block_and_gone_on_with(small_job, plan, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, *COMMAND[3:], small_job, "--out", out, "--max-shard-bytes", SIZE]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in out.iterdir()] == [".fastinit"]
+    assert list(out.glob(".fastinit/.model-*.tmp"))
+    report = write(plan, out)
+    assert report.finished
+    assert report.files - 12 <= report.written <= report.files - 5
+    assert checkpoint.verify(out).problems == ()
+    assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+
+
 @pytest.mark.slow
-def test_killed_at_twenty_random_times(job, plan, tmp_path):
-    write(plan, tmp_path / "undisturbed")
+def test_killed_at_eight_random_times(job, large_plan, tmp_path):
+    write(large_plan, tmp_path / "undisturbed", LARGE_SIZE)
     expected = contents(tmp_path / "undisturbed")
     assert len(expected) == FILES + 2  # index, job
     dice, found = random.Random(0), set()
     out = tmp_path / "out"
-    for kill in range(20):
-        if kill % 5 == 0:
+    for kill in range(8):
+        if kill % 4 == 0:
             shutil.rmtree(out, ignore_errors=True)
         files = dice.randrange(FILES + 1)
         with start(job, out) as run:
@@ -85,15 +130,15 @@ def test_killed_at_twenty_random_times(job, plan, tmp_path):
             run.kill()
         assert not (out / "model.safetensors.index.json").exists() or contents(out) == expected
         found.add(len(list(out.rglob("model-*.safetensors"))))
-    assert len(found) > 4  # the kills came at different times
-    report = write(plan, out)
+    assert len(found) > 3  # the kills came at different times
+    report = write(large_plan, out, LARGE_SIZE)
     assert report.finished
     assert contents(out) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_file_under_its_last_name(job, plan, tmp_path, number):
+def test_a_signal_leaves_no_file_under_its_last_name(job, large_plan, tmp_path, number):
     out = tmp_path / "out"
     with start(job, out) as run:
         while run.poll() is None and not list(out.glob(".fastinit/model-*")):
@@ -105,7 +150,7 @@ def test_a_signal_leaves_no_file_under_its_last_name(job, plan, tmp_path, number
         assert errors.splitlines()[-1] == "fastinit: interrupted"
         assert not list(out.rglob("*.tmp"))
     assert [path.name for path in out.iterdir()] == [".fastinit"]
-    report = write(plan, out)
+    report = write(large_plan, out, LARGE_SIZE)
     assert report.finished
     assert report.written < report.files
     assert checkpoint.verify(out).problems == ()
@@ -157,12 +202,12 @@ def test_a_damaged_file_that_waits_is_written_again(plan, tmp_path, monkeypatch,
 
 def test_stopped_while_files_are_moved(plan, tmp_path, monkeypatch):
     """Every step of the move is a place to die at; here it replaces another checkpoint."""
-    write(plan, tmp_path / "undisturbed", "20MB")
+    write(plan, tmp_path / "undisturbed", "2500KB")
     expected = contents(tmp_path / "undisturbed")
     replace, steps = Path.replace, 0
     for last in range(200):
         out, steps = tmp_path / f"out{last}", 0
-        write(plan, out, "15MB", seed=9)
+        write(plan, out, "1875KB", seed=9)
 
         def dying(self, target, last=last, out=out):
             nonlocal steps
@@ -176,7 +221,7 @@ def test_stopped_while_files_are_moved(plan, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", dying)
             try:
-                write(plan, out, "20MB", overwrite=True)
+                write(plan, out, "2500KB", overwrite=True)
             except KeyboardInterrupt:
                 assert not (out / "model.safetensors.index.json").exists()
                 assert (out / ".fastinit" / "moving").exists()
@@ -188,7 +233,7 @@ def test_stopped_while_files_are_moved(plan, tmp_path, monkeypatch):
         if last % 2:
             assert checkpoint.finalize(out).exists()
         else:
-            assert write(plan, out, "20MB", overwrite=last % 4 == 2).written == 0
+            assert write(plan, out, "2500KB", overwrite=last % 4 == 2).written == 0
         assert contents(out) == expected
     assert last == 4 + 1  # four files and the job
 
@@ -200,7 +245,7 @@ def test_another_seed_or_plan_is_refused(plan, tmp_path):
         with pytest.raises(FileExistsError, match=r"holds another plan, seed or size of shards; --overwrite"):
             write(other, tmp_path, **how)
     with pytest.raises(FileExistsError, match=r"holds another plan, seed or size of shards; --overwrite"):
-        checkpoint.write(plan, tmp_path, max_shard_bytes="3MB")
+        checkpoint.write(plan, tmp_path, max_shard_bytes="375KB")
     assert contents(tmp_path) == before
 
 
@@ -236,7 +281,7 @@ def test_overwriting_keeps_the_old_checkpoint_until_the_new_one_is_complete(plan
             write(plan, tmp_path, seed=5, overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert checkpoint.verify(tmp_path).problems == ()
-    report = checkpoint.write(plan, tmp_path, seed=5, overwrite=True, max_shard_bytes="2MB")
+    report = checkpoint.write(plan, tmp_path, seed=5, overwrite=True, max_shard_bytes=SIZE)
     assert report.written < report.files
     assert checkpoint.verify(tmp_path).problems == ()
 
@@ -308,7 +353,7 @@ def test_files_beside(plan, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_while_the_first_one_runs(job, plan, tmp_path):
+def test_a_second_run_is_refused_while_the_first_one_runs(job, tmp_path):
     out = tmp_path / "out"
     with start(job, out) as run:
         while run.poll() is None and not (out / ".fastinit" / "fastinit.json").exists():
@@ -391,6 +436,27 @@ def test_fsync_before_each_name(plan, tmp_path, monkeypatch):
     assert order == []
 
 
+def test_memory_is_one_block_for_each_thread(tmp_path, monkeypatch):
+    for module in (blocks, compare, shards):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 20)
+    plan = fi.Plan({f"w{i}": ((1000, 1000), "float32", "normal") for i in range(4)})
+
+    def peak(action, *arguments, threads):
+        tracemalloc.start()
+        try:
+            action(*arguments, threads=threads)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    for threads in (1, 3):
+        out = tmp_path / str(threads)
+        block = threads << 20
+        assert 1 << 20 < peak(checkpoint.write, plan, out, threads=threads) < 1.5 * block + (1 << 20)
+        assert peak(checkpoint.verify, out, threads=threads) < 2.5 * block + (1 << 20)  # one made, one read
+
+
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_model(tmp_path):
     def peak(rows):
         code = (
