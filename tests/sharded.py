@@ -1,7 +1,13 @@
 """One rank of a job: `torchrun --standalone --nproc_per_node=N tests/sharded.py`. Every rank fills its shards of a
-model; what the shards make together must be, bit for bit, what one process makes."""
+model; what the shards make together must be, bit for bit, what one process makes.
+
+`python tests/sharded.py FILE` is a quick run of two ranks without torchrun: one process imports all and forks. The
+ranks meet at the file, which must not be there.
+"""
 
 import itertools
+import os
+import sys
 
 import pytest
 import torch
@@ -79,6 +85,31 @@ def placements_of_one_tensor(meshes):
     return cases
 
 
+def quick(file):
+    """FSDP2 on two ranks: one layer, and a model with ties, filled and gathered again."""
+    rank = 1 if os.fork() == 0 else 0
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    plan = record(Tied)
+    with fast_init(seed=5):
+        reference = Tied()
+    expected = tensors(reference)
+    with torch.device("meta"):
+        model = Tied()
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model)
+    assert materialize(model, plan, seed=5) is model
+    assert model.head.weight is model.embed.weight
+    assert {type(p).__name__ for tensor in model.parameters() for p in tensor.placements} == {"Shard"}
+    check(model, expected)
+    dist.barrier()
+    dist.destroy_process_group()
+    if rank == 1:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    print(f"2 ranks, {len(expected)} tensors: the same bits")
+
+
 def main():
     dist.init_process_group("gloo")
     ranks = dist.get_world_size()
@@ -131,4 +162,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        quick(sys.argv[1])
+    else:
+        main()
