@@ -34,7 +34,7 @@ LAWS = {
 
 
 @given(st.lists(st.integers(1, 5), max_size=4), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_boxes_are_the_elements_in_order(shape, data):
     size = math.prod(shape)
     start = data.draw(st.integers(0, size))

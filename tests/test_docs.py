@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import command
 
 import fastinit
 from fastinit.schemes import table
@@ -18,6 +19,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 PAGES = {name: text for name, text in PAGES.items() if not name.startswith("_generated/")}
 # What a run takes is no part of what it says.
+QUICK = "```python", "start.md-0"  # in the default run
 MEASURED = re.compile(r"\d+(\.\d+)? s \(\d+\.\d+ GB/s\)|peak memory \d+ MB")
 
 
@@ -25,13 +27,14 @@ def examples(kind):
     """(page, number, code, output) of the blocks whose output is shown."""
     for name, text in PAGES.items():
         for i, found in enumerate(re.finditer(rf"{kind}\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL)):
-            yield pytest.param(found[1], found[2], id=f"{name}-{i}")
+            quick = (kind, f"{name}-{i}") == QUICK
+            yield pytest.param(found[1], found[2], id=f"{name}-{i}", marks=() if quick else pytest.mark.slow)
 
 
-def run(command, folder):
+def run(arguments, folder):
     here = Path(sys.executable).parent
     paths = {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=os.environ | paths, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(arguments, cwd=folder, env=os.environ | paths, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -122,7 +125,7 @@ def test_keras_is_documented():
 def test_every_command_is_on_its_page(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     page = importlib.import_module("commands").page()
-    listed = run([sys.executable, "-m", "fastinit.cli", "--help"], ROOT)
+    listed = command("--help").stdout
     names = re.findall(r"^  ([a-z]+)  ", listed.partition("Commands:")[2], re.MULTILINE)
     assert names
     assert re.findall(r"^## `fastinit (\w+)`$", page, re.MULTILINE) == names

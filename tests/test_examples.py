@@ -73,6 +73,7 @@ def test_the_tour_holds_what_it_claims():
     assert re.fullmatch(r"All that was claimed holds, in \d+ s\.", done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_tour_ends_where_a_claim_does_not_hold(tour, monkeypatch, capsys):
     clipped = tour.fit
     monkeypatch.setattr(tour, "fit", lambda *data, max_grad_norm, **options: clipped(*data, **options))
@@ -81,6 +82,7 @@ def test_the_tour_ends_where_a_claim_does_not_hold(tour, monkeypatch, capsys):
     assert "-> without clipping 5 of 5 runs are lost" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_tour_says_what_it_leaves_out(tour, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "transformers", None)
     tour.gpt2()

@@ -28,7 +28,7 @@ def described(path):
     return ET.parse(path).getroot().find(f".//{DESCRIPTION}").text
 
 
-def test_every_picture_is_made_with_its_caption(pictures, tmp_path):
+def check_pictures(pictures, tmp_path):
     pictures.make(tmp_path / "new")
     made = {path.name for path in (tmp_path / "new").iterdir()}
     assert made == {name for picture in pictures.CAPTIONS for name in (picture, picture.replace(".svg", ".md"))}
@@ -38,6 +38,21 @@ def test_every_picture_is_made_with_its_caption(pictures, tmp_path):
         assert re.fullmatch(r"probe-[a-z-]+\.svg", name)
         assert described(tmp_path / "new" / name) == caption
         assert caption.endswith(".")
+
+
+def test_every_picture_has_its_caption(pictures, tmp_path, monkeypatch):
+    """Two of them, with a small picture in their places."""
+    assert list(pictures.CAPTIONS) == list(pictures._MAKERS)
+    captions = dict(list(pictures.CAPTIONS.items())[:2])
+    figure = pictures.plots.layers(fi.probe([4, 4, 2], samples=8))
+    monkeypatch.setattr(pictures, "CAPTIONS", captions)
+    monkeypatch.setattr(pictures, "_MAKERS", dict.fromkeys(captions, lambda: figure))
+    check_pictures(pictures, tmp_path)
+
+
+@pytest.mark.slow
+def test_every_picture_is_made_with_its_caption(pictures, tmp_path):
+    check_pictures(pictures, tmp_path)
 
 
 def test_the_readmes_picture_shows_what_the_probe_finds(pictures):

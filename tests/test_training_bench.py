@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_contenders_end_at_the_same_weights():
     """In a process of its own: the frameworks' threads would outlive the test, and a fork after them is refused."""
     command = [sys.executable, "-m", "bench.training", "--quick"]
