@@ -1,5 +1,6 @@
 """Laws whose elements depend on each other: against torch, against linear algebra, against the exact Haar law."""
 
+import functools
 import itertools
 import math
 import tracemalloc
@@ -35,7 +36,6 @@ SHAPES = {
 FIXED = (fi.Eye, fi.Dirac, fi.Hadamard)  # nothing is drawn
 CASES = [(law, shape) for law, shapes in SHAPES.items() for shape in shapes]
 
-each_case = pytest.mark.parametrize(("law", "shape"), CASES, ids=str)
 each_law = pytest.mark.parametrize("law", SHAPES, ids=repr)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda kind: kind.__name__)
 
@@ -88,9 +88,9 @@ def tolerance(dtype, n):
     return float(ml_dtypes.finfo(dtype).eps) + 4 * n * working
 
 
-@pytest.mark.parametrize("shape", [*SHAPES[fi.Orthogonal()], (64, 64), (300, 20), (130, 257)], ids=str)
-def test_orthogonal_rows_or_columns(shape):
-    for dtype in DTYPES:
+@each_dtype
+def test_orthogonal_rows_or_columns(dtype):
+    for shape in [*SHAPES[fi.Orthogonal()], (64, 64), (300, 20), (130, 257)]:
         q = make(fi.Orthogonal(), shape, dtype).astype(np.float64).reshape(shape[0], -1)
         short = q.T if q.shape[0] >= q.shape[1] else q  # orthonormal rows
         error = abs(short @ short.T - np.eye(len(short))).max()
@@ -111,9 +111,9 @@ def test_16_bits_are_float32_rounded(dtype):
         assert same_bits(make(fi.Orthogonal(), (9, 6), dtype), make(fi.Orthogonal(), (9, 6), np.float32).astype(dtype))
 
 
-@pytest.mark.parametrize(("law", "shape"), [case for case in CASES if isinstance(case[0], fi.DeltaOrthogonal)], ids=str)
-def test_delta_orthogonal(law, shape):
-    for dtype in DTYPES:
+@each_dtype
+def test_delta_orthogonal(dtype):
+    for law, shape in [case for case in CASES if isinstance(case[0], fi.DeltaOrthogonal)]:
         x = make(law, shape, dtype)
         centre = (..., *((size - 1) // 2 for size in shape[2:]))
         assert same_bits(x[centre], make(fi.Orthogonal(law.gain), shape[:2], dtype))
@@ -257,9 +257,9 @@ def test_matrices_as_a_whole_are_those_of_qr(n):
 STEPS = [slice(None), slice(1, None), slice(None, None, 2), slice(None, None, -1), slice(1, 1)]
 
 
-@each_case
-def test_regions_equal_the_slice_of_the_whole(law, shape):
-    for dtype in DTYPES:
+@each_law
+def test_regions_equal_the_slice_of_the_whole(law):
+    for shape, dtype in itertools.product(SHAPES[law], DTYPES):
         whole = make(law, shape, dtype)
         for region in itertools.product(STEPS, STEPS[:4], STEPS[1:3] if len(shape) == 3 else [slice(None)]):
             part = region[: len(shape)]
@@ -337,32 +337,32 @@ def test_a_part_of_a_population(law):
 # --- the edges ---
 
 
-@pytest.mark.parametrize(
-    ("law", "shape"),
-    [
-        (fi.Eye(), (0, 3)),
-        (fi.Eye(), (3, 0)),
-        (fi.Dirac(), (0, 3, 3)),
-        (fi.Dirac(2), (4, 3, 0)),
-        (fi.Orthogonal(), (0, 4)),
-        (fi.Orthogonal(), (4, 0)),
-        (fi.Orthogonal(), (4, 0, 3)),
-        (fi.DeltaOrthogonal(), (4, 0, 3)),
-        (fi.DeltaOrthogonal(), (4, 3, 0)),
-        (fi.Hadamard(), (0, 4)),
-        (fi.Hadamard(), (4, 0)),
-        (fi.Hadamard(), (4, 3, 0)),
-        (fi.Sparse(0.5), (0, 4)),
-        (fi.Sparse(0.5), (4, 0)),
-    ],
-    ids=str,
-)
-def test_zero_size_is_nothing_to_do(law, shape):
-    for write, dtype in itertools.product((fi.fill, fi.add), DTYPES):
-        out = np.empty(shape, dtype)
-        assert write(out, law, seed=0) is out
-    function, parameters = scheme_of(law)
-    assert function((2, *shape), batch_axes=0, **parameters).shape == (2, *shape)
+EMPTY = [
+    (fi.Eye(), (0, 3)),
+    (fi.Eye(), (3, 0)),
+    (fi.Dirac(), (0, 3, 3)),
+    (fi.Dirac(2), (4, 3, 0)),
+    (fi.Orthogonal(), (0, 4)),
+    (fi.Orthogonal(), (4, 0)),
+    (fi.Orthogonal(), (4, 0, 3)),
+    (fi.DeltaOrthogonal(), (4, 0, 3)),
+    (fi.DeltaOrthogonal(), (4, 3, 0)),
+    (fi.Hadamard(), (0, 4)),
+    (fi.Hadamard(), (4, 0)),
+    (fi.Hadamard(), (4, 3, 0)),
+    (fi.Sparse(0.5), (0, 4)),
+    (fi.Sparse(0.5), (4, 0)),
+]
+
+
+@each_dtype
+def test_zero_size_is_nothing_to_do(dtype):
+    for law, shape in EMPTY:
+        for write in (fi.fill, fi.add):
+            out = np.empty(shape, dtype)
+            assert write(out, law, seed=0) is out
+        function, parameters = scheme_of(law)
+        assert function((2, *shape), batch_axes=0, **parameters).shape == (2, *shape)
 
 
 TWO = "Only tensors with 2 dimensions are supported. Received: shape {}"
@@ -377,21 +377,21 @@ WRONG_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("law", "shape", "message"), WRONG_SHAPES, ids=str)
-def test_wrong_shapes(law, shape, message):
-    function, parameters = scheme_of(law)
-    out, population = np.full(shape, 7.0), np.full((2, *shape), 7.0)
-    for call in (
-        lambda: fi.fill(out, law, seed=0),
-        lambda: fi.add(out, law, seed=0),
-        lambda: function(out=out, seed=0, **parameters),
-        lambda: function(out=population, seed=0, batch_axes=0, **parameters),
-    ):
-        with pytest.raises(ValueError, match="Received: shape") as caught:
-            call()
-        assert str(caught.value) == message.format(shape)
-    assert (out == 7).all()
-    assert (population == 7).all()
+def test_wrong_shapes():
+    for law, shape, message in WRONG_SHAPES:
+        function, parameters = scheme_of(law)
+        out, population = np.full(shape, 7.0), np.full((2, *shape), 7.0)
+        for call in (
+            functools.partial(fi.fill, out, law, seed=0),
+            functools.partial(fi.add, out, law, seed=0),
+            functools.partial(function, out=out, seed=0, **parameters),
+            functools.partial(function, out=population, seed=0, batch_axes=0, **parameters),
+        ):
+            with pytest.raises(ValueError, match="Received: shape") as caught:
+                call()
+            assert str(caught.value) == message.format(shape)
+        assert (out == 7).all()
+        assert (population == 7).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from pairs import pairs
 from torch.nn import utils
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,8 +25,6 @@ ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0
 ORDERS = (1, 2.0, 3, 0.5, math.inf)
 EPS = 1e-6
 
-# Axes of `pairs`, by name so that pytest's ids are readable: a test calls `getattr(torch, dtype)` and `SHAPES[shape]`.
-NAMED = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 TORCHS = {name: getattr(utils, name) for name in NAMES}
 OURS = {name: getattr(ft, name) for name in NAMES}
@@ -84,6 +81,7 @@ SHAPES = {
     "a parameter": lambda dtype: [torch.nn.Parameter(draw((3, 4), dtype)), draw(3, dtype, 1)],
     "part of a graph": lambda dtype: [draw((3, 4), dtype).requires_grad_() * 2],
 }
+each_shape = pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
 
 
 # --- the same as torch, by the kernels ---
@@ -100,17 +98,20 @@ def check_scaled(gradients, before, after, factor, torchs):
             assert np.abs(new - wanted).max() <= np.abs(other - wanted).max() + tiny
 
 
-@pairs(dtype=NAMED, shape=list(SHAPES), p=ORDERS)
-def test_clip_grad_norm_is_torchs(dtype, shape, p, own):
-    dtype, make = getattr(torch, dtype), SHAPES[shape]
-    for max_norm, foreach, error in (
-        (0, None, False),
-        (0.25, None, False),
-        (0.25, False, True),
-        (0.25, True, True),
-        (1e4, True, False),
-        (math.inf, None, True),
-    ):
+# The limit, foreach and error_if_nonfinite.
+CLIP_NORMS = (
+    (0, None, False),
+    (0.25, None, False),
+    (0.25, False, True),
+    (0.25, True, True),
+    (1e4, True, False),
+    (math.inf, None, True),
+)
+
+
+@each_shape
+def test_clip_grad_norm_is_torchs(make, own):
+    for dtype, p, (max_norm, foreach, error) in itertools.product(DTYPES, ORDERS, CLIP_NORMS):
         ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
         before, counted = wide(q.grad for q in ours), versions(ours, theirs)
         wanted = TORCHS["clip_grad_norm_"](theirs, max_norm, p, error, foreach)
@@ -132,30 +133,30 @@ def check_norm(found, wanted, exact):
     assert abs(found.item() - exact) <= abs(wanted.item() - exact) + 1e-14 * exact
 
 
-@pairs(dtype=NAMED, shape=list(SHAPES), p=ORDERS)
-def test_get_total_norm_is_torchs(dtype, shape, p, own):
-    tensors = SHAPES[shape](getattr(torch, dtype))
-    before, counted = wide(tensors), [x._version for x in tensors]
-    check_norm(ft.get_total_norm(tensors, p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
-    check_norm(ft.get_total_norm(iter(tensors), p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
-    assert [x._version for x in tensors] == counted
-    assert_array_equal(np.concatenate([x.ravel() for x in wide(tensors)]), np.concatenate([x.ravel() for x in before]))
+@each_shape
+def test_get_total_norm_is_torchs(make, own):
+    for dtype, p in itertools.product(DTYPES, ORDERS):
+        tensors = make(dtype)
+        before, counted = wide(tensors), [x._version for x in tensors]
+        check_norm(ft.get_total_norm(tensors, p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
+        check_norm(ft.get_total_norm(iter(tensors), p), TORCHS["get_total_norm"](tensors, p), norm_of(before, p))
+        assert [x._version for x in tensors] == counted
+        after = wide(tensors)
+        assert_array_equal(np.concatenate([x.ravel() for x in after]), np.concatenate([x.ravel() for x in before]))
     assert own == []
 
 
-GIVEN_NORMS = (1e-3, 0.3, 7, 3e4, math.inf, math.nan, -2.0)
-
-
-@pairs(dtype=NAMED, shape=list(SHAPES), norm_dtype=NAMED)
-def test_clip_grads_with_norm_is_torchs(dtype, shape, norm_dtype, own):
-    for norm in (0.3, 7):  # of which one scales
-        check_with_norm(SHAPES[shape], getattr(torch, dtype), getattr(torch, norm_dtype), norm, 0.5)
+@each_shape
+def test_clip_grads_with_norm_is_torchs(make, own):
+    for dtype, norm_dtype in itertools.product(DTYPES, DTYPES):
+        check_with_norm(make, dtype, norm_dtype, 7, 0.5)
     assert own == []
 
 
-@pairs(norm=GIVEN_NORMS, max_norm=(0.0, 0.25, math.inf), dtype=NAMED, norm_dtype=NAMED)
-def test_every_given_norm_is_torchs(norm, max_norm, dtype, norm_dtype, own):
-    check_with_norm(SHAPES["transposed"], getattr(torch, dtype), getattr(torch, norm_dtype), norm, max_norm)
+@pytest.mark.parametrize("norm", [1e-3, 0.3, 7, 3e4, math.inf, math.nan, -2.0])
+def test_every_given_norm_is_torchs(norm, own):
+    for max_norm, dtype in itertools.product((0.0, 0.25, math.inf), DTYPES):
+        check_with_norm(SHAPES["transposed"], dtype, dtype, norm, max_norm)
     assert own == []
 
 
@@ -177,18 +178,12 @@ def check_with_norm(make, dtype, norm_dtype, norm, max_norm):
     assert (steps > 0).all()
 
 
-@pairs(dtype=NAMED, shape=list(SHAPES))
-def test_clip_grad_value_is_torchs(dtype, shape, own):
-    dtype, make = getattr(torch, dtype), SHAPES[shape]
-    for value, foreach in (
-        (0, None),
-        (0.3, None),
-        (0.3, False),
-        (0.3, True),
-        (1.0, False),
-        (1e4, True),
-        (math.inf, None),
-    ):
+CLIP_VALUES = ((0, None), (0.3, None), (0.3, False), (0.3, True), (1.0, False), (1e4, True), (math.inf, None))
+
+
+@each_shape
+def test_clip_grad_value_is_torchs(make, own):
+    for dtype, (value, foreach) in itertools.product(DTYPES, CLIP_VALUES):
         ours, theirs = with_gradients(make(dtype)), with_gradients(make(dtype))
         for parameters in (ours, theirs):
             parameters[0].grad.detach()[(0,) * parameters[0].ndim] = math.nan
@@ -460,23 +455,23 @@ def test_a_generator_is_read_once_and_clipped():
     assert_allclose(torch.cat([p.grad.ravel() for p in parameters]), [0.6, 0.0, 0.8], rtol=1e-6)
 
 
-@pairs(dtype=NAMED, p=ORDERS, spoiled=[math.inf, -math.inf, math.nan])
-def test_norms_that_are_not_finite(dtype, p, spoiled):
-    dtype = getattr(torch, dtype)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_norms_that_are_not_finite(dtype):
+    for p, spoiled in itertools.product(ORDERS, (math.inf, -math.inf, math.nan)):
 
-    def make():
-        x = draw((3, 4), dtype)
-        x[1, 2] = spoiled
-        return with_gradients([x, draw(5, dtype, 1)])
+        def make(spoiled=spoiled):
+            x = draw((3, 4), dtype)
+            x[1, 2] = spoiled
+            return with_gradients([x, draw(5, dtype, 1)])
 
-    for foreach, limit in itertools.product((None, False), (0.0, 1.0, math.inf)):
-        assert_same("clip_grad_norm_", make, limit, p, False, foreach)
-        assert_same("clip_grad_norm_", make, limit, p, True, foreach)
-    error, _, _, counted = outcome("clip_grad_norm_", OURS, make, 1.0, p, True)
-    assert error[0] == "RuntimeError"
-    assert f"The total norm of order {float(p)} for gradients" in error[1]
-    assert counted == [make()[0].grad._version, 0]
-    assert_same("get_total_norm", lambda: [make()[0].grad], p, True)
+        for foreach, limit in itertools.product((None, False), (0.0, 1.0, math.inf)):
+            assert_same("clip_grad_norm_", make, limit, p, False, foreach)
+            assert_same("clip_grad_norm_", make, limit, p, True, foreach)
+        error, _, _, counted = outcome("clip_grad_norm_", OURS, make, 1.0, p, True)
+        assert error[0] == "RuntimeError"
+        assert f"The total norm of order {float(p)} for gradients" in error[1]
+        assert counted == [make()[0].grad._version, 0]
+        assert_same("get_total_norm", lambda make=make: [make()[0].grad], p, True)
 
 
 def test_a_limit_below_eps_scales_what_is_shorter():
