@@ -1,1 +1,1 @@
-"""The benchmarks: `pytest --benchmark-only`, `python -m bench.compare`, `bench.compare_training`, `bench.report`."""
+"""The benchmarks: `pytest --benchmark-only`, `python -m bench.compare`, `python -m bench.report`; start in `table`."""

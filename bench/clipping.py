@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import fastinit as fi
-from bench.libraries import Call, Memory, tensor_of
+from bench.fills import Memory, memory, tensor_of
+from bench.turns import Call
 
 Limits = Iterator[float]
 Prepare = Callable[[list[np.ndarray], Limits], Call]
@@ -32,11 +33,16 @@ def one(memory: Memory, elements: int) -> list[np.ndarray]:
 
 
 def many(memory: Memory, elements: int) -> list[np.ndarray]:
-    """COUNT arrays, the logarithms of their sizes spread evenly, of `elements` in all (a little more where few)."""
-    sizes = np.geomspace(1, SPREAD, COUNT)
-    sizes = np.maximum(1, sizes * (elements / sizes.sum())).astype(int)[::-1]
+    """Return COUNT arrays whose sizes are spread evenly on a logarithmic scale, largest first."""
+    sizes = sizes_of_many(elements)
     (x,) = one(memory, int(sizes.sum()))
     return np.split(x, np.cumsum(sizes)[:-1])
+
+
+def sizes_of_many(elements: int) -> np.ndarray:
+    """Return COUNT sizes, of `elements` in all (a little more where these are few)."""
+    sizes = np.geomspace(1, SPREAD, COUNT)
+    return np.maximum(1, sizes * (elements / sizes.sum())).astype(int)[::-1]
 
 
 def never(arrays: list[np.ndarray]) -> Limits:
@@ -84,19 +90,31 @@ LIBRARIES: dict[str, Prepare] = {"fastinit": _fastinit, "numpy": _numpy, "torch"
 
 @dataclass(frozen=True)
 class ClipWork:
-    """A row of the table: which arrays, which limits, and who takes part."""
+    """Which arrays are clipped by which limits, at which sizes, by which libraries."""
 
     title: str
     arrays: Callable[[Memory, int], list[np.ndarray]]
     limits: Callable[[list[np.ndarray]], Limits]
-    exponents: tuple[int, ...]  # log2 of the elements
+    exponents: tuple[int, ...]  # log2 of the elements, about
     libraries: dict[str, Prepare] = field(default_factory=lambda: LIBRARIES)
 
 
 WORKS = {
-    "clip_none_one": ClipWork("global norm, not clipping, float32", one, never, (14, 20, 26)),
-    "clip_one": ClipWork("global norm, clipping, float32", one, always, (14, 20, 26)),
+    "clip_none_one": ClipWork("global norm, not clipping, float32", one, never, (14, 20, 24, 26)),
+    "clip_one": ClipWork("global norm, clipping, float32", one, always, (14, 20, 24, 26)),
     "clip_none_many": ClipWork("global norm of 1,000 arrays, not clipping, float32", many, never, (14, 24)),
     "clip_many": ClipWork("global norm of 1,000 arrays, clipping, float32", many, always, (14, 24)),
-    "dot": ClipWork("one read (np.dot), float32", one, never, (14, 20, 26), {"numpy": _dot}),
+    "dot": ClipWork("one read (np.dot), float32", one, never, (14, 20, 24, 26), {"numpy": _dot}),
 }
+
+
+def elements(work: str, exponent: int) -> int:
+    """Return the number of elements of a work's arrays."""
+    return int(sizes_of_many(1 << exponent).sum()) if WORKS[work].arrays is many else 1 << exponent
+
+
+def prepared(work: str, library: str, exponent: int) -> Call:
+    """Return the call of a work by a library, on arrays of its own."""
+    about = WORKS[work]
+    arrays = about.arrays(memory(), 1 << exponent)
+    return about.libraries[library](arrays, about.limits(arrays))

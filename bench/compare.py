@@ -1,261 +1,150 @@
-"""The ratios that must hold, measured honestly: `python -m bench.compare [--size 26] [--processes 5] --json FILE`.
+"""The ratios that must hold: `python -m bench.compare [--only WORD ...] [--processes 5] [--json FILE]`.
 
-A benchmark suite measures one library for a while, then the next; on a shared machine the difference between them is
-partly that between two moments. Here the contenders take turns (A B C A B C ...) inside a process, a ratio is that of
-their medians in it, and the table gives the median and the range of the ratios over several fresh processes.
+Every contender has a process of its own and the rounds go in turns, as in the benchmarks; all processes are started
+anew `--processes` times. A target's value is the median over these of the ratio of two contenders' medians.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
+import dataclasses
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from bench.machine import machine
+from bench.programs import Target, options, progress, row, save, table
+from bench.table import Row, power, rows
+from bench.turns import Contenders
 
-import fastinit as fi
-from bench.bench_start import ROOT, SCRIPTS, Starts
-from bench.libraries import SEEDS, WORKS, Call, Memory, machine, prepared
-
-ROUNDS = 5  # of a contest at full size
-SMALL_ROUNDS = 15
-SMALL_SECONDS = 1e-3  # that a round of a small call lasts at least
-PAUSE = 0.01  # a thread pool spins for some milliseconds after its work; the next contender must not pay for that
-SMALL_WORKS = ("uniform", "normal", "uniform_float64", "normal_float64")
-SMALL_EXPONENTS = range(10, 21)
+SMALL = [power(1 << exponent) for exponent in range(10, 21, 2)]
+LARGEST = power(1 << 26)
 
 
 @dataclass(frozen=True)
-class Target:
-    """What must hold. With a rival (work, library) the value is the quotient of elements per second."""
+class Bound:
+    """A target for a work at some sizes: the worst of them counts.
 
-    sign: str
-    limit: float
-    unit: str = "x"
-    work: str = ""
-    rival: tuple[str, str] = ("", "")
+    Attributes:
+        sizes: as the table of benchmarks shows them.
+        target: of the rival's time over fastinit's; of fastinit's over the rival's where the sign is `<=`; of
+            fastinit's time in the target's unit where there is no rival.
+        beyond: True if the rival's time is subtracted instead.
+    """
 
-    def met(self, value: float) -> bool:
-        return value >= self.limit if self.sign == ">=" else value <= self.limit
+    work: str
+    sizes: tuple[str, ...]
+    target: Target
+    rival: str = ""
+    beyond: bool = False
 
-    def text(self, value: float) -> str:
-        return f"{value:.3g} {self.unit}"
+    @property
+    def what(self) -> str:
+        size = self.sizes[0] if len(self.sizes) == 1 else f"{self.sizes[0]} to {self.sizes[-1]}"
+        how = f", {'beyond' if self.beyond else 'of'} {self.rival}" if self.rival else ""
+        return f"{self.work}: {size}{how}"
 
-
-NEVER_SLOWER = "any fill of 2^10 to 2^20 elements, of NumPy: the worst"
-FILL, HE_NORMAL = "fill of 64 elements", "he_normal of 8 x 8"
-IMPORT, WARM, COLD = "import, of numba and numpy", "first call beyond import, warm cache", "first call, empty cache"
-TWO_THREADS = ("fill_two_threads", "numpy")
-
-TARGETS = {
-    "normal float32, of NumPy": Target(">=", 25, work="normal", rival=("normal", "numpy")),
-    "normal float32, of torch": Target(">=", 10, work="normal", rival=("normal", "torch")),
-    "normal float32, of fill on two threads": Target(">=", 0.45, work="normal", rival=TWO_THREADS),
-    "uniform float32, of NumPy": Target(">=", 10, work="uniform", rival=("uniform", "numpy")),
-    "uniform float32, of torch": Target(">=", 14, work="uniform", rival=("uniform", "torch")),
-    "uniform float32, of fill on two threads": Target(">=", 0.6, work="uniform", rival=TWO_THREADS),
-    "truncated normal, of torch": Target(">=", 200, work="truncated_normal", rival=("truncated_normal", "torch")),
-    "normal bfloat16, of torch": Target(">=", 12, work="normal_bfloat16", rival=("normal_bfloat16", "torch")),
-    "normal float64, of NumPy": Target(">=", 8, work="normal_float64", rival=("normal_float64", "numpy")),
-    "orthogonal 2048 x 2048, of torch": Target(">=", 1.5, work="orthogonal", rival=("orthogonal", "torch")),
-    NEVER_SLOWER: Target(">=", 1),
-    FILL: Target("<=", 5, "us"),
-    HE_NORMAL: Target("<=", 10, "us"),
-    IMPORT: Target("<=", 1.15),
-    WARM: Target("<=", 0.35, "s"),
-    COLD: Target("<=", 4, "s"),
-}
+    def value(self, times: dict[tuple[str, str], dict[str, float]]) -> float | None:
+        """Return the value out of seconds by work and size; None where the rival cannot run here."""
+        unit = {"s": 1.0, "us": 1e6, "x": 1.0}[self.target.unit]
+        values = []
+        for size in self.sizes:
+            own, rival = times[self.work, size]["fastinit"], times[self.work, size].get(self.rival)
+            if self.rival and rival is None:
+                return None
+            if rival is None:
+                values.append(own * unit)
+            elif self.beyond:
+                values.append((own - rival) * unit)
+            else:
+                values.append(rival / own if self.target.sign == ">=" else own / rival)
+        return min(values) if self.target.sign == ">=" else max(values)
 
 
-def take_turns(calls: dict[Any, Call], rounds: int, *, seconds: float = 0.0, pause: float = 0.0) -> dict[Any, float]:
-    """The median time of every call, in seconds; a round repeats a call until it lasts `seconds`."""
-    repeats: dict[Any, int] = {}
-    times: dict[Any, list[float]] = {name: [] for name in calls}
-    for name, call in calls.items():
-        call()
-        repeats[name] = math.ceil(seconds / _timed(call, 1)) if seconds else 1
-    for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(pause)
-            times[name].append(_timed(call, repeats[name]))
-    return {name: statistics.median(values) for name, values in times.items()}
+def _of(work: str, size: str, **limits: float) -> Iterator[Bound]:
+    """Yield a bound for each rival: how many times as fast fastinit must be at least."""
+    for rival, limit in limits.items():
+        yield Bound(work, (size,), Target(">=", limit), rival)
 
 
-def _timed(call: Call, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+BOUNDS = [
+    *_of("normal, float32", LARGEST, numpy=25, torch=10),
+    *_of("uniform, float32", LARGEST, numpy=10, torch=14),
+    *_of("normal cut at 2 sigma, float32", power(1 << 22), torch=200),
+    *_of("normal, bfloat16", LARGEST, torch=12),
+    *_of("normal, float64", LARGEST, numpy=8),
+    *_of("orthogonal, square, float32", "2048x2048", torch=1.5),
+    *(
+        Bound(f"{work}, {dtype}", tuple(SMALL), Target(">=", 1), "numpy")
+        for work in ("uniform", "normal")
+        for dtype in ("float32", "float64")
+    ),
+    Bound("normal into a buffer", ("8x8",), Target("<=", 5, "us")),
+    Bound("`he_normal` of a new array", ("8x8",), Target("<=", 10, "us")),
+    Bound("process: import", ("",), Target("<=", 1.15), "numba"),
+    Bound("process: first `he_normal`", ("",), Target("<=", 0.35, "s"), "numba", beyond=True),
+    Bound("process: first `he_normal`, empty cache", ("",), Target("<=", 4, "s")),
+    *_of("training step", "64-128-128-10, batch 64", jax=2, torch=5, torch_compile=1.3, numpy=2),
+    *_of("training step", "784-512-512-10, batch 128", jax=1.1, torch=1.4, torch_compile=1.3, numpy=2),
+    *_of("training step", "64-256x30-10, batch 128", jax=1.1, torch=1.5, torch_compile=1.3, numpy=2),
+    *_of("training step", "1024x9, batch 256", jax=1, torch=1.4, torch_compile=1.3, numpy=1.5),
+    *_of("training step", "digits, 64-128-128-10, batch 64", sklearn=5),
+    *(
+        Bound("training step", (size,), Target("<=", 1.15), "gemms")
+        for size in ("64-128-128-10, batch 64", "784-512-512-10, batch 128", "64-256x30-10, batch 128")
+    ),
+]
 
 
-def speeds(work: str, exponent: int, memory: Memory) -> dict[tuple[str, str], float]:
-    """Elements per second of a work by fastinit and by its rivals, each at 2^exponent elements or the most it can."""
-    cells = [(work, "fastinit"), *(target.rival for target in TARGETS.values() if target.work == work)]
-    shapes = {cell: _shape(cell, exponent) for cell in cells}
-    calls = {cell: prepared(*cell, memory, shape) for cell, shape in shapes.items()}
-    return {cell: math.prod(shapes[cell]) / t for cell, t in take_turns(calls, ROUNDS, pause=PAUSE).items()}
+def needed(bounds: list[Bound]) -> list[Row]:
+    """Return the rows of the table that the bounds ask for, with the contenders that they name."""
+    rivals: dict[tuple[str, str], set[str]] = {}
+    for bound in bounds:
+        for size in bound.sizes:
+            rivals.setdefault((bound.work, size), {"fastinit"}).add(bound.rival)
+    found = [row for row in rows() if (row.work, row.size) in rivals]
+    missing = rivals.keys() - {(row.work, row.size) for row in found}
+    if missing:
+        raise ValueError(f"the table of benchmarks has no {sorted(missing)}")
+    return [
+        dataclasses.replace(row, makers={name: make for name, make in row.makers.items() if name in wanted})
+        for row in found
+        for wanted in [rivals[row.work, row.size]]
+    ]
 
 
-def _shape(cell: tuple[str, str], exponent: int) -> tuple[int, ...]:
-    work, library = cell
-    if work == "orthogonal":
-        return (min(2048, 1 << exponent // 2),) * 2
-    return (1 << WORKS[work].size(library, exponent),)
+def measured(chosen: list[Row]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the median seconds by work and size, and by contender; in fresh processes."""
+    times = {}
+    with Contenders() as contenders:
+        for row in chosen:
+            progress(row.group)
+            rounds = contenders.take_turns(row.contenders(), most=row.most)
+            times[row.work, row.size] = {name: statistics.median(values) for name, values in rounds.items()}
+    return times
 
 
-def small_ratios(memory: Memory) -> dict[str, float]:
-    """NumPy's time over fastinit's, by work and size."""
-    ratios = {}
-    for work in SMALL_WORKS:
-        for exponent in SMALL_EXPONENTS:
-            libraries = ("fastinit", "numpy")
-            calls = {library: prepared(work, library, memory, (1 << exponent,)) for library in libraries}
-            times = take_turns(calls, SMALL_ROUNDS, seconds=SMALL_SECONDS)
-            ratios[f"{work} 2^{exponent}"] = times["numpy"] / times["fastinit"]
-    return ratios
-
-
-def call_times(memory: Memory) -> dict[str, float]:
-    """Microseconds of the smallest calls."""
-    calls: dict[str, Call] = {
-        FILL: prepared("normal", "fastinit", memory, (64,)),
-        HE_NORMAL: lambda: fi.he_normal((8, 8), seed=next(SEEDS)),
-    }
-    return {name: t * 1e6 for name, t in take_turns(calls, SMALL_ROUNDS, seconds=SMALL_SECONDS).items()}
-
-
-def one_process(exponent: int) -> dict[str, Any]:
-    """All that is measured inside a process: the values by target, the ratios of small calls, the absolute speeds."""
-    memory = Memory()
-    memory.view(np.float64, (1 << max(exponent, 22),))  # the largest buffer: one block for all
-    works = dict.fromkeys(target.work for target in TARGETS.values() if target.work)
-    measured = {work: speeds(work, exponent, memory) for work in works}
-    values = {
-        what: measured[target.work][target.work, "fastinit"] / measured[target.work][target.rival]
-        for what, target in TARGETS.items()
-        if target.work
-    }
-    absolute = {work: {" ".join(cell): v for cell, v in cells.items()} for work, cells in measured.items()}
-    small = small_ratios(memory)
-    return {"values": values | call_times(memory), "small": small, "speeds": absolute, "machine": machine()}
-
-
-def start_times(starts: Starts) -> dict[str, float]:
-    """Seconds of one start of every kind."""
-    starts.clear()
-    return {name: _timed(lambda name=name: starts.run(name), 1) for name in SCRIPTS}
-
-
-def start_values(seconds: dict[str, float]) -> dict[str, float]:
-    """The starts by target; that of Python itself is taken off the imports, so that it does not pad the quotient."""
-    python, baseline, ours = (seconds[name] for name in ("python", "import numba and numpy", "import fastinit"))
-    warm, cold = (seconds[f"first he_normal, {state} cache"] for state in ("warm", "empty"))
-    return {IMPORT: (ours - python) / (baseline - python), WARM: warm - ours, COLD: cold}
-
-
-def numba_start(results: list[dict[str, Any]]) -> float:
-    """Seconds that a cached function of one line takes beyond Numba's import: what no library on Numba can avoid."""
-    starts = [result["starts"] for result in results]
-    return statistics.median(s["cached njit function"] - s["import numba and numpy"] for s in starts)
-
-
-def fresh_processes(arguments: list[str], processes: int, report: Callable[[str], object]) -> Iterator[dict[str, Any]]:
-    """What Python, started again and again with these arguments, prints as JSON."""
-    for i in range(processes):
-        report(f"process {i + 1} of {processes}")
-        command = [sys.executable, *arguments]
-        child = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-        yield json.loads(child.stdout)
-
-
-def measure(exponent: int, processes: int, report: Callable[[str], object]) -> list[dict[str, Any]]:
-    """One result per fresh process, the starts beside it."""
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        starts = Starts(Path(folder))
-        start_times(starts)  # fills the warm cache
-        for result in fresh_processes(["-m", "bench.compare", "--child", "--size", str(exponent)], processes, report):
-            result["starts"] = start_times(starts)
-            result["values"] |= start_values(result["starts"])
-            results.append(result)
-    return results
-
-
-def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table's rows: per target the median and the range over the processes."""
-    small = {cell: [result["small"][cell] for result in results] for cell in results[0]["small"]}
-    worst = min(small, key=lambda cell: statistics.median(small[cell]))
-    rows = []
-    for what, target in TARGETS.items():
-        never = what == NEVER_SLOWER
-        values = small[worst] if never else [result["values"][what] for result in results]
-        rows.append(row(f"{what} ({worst})" if never else what, target, values))
-    return rows
-
-
-def row(what: str, target: Target, values: list[float]) -> dict[str, Any]:
-    """The table's row of a target: the median of its values, one per process, is what counts."""
-    middle = statistics.median(values)
-    return {
-        "what": what,
-        "target": f"{target.sign} {target.text(target.limit)}",
-        "median": target.text(middle),
-        "range": f"{min(values):.3g} - {max(values):.3g}",
-        "met": "yes" if target.met(middle) else "NO",
-        "values": values,
-    }
-
-
-def table(rows: list[dict[str, Any]], columns: Sequence[str] = ("what", "target", "median", "range", "met")) -> str:
-    """The rows as aligned text."""
-    lines = [tuple(columns), *(tuple(str(row[column]) for column in columns) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-
-
-def save(path: Path, rows: list[dict[str, Any]], results: list[dict[str, Any]], **about: Any) -> None:
-    """All that was measured, as JSON."""
-    machines = [result.pop("machine") for result in results]
-    facts = {"date": datetime.now(UTC).isoformat(), "machine": machines[0]} | about
-    path.write_text(json.dumps(facts | {"rows": rows, "processes": results}, indent=1), encoding="utf-8")
-
-
-def options(module: str, description: str) -> argparse.ArgumentParser:
-    """What the command lines of the comparisons have in common."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("--processes", type=int, default=5, help="fresh processes; default 5")
-    parser.add_argument("--json", type=Path, help="where all values go")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    return parser
-
-
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def summary(bounds: list[Bound], results: list[dict[tuple[str, str], dict[str, float]]]) -> list[dict[str, Any]]:
+    """Return the table's rows; a bound whose rival cannot run here has none."""
+    found = []
+    for bound in bounds:
+        values = [bound.value(times) for times in results]
+        if None not in values:
+            found.append(row(bound.what, bound.target, values))  # type: ignore[arg-type]
+    return found
 
 
 def main() -> None:
     parser = options("bench.compare", "The ratios that must hold.")
-    parser.add_argument("--size", type=int, default=26, help="log2 of the elements; default 26")
-    arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(one_process(arguments.size)))
-        return
-    results = measure(arguments.size, arguments.processes, progress)
-    rows = summary(results)
-    print(table(rows))
-    print(f"Numba's own start, a cached function of one line: {numba_start(results):.3g} s beyond its import")
-    if arguments.json:
-        save(arguments.json, rows, results, size=arguments.size)
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="works and sizes with one of these words in them")
+    given = parser.parse_args()
+    bounds = [bound for bound in BOUNDS if not given.only or any(word in bound.what for word in given.only)]
+    results = [measured(needed(bounds)) for _ in range(given.processes)]
+    found = summary(bounds, results)
+    print(table(found))
+    if given.json:
+        times = [{"machine": machine(), "seconds": {": ".join(key): t for key, t in one.items()}} for one in results]
+        save(given.json, found, times)
 
 
 if __name__ == "__main__":

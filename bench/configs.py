@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.compare import Target, progress, row, table
 from bench.construction import LARGE
+from bench.programs import Target, progress, row, table
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "Llama, 70.6 billion": {

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.compare import Target, fresh_processes, options, progress, row, save, table
-from bench.libraries import machine
+from bench.machine import machine
+from bench.programs import Target, fresh_processes, options, progress, row, save, table
 
 CONTENDERS = ("fastinit", "torch")
 
@@ -106,11 +106,16 @@ def under(contender: str, build: Callable[[], Any]) -> Callable[[], Any]:
     return fast if contender == "fastinit" else lambda: record(build)
 
 
+def prepared(name: str, contender: str) -> Callable[[], Any]:
+    """Return the construction of a model, or of LARGE's plan ("record"), as a contender does it."""
+    return under(contender, (LARGE if name == "record" else MODELS[name]).builder())
+
+
 def measured(name: str, contender: str) -> dict[str, float]:
     """One construction in this process: seconds, megabytes above what was there, megabytes of the model."""
     from fastinit.checkpoint.writer import peak_memory
 
-    call = under(contender, (LARGE if name == "record" else MODELS[name]).builder())
+    call = prepared(name, contender)
     before, start = peak_memory(), time.perf_counter()
     model = call()
     seconds, after = time.perf_counter() - start, peak_memory()

@@ -16,7 +16,8 @@ import numpy as np
 from numba.extending import get_cython_function_address
 from threadpoolctl import ThreadpoolController
 
-from bench.libraries import Call, two_threads
+from bench.fills import two_threads
+from bench.turns import Call
 from fastinit.training import slices_of
 
 # BLAS takes 13 addresses, in 64-bit integers here; Numba, like fastinit, uses SciPy's.

@@ -281,7 +281,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def setting() -> str:
-    from bench.libraries import machine
+    from bench.machine import machine
 
     about = machine()
     versions = ", ".join(

@@ -98,7 +98,7 @@ def pass_over(path: Path, threads: int) -> None:
 
 def contest(path: Path, threads: int, turn: int) -> dict[str, Any]:
     """One turn of all. Each is the first of two every other time: a disk behind others may remember."""
-    from bench.compare import fresh_processes, progress
+    from bench.programs import fresh_processes, progress
 
     found: dict[str, Any] = {}
     for place in ("cache", "disk"):
@@ -111,7 +111,7 @@ def contest(path: Path, threads: int, turn: int) -> dict[str, Any]:
 
 def summary(results: list[dict[str, Any]], megabytes: int) -> list[dict[str, Any]]:
     """The table's rows."""
-    from bench.compare import Target, row
+    from bench.programs import Target, row
 
     def ratios(place: str) -> list[float]:
         return [turn[f"read {place}"]["seconds"] / turn[f"survey {place}"]["seconds"] for turn in results]
@@ -141,8 +141,8 @@ def main() -> None:
         what, place, path = given.child
         print(json.dumps({"read": read, "survey": surveyed}[what](Path(path), given.threads, place == "disk")))
         return
-    from bench.compare import save, table
-    from bench.libraries import machine
+    from bench.machine import machine
+    from bench.programs import save, table
 
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         checkpoint.write(plan(given.megabytes), name, max_shard_bytes="1TB")

@@ -1,4 +1,4 @@
-"""ONE table of contenders for training a dense network, for the benchmarks and for `bench.compare_training`.
+"""The contenders of training a dense network.
 
 A step is forward, mean softmax cross-entropy, backward, the gradients clipped by their global norm, and plain SGD; in
 float32, on the same batches and from the same weights for all. Every entry takes a problem and returns a call without
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastinit as fi
-from bench.libraries import Call
+from bench.turns import Call
 
 Arrays = dict[str, np.ndarray]  # in the order of the layers, "layers.0.weight" (out, in) and "layers.0.bias" first
 
@@ -379,9 +379,13 @@ TRAINERS: dict[str, Callable[[Problem], Trainer | None]] = {
 }
 
 
-def trainer(library: str, network: Network) -> Trainer | None:
-    """A contender with a problem of its own; None where the library is not able to."""
-    return TRAINERS[library](Problem(network))
+def prepared(name: str, library: str) -> Call | None:
+    """Return a call that makes all the steps of a network's problem; None where the library cannot run here."""
+    with warnings.catch_warnings():
+        if library in SLOW_TO_BEGIN:
+            warnings.simplefilter("ignore")  # other people's compilers
+        contender = TRAINERS[library](Problem(NETWORKS[name]))
+    return contender and contender.train
 
 
 def differences(network: Network, libraries: tuple[str, ...]) -> dict[str, float]:

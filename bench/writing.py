@@ -10,6 +10,7 @@ times as large is written part by part, each part's files removed after it, for 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 # The children measure the memory over their imports: what only the parent needs is imported there.
 import fastinit as fi
+from bench.turns import Call
 from fastinit import checkpoint
 from fastinit.checkpoint.layout import FILE_NAME
 from fastinit.checkpoint.writer import peak_memory
@@ -69,6 +71,43 @@ def written_in_parts(megabytes: int, threads: int, folder: Path) -> dict[str, fl
     return {"bytes": nbytes, "seconds": seconds, "peak": (peak_memory() - before) / 1e6}
 
 
+def prepared(library: str, megabytes: int) -> Call:
+    """Return a call that writes the plan's tensors to one file, down to the disk, in place of the last one.
+
+    NumPy's way is what one writes by hand: draw, scale, round, and `save_file` of all tensors.
+    """
+    held = tempfile.TemporaryDirectory(prefix="fastinit-writing-")  # removed with the call, which holds it
+    wanted = plan(megabytes)
+    return functools.partial({"fastinit": _write, "numpy": _write_by_hand, "dd": _write_zeros}[library], wanted, held)
+
+
+def _write(wanted: fi.Plan, folder: tempfile.TemporaryDirectory[str]) -> None:
+    shutil.rmtree(Path(folder.name) / "out", ignore_errors=True)
+    checkpoint.write(wanted, Path(folder.name) / "out", max_shard_bytes="1TB")
+
+
+def _write_by_hand(wanted: fi.Plan, folder: tempfile.TemporaryDirectory[str]) -> None:
+    import ml_dtypes
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    rng, path = np.random.default_rng(), Path(folder.name) / FILE_NAME
+    path.unlink(missing_ok=True)
+    tensors = {}
+    for name, tensor in wanted.items():
+        values = rng.standard_normal(tensor.shape, dtype=np.float32) * np.float32(0.02)
+        tensors[name] = (values if values.ndim > 1 else np.ones_like(values)).astype(ml_dtypes.bfloat16)
+    save_file(tensors, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write_zeros(wanted: fi.Plan, folder: tempfile.TemporaryDirectory[str]) -> None:
+    path = Path(folder.name) / FILE_NAME
+    path.unlink(missing_ok=True)
+    dd("if=/dev/zero", f"of={path}", f"count={-(-wanted.nbytes // (16 << 20))}", "conv=fsync")
+
+
 def dd(*arguments: str) -> float:
     """The seconds of a `dd`."""
     start = time.perf_counter()
@@ -88,7 +127,7 @@ def forget(path: Path) -> None:
 
 def contest(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One turn of all."""
-    from bench.compare import fresh_processes, progress
+    from bench.programs import fresh_processes, progress
 
     def child(what: str) -> dict[str, Any]:
         progress(what)
@@ -113,7 +152,7 @@ def contest(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def summary(results: list[dict[str, Any]], megabytes: int) -> list[dict[str, Any]]:
     """The table's rows."""
-    from bench.compare import Target, row
+    from bench.programs import Target, row
 
     def ratios(ours: str, theirs: str) -> list[float]:
         return [turn[theirs]["seconds"] / turn[ours]["seconds"] for turn in results]
@@ -150,8 +189,8 @@ def main() -> None:
             found = {"write": written, "parts": written_in_parts}[what](given.megabytes, given.threads, folder)
         print(json.dumps(found))
         return
-    from bench.compare import fresh_processes, progress, save, table
-    from bench.libraries import machine
+    from bench.machine import machine
+    from bench.programs import fresh_processes, progress, save, table
 
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=given.folder) as name:

@@ -1,154 +1,85 @@
-"""The benchmarks' report: an exact table out of a small JSON, and one line for every input that is none."""
+"""The report of benchmarks: exact tables out of a small JSON, and one line for every input that is none."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-# Loaded by its path: `bench` is no part of the installed package.
-_SPEC = importlib.util.spec_from_file_location("bench_report", Path(__file__).parents[1] / "bench" / "report.py")
-report = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(report)
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # `bench` is no part of the installed package
+from bench import chart, report  # noqa: E402
+from bench.table import rows  # noqa: E402
 
 MACHINE = {
     "cpu_name": "Some CPU",
     "llvm_cpu": "znver4",
     "cores": 8,
-    "fastinit_threads": 8,
-    "torch_threads": 4,
-    "blas_threads": 6,
-    "jax_threads": 7,
-    "versions": {
-        "python": "3.12.1",
-        "fastinit": "0.1.0",
-        "numba": "0.63.0",
-        "numpy": "2.0.0",
-        "scipy": "1.13.0",
-        "torch": "2.13.0",
-        "jax": "0.10.0",
-        "keras": "3.15.0",
-        "transformers": "5.23.0",
-        "scikit-learn": "1.5.0",
-    },
+    "versions": dict.fromkeys(report.PACKAGES, "1.0") | {"numpy": "2.0.0"},
 }
+SETTING = (
+    "Some CPU (znver4), 8 cores; fastinit 1.0, Numba 1.0, NumPy 2.0.0, SciPy 1.0, torch 1.0, JAX 1.0, Keras 1.0, "
+    "transformers 1.0, scikit-learn 1.0, Python 1.0; 2025-11-22"
+)
+CAPTION = f"\n{report.EXPLAINED} {SETTING}.\n"
+HEADLINE = (("normal, float32", "2^24"), ("training step", "8-4"))
 
-TABLE = """\
-| work | elements | fastinit | NumPy | NumPy legacy | torch | of NumPy | of torch |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| normal, float32 | 2^20 | 2.5 | 0.1 | 0.0123 | 0.3 | 25x | 8.3x |
-| cut, float32 | 2^24 | 1.05 |  |  | 0.004 |  | 262x |
-| square, float32 | 3,000 | 1 |  |  | 2 |  | 0.5x |
-| fill, float32, two Python threads | 2^20 |  | 128 |  |  |  |  |
-
-10^9 elements per second, medians; the last columns are fastinit's multiple. Some CPU (znver4), 8 cores, fastinit on \
-8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, torch 2.13.0, Python 3.12.1; 2025-11-22.
-"""
-
-TRAINING = """\
-| network | fastinit | fastinit, a call per step | products alone | NumPy | JAX | scikit-learn |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: |
-| 8-4, batch 2 | 0.08 | 0.1 | 0.04 (0.5x) | 0.2 (2.5x) | 12 (150x) |  |
-| digits | 1 |  |  |  |  | 5 (5x) |
-
-Milliseconds per step, medians; in brackets fastinit's multiple. Some CPU (znver4), 8 cores, fastinit on 8 threads, \
-BLAS on 6, torch on 4 and JAX on 7; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, SciPy 1.13.0, torch 2.13.0, JAX 0.10.0, \
-scikit-learn 1.5.0, Python 3.12.1; 2025-11-22.
-"""
-
-
-FACES = """\
-| in | work | size | fastinit | the framework | times |
-| --- | --- | --- | ---: | ---: | ---: |
-| torch | `normal_` | 8x8 | 0.5 | 2 | 4x |
-| JAX | `normal` | 4x4 | 1 | 3 | 3x |
-| torch | `fast_init` | small | 1 | 8 | 8x |
-| torch | `fast_init` | large | 10 | 5 | 0.5x |
-| torch | `record` | huge | 700 |  |  |
-
-Milliseconds, medians; of several ways that a framework has, the fastest. The last column is fastinit's gain. Some CPU \
-(znver4), 8 cores, fastinit on 8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, NumPy 2.0.0, torch 2.13.0, jax \
-0.10.0, keras 3.15.0, transformers 5.23.0, Python 3.12.1; 2025-11-22.
-"""
+HEADLINE_TABLE = f"""\
+| work | size | fastinit | plain NumPy | best other | ratio |
+| --- | --- | ---: | ---: | ---: | ---: |
+| normal, float32 | 2^24 | 10 ms | 120 ms | 90 ms (torch) | 9x |
+| training step | 8-4 | 2 ms | 1.5 ms | 3 ms (JAX) | 0.75x, slower |
+{CAPTION}"""
+FILLS_TABLE = f"""\
+| work | size | fastinit | NumPy | NumPy legacy | torch | ratio |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+| normal, float32 | 2^10 | 8 us | 10 us |  | 4 us | 0.5x, slower |
+| normal, float32 | 2^24 | 10 ms | 120 ms | 2 s | 90 ms | 9x |
+| cut, float32 | 2^22 | 1 ms |  |  | 250 ms | 250x |
+| constant, two threads | 2^24 |  | 2 ms |  |  |  |
+{CAPTION}"""
+STEPS_TABLE = f"""\
+| work | size | fastinit | products alone | NumPy | JAX | ratio |
+| --- | --- | ---: | ---: | ---: | ---: | ---: |
+| training step | 8-4 | 2 ms | 500 us | 1.5 ms | 3 ms | 0.75x, slower |
+{CAPTION}"""
+MODELS_TABLE = f"""\
+| work | size | fastinit | plain NumPy | best other | ratio |
+| --- | --- | ---: | ---: | ---: | ---: |
+| `record` | large | 400 ms |  |  |  |
+{CAPTION}"""
 
 
-def _face(face, title, size, library, milliseconds):
-    extra = {"face": face, "title": title, "size": size, "library": library}
-    return {"extra_info": extra, "stats": {"median": milliseconds / 1e3}}
-
-
-def test_the_table_of_the_faces_is_exact(tmp_path, capsys):
-    found = _results() | {
-        "benchmarks": [
-            _face("torch", "`normal_`", "4x4", "fastinit", 0.1),
-            _face("torch", "`normal_`", "4x4", "torch", 0.1),
-            _face("torch", "`normal_`", "8x8", "fastinit", 0.5),
-            _face("torch", "`normal_`", "8x8", "torch", 2.0),
-            _face("JAX", "`normal`", "4x4", "fastinit", 1.0),
-            _face("JAX", "`normal`", "4x4", "fastinit in jit", 0.5),
-            _face("JAX", "`normal`", "4x4", "jax", 6.0),
-            _face("JAX", "`normal`", "4x4", "jax in jit", 3.0),
-            _face("torch", "`fast_init`", "small", "fastinit", 1.0),
-            _face("torch", "`fast_init`", "small", "torch", 8.0),
-            _face("torch", "`fast_init`", "large", "fastinit", 10.0),
-            _face("torch", "`fast_init`", "large", "torch", 5.0),
-            _face("torch", "`record`", "huge", "fastinit", 700.0),
-        ]
-    }
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(found), encoding="utf-8")
-    report.main([str(path)])
-    assert capsys.readouterr().out == FACES
-    found["benchmarks"] = found["benchmarks"][1:2]
-    path.write_text(json.dumps(found), encoding="utf-8")
-    assert "no time of fastinit for '`normal_`'" in _refusal(capsys, path)
-
-
-def _training(title, library, steps, milliseconds):
-    extra = {"title": title, "library": library, "steps": steps}
-    return {"extra_info": extra, "stats": {"median": steps * milliseconds / 1e3}}
-
-
-def _benchmark(title, library, elements, speed):
-    extra = {"title": title, "library": library, "elements": elements}
-    return {"extra_info": extra, "stats": {"median": elements / speed / 1e9}}
+def _benchmarks(part, work, size, order, steps=1, **seconds):
+    about = {"part": part, "work": work, "size": size, "order": order, "steps": steps}
+    return [
+        {"extra_info": about | {"library": name}, "stats": {"median": t * steps}, "name": "left out by --store"}
+        for name, t in seconds.items()
+    ]
 
 
 def _results():
-    million = 1 << 20
+    normal = "normal, float32"
     return {
         "datetime": "2025-11-22T03:32:00+00:00",
-        "machine_info": MACHINE,
+        "machine_info": MACHINE | {"node": "left out by --store"},
         "benchmarks": [
-            {"extra_info": {"title": "a call", "library": "fastinit"}, "stats": {"median": 1e-6}},
-            _benchmark("normal, float32", "fastinit", 64, 0.01),
-            _benchmark("normal, float32", "numpy", 64, 0.02),
-            _benchmark("normal, float32", "numpy_legacy", 64, 0.01),
-            _benchmark("normal, float32", "torch", 64, 0.01),
-            _benchmark("normal, float32", "fastinit", million, 2.5),
-            _benchmark("normal, float32", "numpy", million, 0.1),
-            _benchmark("normal, float32", "numpy_legacy", million, 0.0123),
-            _benchmark("normal, float32", "torch", million, 0.3),
-            _benchmark("normal, float32", "fastinit", 64 * million, 2.6),  # the legacy library was not measured here
-            _benchmark("normal, float32", "torch", 64 * million, 0.2),
-            _benchmark("cut, float32", "fastinit", 16 * million, 1.05),
-            _benchmark("cut, float32", "torch", 16 * million, 0.004),
-            _benchmark("square, float32", "fastinit", 3000, 1.0),
-            _benchmark("square, float32", "torch", 3000, 2.0),
-            _benchmark("fill, float32, two Python threads", "numpy", million, 128.0),
-            _training("8-4, batch 2", "fastinit", 600, 0.08),
-            _training("8-4, batch 2", "fastinit_step", 600, 0.1),
-            _training("8-4, batch 2", "gemms", 600, 0.04),
-            _training("8-4, batch 2", "numpy", 600, 0.2),
-            _training("8-4, batch 2", "jax", 600, 12.0),
-            _training("digits", "fastinit", 560, 1.0),
-            _training("digits", "sklearn", 560, 5.0),
+            *_benchmarks("fills", normal, "2^10", 1 << 10, fastinit=8e-6, numpy=1e-5, torch=4e-6),
+            *_benchmarks("fills", normal, "2^18", 1 << 18, fastinit=1e-3, numpy=1e-2, numpy_legacy=1, torch=4e-3),
+            *_benchmarks("fills", normal, "2^24", 1 << 24, fastinit=1e-2, numpy=0.12, numpy_legacy=2, torch=0.09),
+            *_benchmarks("fills", normal, "2^26", 1 << 26, fastinit=4e-2, numpy=0.5, torch=0.4),
+            *_benchmarks("fills", "cut, float32", "2^22", 1 << 22, fastinit=1e-3, torch=0.25),
+            *_benchmarks("fills", "cut, float32", "2^24", 1 << 24, fastinit=4e-3),
+            *_benchmarks("fills", "constant, two threads", "2^24", 1 << 24, numpy=2e-3),
+            *_benchmarks("models", "`record`", "large", 0, fastinit=0.4),
+            *_benchmarks("steps", "training step", "8-4", 0, 600, fastinit=2e-3, gemms=5e-4, numpy=1.5e-3, jax=3e-3),
         ],
     }
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "HEADLINE", HEADLINE)
     path = tmp_path / "results.json"
     path.write_text(json.dumps(_results()), encoding="utf-8")
     return path
@@ -166,104 +97,55 @@ def _refusal(capsys, *arguments):
 
 def test_the_tables_are_exact(results, capsys):
     report.main([str(results)])
-    assert capsys.readouterr().out == f"{TABLE}\n{TRAINING}"
+    expected = [HEADLINE_TABLE, FILLS_TABLE, MODELS_TABLE, STEPS_TABLE]
+    assert capsys.readouterr().out == "\n".join(expected)
 
 
-BEGIN, END = report.markers("benchmark")
+def test_the_table_of_a_run_has_every_size_of_fastinit():
+    shown = report.console(_results()).splitlines()
+    assert shown[0] == SETTING
+    assert shown[3].split("  ")[0] == "work"
+    sizes = [line.removeprefix("normal, float32").split()[0] for line in shown if line.startswith("normal, float32")]
+    assert sizes == ["2^10", "2^18", "2^24", "2^26"]
+    assert [line for line in shown if "two threads" in line] == []
+    assert len({line.index("fastinit" if i == 0 else "us") for i, line in enumerate(shown[3:4])}) == 1
 
 
-def _readme(table, training):
-    between = "\n".join(report.markers("training")).replace("\n", f"\n{training}")
-    return f"# above\n\n{BEGIN}\n{table}{END}\n\nbetween\n\n{between}\n\nbelow\n"
+def test_stored_results_give_the_same_tables(results, tmp_path, capsys):
+    stored = tmp_path / "stored" / "results.json"
+    report.main([str(results), "--store", str(stored)])
+    for path in (results, stored):
+        report.main([str(path)])
+    first, second = capsys.readouterr().out.split(HEADLINE_TABLE)[1:]
+    assert first == second
+    assert "left out" in results.read_text(encoding="utf-8")
+    assert "left out" not in stored.read_text(encoding="utf-8")
+
+
+def _page(*names, between="old\n"):
+    return "# above\n" + "".join(between.join(f"{marker}\n" for marker in report.markers(name)) for name in names)
 
 
 def test_the_tables_go_between_their_markers_and_nothing_else_changes(results, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
-    for _ in range(2):  # the second time replaces the first
-        report.main([str(results), "--page", str(readme)])
-        assert readme.read_text(encoding="utf-8") == _readme(TABLE, TRAINING)
-
-
-@pytest.mark.parametrize(
-    ("field", "expected"), [("steps", (TABLE, "old\n")), ("elements", ("old\n", TRAINING))], ids=["fills", "training"]
-)
-def test_a_table_that_was_not_measured_is_left_alone(tmp_path, field, expected):
-    path, readme = tmp_path / "results.json", tmp_path / "README.md"
-    path.write_text(json.dumps(_without(_results(), lambda about: field in about)), encoding="utf-8")
-    readme.write_text(_readme("old\n", "old\n"), encoding="utf-8")
-    report.main([str(path), "--page", str(readme)])
-    assert readme.read_text(encoding="utf-8") == _readme(*expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "lost"),
-    [
-        ("", "benchmark"),
-        (BEGIN, "benchmark"),
-        (f"{END}\n{BEGIN}", "benchmark"),
-        (f"{BEGIN}{BEGIN}{END}", "benchmark"),
-    ],
-    ids=["none", "no end", "wrong order", "twice"],
-)
-def test_a_readme_without_its_markers_is_left_alone(results, tmp_path, capsys, text, lost):
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
-    assert f"{lost}:begin" in _refusal(capsys, results, "--page", readme)
-    assert readme.read_text(encoding="utf-8") == text
-
-
-def test_a_page_gets_the_tables_that_it_has_markers_for(results, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
-    report.main([str(results), "--page", str(page)])
-    assert page.read_text(encoding="utf-8") == f"{BEGIN}\n{TABLE}{END}\n"
+    page.write_text(_page("headline") + "between\n" + _page("steps") + "below\n", encoding="utf-8")
+    for _ in range(2):  # the second time replaces the first
+        report.main([str(results), "--page", str(page)])
+        expected = _page("headline", between=HEADLINE_TABLE) + "between\n" + _page("steps", between=STEPS_TABLE)
+        assert page.read_text(encoding="utf-8") == expected + "below\n"
 
 
-HEADLINE = """\
-| work | size | fastinit | the best other | times |
-| --- | --- | ---: | ---: | ---: |
-| normal, float32 | 2^20 elements | 0.419 | 3.5 (torch) | 8.3x |
-| 8-4, batch 2 | a training step | 0.08 | 0.2 (NumPy) | 2.5x |
-| `fast_init` | large | 10 | 5 (torch) | 0.5x |
-
-Milliseconds, medians. Some CPU (znver4), 8 cores, fastinit on 8 threads and torch on 4; fastinit 0.1.0, Numba 0.63.0, \
-NumPy 2.0.0, torch 2.13.0, JAX 0.10.0, transformers 5.23.0, Python 3.12.1; 2025-11-22.
-"""
+BEGIN, END = report.markers("headline")
 
 
-def _models():
-    rows = [_face("torch", "`fast_init`", size, "fastinit", ms) for size, ms in (("small", 1.0), ("large", 10.0))]
-    rows += [_face("torch", "`fast_init`", size, "torch", ms) for size, ms in (("small", 8.0), ("large", 5.0))]
-    return _results() | {"benchmarks": rows}
-
-
-def test_the_headline_is_exact_and_the_same_of_stored_results(results, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        report, "HEADLINE", (("normal, float32", ""), ("8-4, batch 2", "a training step"), ("`fast_init`", "large"))
-    )
-    models = tmp_path / "models.json"
-    models.write_text(json.dumps(_models()), encoding="utf-8")
-    stored = [tmp_path / "stored" / path.name for path in (results, models)]
-    for path, to in zip((results, models), stored, strict=True):
-        report.main([str(path), "--store", str(to)])
-    report.main([str(results), str(models)])
-    found = capsys.readouterr().out
-    assert found.endswith(f"\n\n{HEADLINE}")
-    report.main([str(path) for path in stored])
-    assert capsys.readouterr().out == found
-    assert "a call" in results.read_text(encoding="utf-8")
-    assert "a call" not in stored[0].read_text(encoding="utf-8")  # no table has it
-    monkeypatch.setattr(report, "HEADLINE", (("absent", ""),))
-    assert "no 'absent'" in _refusal(capsys, results, models)
-
-
-def test_a_headline_is_of_one_machine(results, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(report, "HEADLINE", (("normal, float32", ""),))
-    models = tmp_path / "models.json"
-    models.write_text(json.dumps(_models() | {"machine_info": MACHINE | {"cpu_name": "Other"}}), encoding="utf-8")
-    assert "Other, Some CPU" in _refusal(capsys, results, models)
-    assert "one file" in _refusal(capsys, results, results, "--store", tmp_path / "x.json")
+@pytest.mark.parametrize(
+    "text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"], ids=["none", "no end", "wrong order", "twice"]
+)
+def test_a_page_without_its_markers_is_left_alone(results, tmp_path, capsys, text):
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    assert "headline:begin" in _refusal(capsys, results, "--page", page)
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_unknown_files_are_named(results, tmp_path, capsys):
@@ -278,57 +160,59 @@ def test_what_is_no_benchmark_json_is_refused(tmp_path, capsys, text):
     assert "results.json" in _refusal(capsys, path)
 
 
-def _without(results, lost):
+def _without(lost):
     """The results without the benchmarks that `lost` holds of."""
-    return results | {"benchmarks": [row for row in results["benchmarks"] if not lost(row["extra_info"])]}
+    found = _results()
+    return found | {"benchmarks": [row for row in found["benchmarks"] if not lost(row["extra_info"])]}
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("found", "words"),
     [
-        (lambda r: _without(r, lambda about: True), "no throughput of fastinit"),
-        (lambda r: _without(r, lambda about: about["library"] == "fastinit"), "no throughput of fastinit"),
-        (
-            lambda r: _without(r, lambda about: (about["title"], about["library"]) == ("normal, float32", "fastinit")),
-            "no throughput of fastinit for 'normal, float32'",
-        ),
-        (
-            lambda r: _without(r, lambda about: (about["title"], about["library"]) == ("8-4, batch 2", "fastinit")),
-            "no training step of fastinit for '8-4, batch 2'",
-        ),
-        (
-            lambda r: r | {"benchmarks": [_benchmark("a", "fastinit", 64, 1.0), _benchmark("a", "torch", 128, 1.0)]},
-            "no size of 'a'",
-        ),
-        (lambda r: r | {"machine_info": {}}, "'versions'"),
+        (_without(lambda about: True), "no time of fastinit"),
+        (_without(lambda about: about["library"] == "fastinit"), "no time of fastinit"),
+        (_without(lambda about: (about["work"], about["library"]) == ("cut, float32", "fastinit")), "'cut, float32'"),
+        (_without(lambda about: about["part"] == "steps"), "'training step'"),
+        (_results() | {"machine_info": {}}, "'versions'"),
+        (_results() | {"benchmarks": [{"extra_info": {}, "stats": {"median": 1}}]}, "'part'"),
     ],
-    ids=[
-        "nothing",
-        "no fastinit",
-        "no fastinit in one work",
-        "no fastinit in one network",
-        "no common size",
-        "no machine",
-    ],
+    ids=["nothing", "no fastinit", "no fastinit in one work", "no headline", "no machine", "another suite"],
 )
-def test_missing_rows_are_refused(tmp_path, capsys, change, words):
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(change(_results())), encoding="utf-8")
+def test_missing_rows_are_refused(results, tmp_path, capsys, found, words):
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
     assert words in _refusal(capsys, path)
 
 
-def test_the_plot_is_written_and_is_the_same_every_time(results, tmp_path):
-    pytest.importorskip("matplotlib")
+def test_the_headline_and_the_chart_show_what_the_table_of_benchmarks_has():
+    known = {(row.work, row.size) for row in rows()}
+    assert set(report.HEADLINE) <= known
+    assert {work for panels in chart.PANELS for work in panels} <= {work for work, _ in known}
+
+
+# --- the chart ---
+
+
+@pytest.fixture
+def charted(monkeypatch):
+    monkeypatch.setattr(chart, "PANELS", (("normal, float32", "cut, float32", "training step", "normal, float32"),))
+    return report.lines_of(_results())
+
+
+def test_the_chart_shows_ratios_over_sizes_in_order(charted):
+    lines, found = chart.ratios(charted[::-1], "normal, float32")
+    assert [line.size for line in lines] == ["2^10", "2^18", "2^24", "2^26"]
+    assert found["numpy_legacy"] == pytest.approx({1: 1000, 2: 200})
+    assert found["torch"] == pytest.approx({0: 0.5, 1: 4, 2: 9, 3: 10})
+    assert "gemms" not in chart.ratios(charted, "training step")[1]
+    with pytest.raises(report.ReportError, match="'absent'"):
+        chart.ratios(charted, "absent")
+
+
+def test_the_chart_is_written_and_is_the_same_every_time(charted, tmp_path):
     paths = [tmp_path / "docs" / name for name in ("first.svg", "second.svg")]
     for path in paths:
-        report.main([str(results), "--plot", str(path)])
+        chart.plot(charted, path)
     first, second = (path.read_bytes() for path in paths)
     assert first == second
     assert b"<svg" in first
-
-
-def test_nothing_to_plot_is_refused(tmp_path, capsys):
-    path = tmp_path / "results.json"
-    one_size = _without(_results(), lambda about: about.get("elements") in (64, 1 << 26))
-    path.write_text(json.dumps(one_size), encoding="utf-8")
-    assert "nothing to plot" in _refusal(capsys, path, "--plot", tmp_path / "plot.svg")

@@ -1,30 +1,26 @@
-"""ONE comparison table, work by library, for the benchmarks and for `bench.compare`.
+"""Fills of arrays, work by library, and the smallest calls.
 
 Every entry takes a prepared buffer and returns a call without arguments that does the work on it once, in the way the
-library's own documentation shows. fastinit gets another seed at every call, so that no remembered key is measured.
-All the libraries get the same memory, touched before and aligned alike.
+library's own documentation shows. fastinit gets another seed at every call, so that no remembered key is measured. All
+libraries get memory that was touched before and is aligned alike.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import itertools
 import math
-import os
-import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 import fastinit as fi
+from bench.turns import Call, Make
 
-Call = Callable[[], object]
 Prepare = Callable[[np.ndarray], Call]
 
 LIBRARIES = ("fastinit", "numpy", "numpy_legacy", "torch")
@@ -35,7 +31,7 @@ SEEDS = itertools.count()
 
 
 class Memory:
-    """One block of memory under all buffers, grown on demand: the cost of fresh pages must not be measured."""
+    """One block of memory under all buffers of a process, grown on demand: fresh pages must not be measured."""
 
     def __init__(self) -> None:
         self._block = np.empty(0, np.uint8)
@@ -50,6 +46,12 @@ class Memory:
         out = self._block[:needed].view(dtype).reshape(shape)
         out[...] = 0
         return out
+
+
+@functools.cache
+def memory() -> Memory:
+    """Return the block of this process."""
+    return Memory()
 
 
 def tensor_of(out: np.ndarray) -> Any:
@@ -154,23 +156,14 @@ class Work:
     numpy: Prepare | None = None
     numpy_legacy: Prepare | None = None
     torch: Prepare | None = None
-    largest: dict[str, int] = field(default_factory=dict)  # log2 of the elements beyond which it takes too long
+    largest: dict[str, int] = field(default_factory=dict)  # log2 of the elements from which it takes too long
 
-    def size(self, library: str, exponent: int) -> int:
-        """log2 of the elements that a library is measured at where `exponent` is asked for."""
-        return min(exponent, self.largest.get(library, exponent))
+    def libraries(self) -> dict[str, int]:
+        """Return the libraries that have this work, and for each log2 of the most elements it is measured at."""
+        return {name: self.largest.get(name, 62) for name in LIBRARIES if getattr(self, name)}
 
 
 WORKS = {
-    "uniform": Work(
-        title="uniform, float32",
-        dtype=np.float32,
-        fastinit=_fastinit(fi.Uniform()),
-        numpy=_numpy("random"),
-        numpy_legacy=_legacy_uniform,
-        torch=_torch("uniform_"),
-        largest={"numpy_legacy": 24},
-    ),
     "normal": Work(
         title="normal, float32",
         dtype=np.float32,
@@ -178,6 +171,15 @@ WORKS = {
         numpy=_numpy("standard_normal"),
         numpy_legacy=_legacy_normal,
         torch=_torch("normal_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "uniform": Work(
+        title="uniform, float32",
+        dtype=np.float32,
+        fastinit=_fastinit(fi.Uniform()),
+        numpy=_numpy("random"),
+        numpy_legacy=_legacy_uniform,
+        torch=_torch("uniform_"),
         largest={"numpy_legacy": 24},
     ),
     "truncated_normal": Work(
@@ -193,15 +195,6 @@ WORKS = {
         fastinit=_fastinit(fi.Normal()),
         torch=_torch("normal_"),
     ),
-    "uniform_float64": Work(
-        title="uniform, float64",
-        dtype=np.float64,
-        fastinit=_fastinit(fi.Uniform()),
-        numpy=_numpy("random"),
-        numpy_legacy=_legacy_uniform,
-        torch=_torch("uniform_"),
-        largest={"numpy_legacy": 24},
-    ),
     "normal_float64": Work(
         title="normal, float64",
         dtype=np.float64,
@@ -209,6 +202,15 @@ WORKS = {
         numpy=_numpy("standard_normal"),
         numpy_legacy=_legacy_normal,
         torch=_torch("normal_"),
+        largest={"numpy_legacy": 24},
+    ),
+    "uniform_float64": Work(
+        title="uniform, float64",
+        dtype=np.float64,
+        fastinit=_fastinit(fi.Uniform()),
+        numpy=_numpy("random"),
+        numpy_legacy=_legacy_uniform,
+        torch=_torch("uniform_"),
         largest={"numpy_legacy": 24},
     ),
     "add": Work(
@@ -247,42 +249,47 @@ WORKS = {
 }
 
 
-def prepared(work: str, library: str, memory: Memory, shape: tuple[int, ...]) -> Call:
-    """The call of one cell of the table, on a buffer of this shape."""
+ORTHOGONAL: dict[str, list[tuple[int, ...]]] = {
+    "orthogonal": [(side, side) for side in (128, 256, 1024, 2048)],
+    "orthogonal_tall": [(4096, 512)],
+}
+
+
+def prepared(work: str, library: str, shape: tuple[int, ...]) -> Call:
+    """Return the call of a work by a library, on a buffer of this shape."""
     row = WORKS[work]
-    prepare = getattr(row, library)
-    assert prepare is not None, f"{library} has no {work}"
-    return prepare(memory.view(row.dtype, shape))
+    prepare: Prepare = getattr(row, library)
+    return prepare(memory().view(row.dtype, shape))
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+# --- what a call costs before the first value is made ---
+
+SMALL = (8, 8)
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on: the CPU as LLVM sees it, threads and versions."""
-    import llvmlite.binding
+def _he_normal() -> Call:
+    return lambda: fi.he_normal(SMALL, seed=next(SEEDS))
+
+
+def _key() -> Call:
+    return lambda: (fi.Key(next(SEEDS)) / "layers.0.weight").words()
+
+
+def _numpy_he_normal() -> Call:
+    rng, std = np.random.default_rng(), np.float32((2 / SMALL[1]) ** 0.5)
+    return lambda: std * rng.standard_normal(SMALL, dtype=np.float32)
+
+
+def _torch_he_normal() -> Call:
     import torch
-    from threadpoolctl import threadpool_info
 
-    from fastinit import threads
+    return lambda: torch.nn.init.kaiming_normal_(torch.empty(SMALL))
 
-    packages = ("fastinit", "numba", "numpy", "scipy", "torch", "jax", "keras", "transformers", "scikit-learn")
-    return {
-        "cpu_name": _cpu_name(),
-        "cores": os.cpu_count(),
-        "llvm_cpu": llvmlite.binding.get_host_cpu_name(),
-        "fastinit_threads": threads.count(),
-        "torch_threads": torch.get_num_threads(),
-        "blas_threads": max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"),
-        "jax_threads": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),  # XLA tells none, and takes the CPUs that the process may run on
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
-    }
+
+CALLS: dict[str, dict[str, Make]] = {
+    "normal into a buffer": {
+        name: functools.partial(prepared, "normal", name, SMALL) for name in ("fastinit", "numpy", "torch")
+    },
+    "`he_normal` of a new array": {"fastinit": _he_normal, "numpy": _numpy_he_normal, "torch": _torch_he_normal},
+    "key from a seed and a name": {"fastinit": _key},
+}
