@@ -36,11 +36,6 @@ NAMES = {
 }
 BASELINES = ("gemms", "numba", "dd")  # parts of the work, not other ways to do it
 FULL = ("fills", "norms", "steps", "files")  # parts whose tables have a column for each contender
-    "fills",
-    "norms",
-    "steps",
-    "files",
-)  # parts whose tables have a column for each contender; else the best other is named
 SWEPT = ("fills", "norms")  # parts with more sizes than a page needs; the chart has all
 LARGEST = 1 << 24  # elements that a page shows
 PACKAGES = {
