@@ -2,17 +2,14 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # `bench` is no part of the installed package
-from bench import compare, report  # noqa: E402
-from bench.programs import Target  # noqa: E402
-from bench.table import PARTS, rows  # noqa: E402
-from bench.turns import Contenders  # noqa: E402
+from bench import compare, report
+from bench.programs import Target
+from bench.table import PARTS, rows
+from bench.turns import Contenders
 
 
 def append(path, name):

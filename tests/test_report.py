@@ -1,15 +1,11 @@
 """The report of benchmarks: exact tables out of a small JSON, and one line for every input that is none."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # `bench` is no part of the installed package
-from bench import chart, report  # noqa: E402
-from bench.table import rows  # noqa: E402
+from bench import chart, report
+from bench.table import rows
 
 MACHINE = {
     "cpu_name": "Some CPU",
