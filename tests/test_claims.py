@@ -40,7 +40,7 @@ def test_zeros_keep_the_units_of_a_layer_equal_and_random_weights_do_not(activat
     assert min(spreads[fi.Normal(0, 0.01)]) > 0.03
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_thirty_relu_layers_train_under_he_and_stall_under_xavier(seed):
     # He et al., ICCV 2015, figure 3.
     x, y = classes()
@@ -124,8 +124,17 @@ def test_clipping_rescues_a_run_that_explodes():
     assert model.score(x, y) > 0.98
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(
+    ("activation", "scale"),
+    [
+        ("relu", 1e6),
+        ("tanh", 1e-6),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("relu", 1e-6), ("relu", 1.0), ("tanh", 1.0), ("tanh", 1e6)]
+        ),
+    ],
+)
 def test_lsuv_gives_all_layers_unit_variance_whatever_the_scale_of_the_data(activation, scale):
     # Mishkin & Matas, ICLR 2016. The forward pass is NumPy's.
     x, y = classes(scale)

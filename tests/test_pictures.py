@@ -55,6 +55,7 @@ def test_every_picture_is_made_with_its_caption(pictures, tmp_path):
     check_pictures(pictures, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_readmes_picture_shows_what_the_probe_finds(pictures):
     shown = json.loads(described(DOCS / "probe.svg"))
     found = pictures.numbers(fi.compare(pictures.README, pictures.SHOWN))
