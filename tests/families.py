@@ -1,4 +1,8 @@
-"""Tiny models of many architecture families of `transformers`, and how a start differs from the plain one."""
+"""Tiny models of many architecture families of `transformers`, and how a start differs from the plain one.
+
+`python tests/families.py` tries all families and prints a Markdown list of the outcomes (most of an hour);
+`python tests/families.py llama vit` tries those alone. The exit status is 1 where a start differs.
+"""
 
 import math
 import os
@@ -170,10 +174,10 @@ def tried(family):
     return ("differs", "; ".join(found)) if found else ("same", "")
 
 
-def main():
-    """All families, as a Markdown list of what became of them."""
+def main(families):
+    """Print what became of the families as a Markdown list; return the exit status."""
     outcomes = {}
-    for family in CONFIG_MAPPING:
+    for family in families or CONFIG_MAPPING:
         kind, words = tried(family)
         outcomes.setdefault(kind, {})[family] = words
         print(f"{family}: {kind} {words}", file=sys.stderr, flush=True)
@@ -181,7 +185,8 @@ def main():
         meaning = MEANING.get(kind, f"not tried: the plain constructor has a {kind}")
         line = f"- {meaning} ({len(families)}): {', '.join(sorted(families))}."
         print(textwrap.fill(line, 120, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False))
+    return int("differs" in outcomes)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -50,6 +50,7 @@ def test_modulus_and_angle_follow_their_laws(law, dtype):
     assert abs(scipy.stats.spearmanr(abs(z), np.angle(z)).statistic) < 5 / math.sqrt(z.size)
 
 
+@pytest.mark.slow  # a check of the test above, not of the library
 @each_law
 def test_the_tests_of_laws_see_a_scale_and_a_turn(law):
     z = make(law, 200_000)

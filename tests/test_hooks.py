@@ -7,11 +7,21 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from pairs import pairs
 from torch import nn
 from torch.nn import functional
 
 import fastinit as fi
 from fastinit.torch.tensors import tensor_of
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_of_torch():
+    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def by_hand(module, data, loss, named=None):
@@ -419,8 +429,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("scheme", [None, "orthogonal", "normal(std=1e-4)"])
-@pytest.mark.parametrize("name", MODELS)
+@pairs(name=list(MODELS), scheme=[None, "orthogonal", "normal(std=1e-4)"])
 def test_the_model_its_data_and_torch_are_left_as_they_were(name, scheme):
     make, shape, dtype = MODELS[name]
     model, x = make(), normal(*shape, dtype=dtype)

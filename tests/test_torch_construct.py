@@ -23,6 +23,15 @@ from fastinit.torch.replay import Computed
 SEED = fi.Key(7)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_of_torch():
+    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def built(make, seed=SEED):
     with fast_init(seed=seed):
         return make()

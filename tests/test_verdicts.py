@@ -11,8 +11,8 @@ import fastinit as fi
 DEEP = [100, *[200] * 50, 10]
 
 
-def verdict(scheme, activation, sizes=DEEP, **options):
-    return fi.probe(sizes, scheme, activation, **options).verdict
+def verdict(scheme, activation, sizes=DEEP, samples=64, **options):
+    return fi.probe(sizes, scheme, activation, samples=samples, **options).verdict
 
 
 @pytest.mark.parametrize(
