@@ -145,6 +145,11 @@ def test_an_edit_to_another_file_reaches_the_kernel(copy, name):
     assert bits_and_hits(case, package=copy, NUMBA_CACHE_DIR=copy / "cache") == [before, 3]
 
 
+def test_a_kernel_is_cached_under_its_name_and_the_tag():
+    found = jit.entry(term, numba.float64(numba.float64), "test_term")
+    assert found.py_func.__qualname__ == f"test_term-{jit.cache_tag()}"
+
+
 @pytest.mark.parametrize("name", ["CPU_NAME", "CPU_FEATURES"])
 def test_the_tag_depends_on_the_cpu(monkeypatch, name):
     before = jit.cache_tag()

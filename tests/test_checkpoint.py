@@ -6,8 +6,11 @@ import fcntl
 import itertools
 import json
 import os
+import re
+import resource
 import stat
 import struct
+import types
 from pathlib import Path
 
 import ml_dtypes
@@ -19,7 +22,7 @@ import safetensors.torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks, files, shards
+from fastinit.checkpoint import blocks, files, shards, writer
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 
@@ -116,6 +119,18 @@ def test_gpt2_all_148_tensors(tmp_path):
         assert len(plan) == 148
         for name in plan:
             np.testing.assert_array_equal(bits(file.get_tensor(name)), bits(expected(plan, name, 0)), err_msg=name)
+
+
+def test_the_peak_of_memory_is_this_processs(monkeypatch):
+    assert 0 < writer.peak_memory() < 1.1 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    assert writer.peak_memory() >= int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+    with monkeypatch.context() as patch:  # macOS counts in bytes, other systems without /proc in KiB
+        patch.setattr(Path, "exists", lambda self: False)
+        patch.setattr(resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=77))
+        for platform, peak in (("darwin", 77), ("freebsd", 77 << 10)):
+            patch.setattr(writer.sys, "platform", platform)
+            assert writer.peak_memory() == peak
 
 
 def test_an_existing_file_is_kept_unless_told(tmp_path):

@@ -1,6 +1,7 @@
 """The commands: what they print, where, and their exit codes; most run in this process, some as one of their own."""
 
 import json
+import math
 import os
 import pty
 import signal
@@ -14,6 +15,7 @@ import safetensors
 from processes import command as fastinit
 
 import fastinit as package
+from fastinit import environment
 from fastinit.checkpoint import blocks
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
@@ -249,6 +251,32 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
     assert run.returncode == 130
     assert errors.splitlines()[-1] == "fastinit: interrupted"
     assert list(out.iterdir()) == []
+
+
+def test_warmup_asks_for_every_kernel(monkeypatch):
+    """With substitutes for what compiles."""
+    asked = []
+    makers = [name for name in vars(environment) if hasattr(getattr(environment, name), "cache_info")]
+    for module, names in ((environment, makers), (environment.drive, ("single", "shared", "listed"))):
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *arguments, name=name: asked.append((name, *arguments)))
+    done = fastinit("warmup")
+    total = len(asked)
+    assert len(set(asked)) == total
+    assert (done.returncode, done.stdout) == (0, f"{total} kernels are compiled\n")
+    lines = done.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == [f"{i}/{total}" for i in range(1, total + 1)]
+    assert lines[0] == f"1/{total} driver of one range"
+    assert {"fill normal float16", "add uniform float64", "moments bfloat16", "loss sigmoid float32"} <= {
+        line.partition(" ")[2] for line in lines
+    }
+    dtypes, floats = {"float16", "bfloat16", "float32", "float64"}, {"float32", "float64"}
+    for name in makers:
+        arguments = [set(values) for values in zip(*(one[1:] for one in asked if one[0] == name), strict=True)]
+        counts = [one[0] for one in asked].count(name)
+        assert counts == math.prod(map(len, arguments)) >= 1, name  # all combinations
+        types = [values for values in arguments if values & dtypes]
+        assert types in ([], [dtypes], [floats], [dtypes - {"float64"}]), name
 
 
 @pytest.mark.slow

@@ -570,7 +570,7 @@ def test_many_files_with_few_descriptors(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     probe = os.open("/dev/null", os.O_RDONLY)
     os.close(probe)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 20, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 40, hard))
     try:
         assert checkpoint.write(plan, tmp_path, max_shard_bytes=100, fsync=False, threads=8).files == 100
         assert checkpoint.verify(tmp_path, threads=8).problems == ()
