@@ -531,7 +531,7 @@ if BACKEND == "torch":
             pytest.param(
                 [
                     "-k",
-                    "jax_has_it or trace or without_a_value or sharded or (dtypes and HeNormal) or (memory and float32)",
+                    SOME,
                 ],
                 id="some",
             ),
