@@ -15,7 +15,6 @@ import numpy as np
 import processes
 import pytest
 import scipy.stats
-import torch
 from keras.src.initializers.random_initializers import compute_fans
 from pairs import pairs
 
@@ -27,7 +26,7 @@ theirs = keras.initializers
 BACKEND = keras.backend.backend()
 
 # What differs on JAX: its own tests below, and how an array gets to it.
-SOME = "jax_has_it or trace or without_a_value or sharded or (dtypes and HeNormal) or (memory and float32)"
+SOME = "jax_has_it or trace or without_a_value or (dtypes and HeNormal) or (memory and float32)"
 
 # Keras converts to NumPy through an __array__ without `copy`.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -59,15 +58,6 @@ CORE = {
 
 each_name = pytest.mark.parametrize("name", ALL)
 each_random = pytest.mark.parametrize("name", RANDOM)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def array(tensor):
@@ -507,6 +497,16 @@ def test_shapes_are_inferred_without_filling_anything(monkeypatch):
 
 
 if BACKEND == "torch":
+    import torch
+
+    @pytest.fixture(autouse=True, scope="module")
+    def one_thread_of_torch():
+        """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
+
     # All are held against the core above, bit for bit.
     quick = ("TruncatedNormal", "Orthogonal", "HeNormal")
     marked = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in RANDOM]
