@@ -237,6 +237,14 @@ def test_a_norm_that_is_not_finite_can_be_an_error(call, spoiled):
     assert_array_equal(arrays[0], [9, 9, 9])
 
 
+def test_a_norm_that_is_not_finite_spoils_its_own_array_only():
+    arrays = [np.array([3.0, 4.0]), np.array([1.0, np.nan]), np.array([2.0, np.inf])]
+    assert_array_equal(fi.clip_by_norm(arrays, 1.0), [5, np.nan, np.inf])
+    assert_allclose(arrays[0], [0.6, 0.8])
+    assert_array_equal(arrays[1], [np.nan, np.nan])
+    assert_array_equal(arrays[2], [0, np.nan])
+
+
 def test_scaling_keeps_the_digits_of_tiny_factors():
     x = np.full(100, 1e38, np.float32)
     fi.clip_by_global_norm(x, 1e-3)  # the factor is below float32's normal numbers

@@ -254,14 +254,14 @@ def test_matrices_as_a_whole_are_those_of_qr(n):
 
 # --- parts, layouts and populations ---
 
-STEPS = [slice(None), slice(1, None), slice(None, None, 2), slice(None, None, -1), slice(1, 1)]
+STEPS = [slice(None), slice(1, None), slice(None, None, 2), slice(None, None, -1), slice(None, -1), slice(1, 1)]
 
 
 @each_law
 def test_regions_equal_the_slice_of_the_whole(law):
     for shape, dtype in itertools.product(SHAPES[law], DTYPES):
         whole = make(law, shape, dtype)
-        for region in itertools.product(STEPS, STEPS[:4], STEPS[1:3] if len(shape) == 3 else [slice(None)]):
+        for region in itertools.product(STEPS, STEPS[:5], STEPS[1:3] if len(shape) == 3 else [slice(None)]):
             part = region[: len(shape)]
             out = np.full(whole[part].shape, 7, dtype)
             assert same_bits(fi.fill(out, law, seed=KEY, shape=shape, region=part), whole[part])
@@ -312,6 +312,11 @@ def test_members_of_a_population_are_members_of_the_law(law):
             assert all(same_bits(member, one) for member in members)
         for member in members:
             np.testing.assert_allclose(invariant(law, member), invariant(law, one), atol=1e-14)
+
+
+def test_members_have_zeros_of_their_own():
+    whole = fi.sparse((40, 20, 6), sparsity=0.25, seed=KEY, dtype="float64", batch_axes=0)
+    assert len({(member == 0).tobytes() for member in whole}) == len(whole)
 
 
 def invariant(law, x):
