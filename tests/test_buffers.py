@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import tracemalloc
 
 import ml_dtypes
@@ -146,6 +147,21 @@ def test_unaligned_contiguous_memory(kind):
     fi.fill(out, fi.Normal(), seed=KEY)
     assert same_bits(out, fi.normal(300, seed=KEY, dtype=kind))
     assert set(memory[[0, *range(-7, 0)]]) == {0xAB}
+
+
+@each_kind
+@each_write
+def test_kernels_get_aligned_memory_only(write, kind, monkeypatch):
+    """Most CPUs would not notice: an address that is no multiple of an element's bytes is undefined behaviour."""
+    addresses, spread = [], engine.spread
+    monkeypatch.setattr(engine, "spread", lambda *args: addresses.append(args[2][0]) or spread(*args))
+    size = np.dtype(kind).itemsize
+    memory = np.zeros(1 + 40 * size, np.uint8)
+    for shape in ((40,), (1,), (5, 8), ()):
+        out = memory[1 : 1 + math.prod(shape) * size].view(kind).reshape(shape)
+        write(out, fi.Normal(), seed=KEY)
+    assert len(addresses) == 4
+    assert not any(address % size for address in addresses)
 
 
 @each_kind
