@@ -221,6 +221,14 @@ def test_a_later_fill_wins_whatever_the_view():
     assert bits(layer.weight) == expected.tobytes()
 
 
+def test_a_part_that_is_filled_again_lies_over_what_came_between():
+    with fast_init(seed=SEED):
+        weight = nn.Linear(2, 6, bias=False).weight.data
+        for rows, value in ((slice(0, 3), 1.0), (slice(2, 5), 2.0), (slice(0, 3), 3.0)):
+            weight[rows].fill_(value)
+    assert weight[:5, 0].tolist() == [3, 3, 3, 2, 2]
+
+
 def test_what_is_read_is_there():
     with fast_init(seed=SEED):
         tensor = torch.empty(1000).normal_()
