@@ -381,10 +381,7 @@ TRAINERS: dict[str, Callable[[Problem], Trainer | None]] = {
 
 def prepared(name: str, library: str) -> Call | None:
     """Return a call that makes all the steps of a network's problem; None where the library cannot run here."""
-    with warnings.catch_warnings():
-        if library in SLOW_TO_BEGIN:
-            warnings.simplefilter("ignore")  # other people's compilers
-        contender = TRAINERS[library](Problem(NETWORKS[name]))
+    contender = TRAINERS[library](Problem(NETWORKS[name]))
     return contender and contender.train
 
 
