@@ -70,34 +70,29 @@ def test_adding_does_not_depend_on_the_thread_count(law, dtype, small, monkeypat
         assert found == dict.fromkeys(NUMBERS, expected)
 
 
-@pytest.mark.parametrize(
-    ("shape", "part"),
-    [
+@each_law
+def test_regions_and_strided_targets_do_not_depend_on_the_thread_count(law, small):
+    for shape, part in (
         ((70, 90), np.s_[:, :]),
         ((70, 90), np.s_[::2, ::3]),
         ((3, 2500), np.s_[:, :2100]),
         ((1500, 3), np.s_[:, 1:]),
         ((40, 9, 11), np.s_[5:, 1:8, ::-1]),
-    ],
-    ids=str,
-)
+    ):
+        expected = np.ascontiguousarray(fi.fill(np.empty(shape), law, seed=KEY)[part])
+
+        def strided(shape=shape, part=part):
+            return fi.fill(np.zeros(shape)[part], law, seed=KEY, shape=shape, region=part)
+
+        assert bits_by_number(strided) == dict.fromkeys(NUMBERS, expected.tobytes())
+
+
 @each_law
-def test_regions_and_strided_targets_do_not_depend_on_the_thread_count(law, shape, part, small):
-    expected = fi.fill(np.empty(shape), law, seed=KEY)
-    expected = np.ascontiguousarray(expected[part])
-
-    def strided():
-        return fi.fill(np.zeros(shape)[part], law, seed=KEY, shape=shape, region=part)
-
-    assert bits_by_number(strided) == dict.fromkeys(NUMBERS, expected.tobytes())
-
-
-@pytest.mark.parametrize("size", [threads.PARALLEL_FROM + d for d in (-1, 0, 1)] + [5 * threads.CHUNK + 1])
-@each_law
-def test_the_real_edges(law, size):
-    found = bits_by_number(lambda: fi.fill(np.empty(size, np.float32), law, seed=KEY))
-    prefix = fi.fill(np.empty(size + 99, np.float32), law, seed=KEY)[:size]
-    assert found == dict.fromkeys(NUMBERS, prefix.tobytes())
+def test_the_real_edges(law):
+    for size in [threads.PARALLEL_FROM + d for d in (-1, 0, 1)] + [5 * threads.CHUNK + 1]:
+        found = bits_by_number(lambda size=size: fi.fill(np.empty(size, np.float32), law, seed=KEY))
+        prefix = fi.fill(np.empty(size + 99, np.float32), law, seed=KEY)[:size]
+        assert found == dict.fromkeys(NUMBERS, prefix.tobytes())
 
 
 def test_the_real_slab():
