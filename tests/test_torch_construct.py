@@ -32,6 +32,15 @@ def one_thread_of_torch():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """Keep the collector, which every block runs, from the objects of all other tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def built(make, seed=SEED):
     with fast_init(seed=seed):
         return make()
