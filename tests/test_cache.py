@@ -81,18 +81,6 @@ def test_fresh_processes_make_the_same_bits():
 
 
 @pytest.mark.slow
-def test_a_second_process_loads_what_the_first_compiled(tmp_path):
-    cases = "normal float32", "uniform float16"
-    cold, hits = bits_and_hits(*cases, NUMBA_CACHE_DIR=tmp_path)
-    compiled = files(tmp_path)
-    assert hits == 0
-    assert len(compiled) == 2 * (len(cases) + 2)  # an index and a data file for each kernel and driver
-    assert bits_and_hits(*cases, NUMBA_CACHE_DIR=tmp_path) == [cold, len(cases) + 2]
-    assert files(tmp_path) == compiled
-    assert cold == processes.digest(*cases)
-
-
-@pytest.mark.slow
 def test_four_processes_on_an_empty_cache(tmp_path):
     code = f"CASES = ['uniform float32']\n{LOADED}"
     started = [processes.start(code, NUMBA_CACHE_DIR=tmp_path) for _ in range(4)]
