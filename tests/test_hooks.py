@@ -15,15 +15,6 @@ import fastinit as fi
 from fastinit.torch.tensors import tensor_of
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def by_hand(module, data, loss, named=None):
     """Outputs, their gradients, and the weights' gradients of a copy, kept whole: name -> float64 arrays."""
     twin = copy.deepcopy(module)

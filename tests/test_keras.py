@@ -497,16 +497,6 @@ def test_shapes_are_inferred_without_filling_anything(monkeypatch):
 
 
 if BACKEND == "torch":
-    import torch
-
-    @pytest.fixture(autouse=True, scope="module")
-    def one_thread_of_torch():
-        """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(before)
-
     # All are held against the core above, bit for bit.
     quick = ("TruncatedNormal", "Orthogonal", "HeNormal")
     marked = [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in RANDOM]

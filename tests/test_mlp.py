@@ -71,15 +71,6 @@ def torch_parameters(network):
     return {f"layers.{int(name.split('.')[0]) // 2}.{name.split('.')[1]}": p for name, p in network.named_parameters()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def sliced(monkeypatch):
     """Small steps are cut for the threads too."""

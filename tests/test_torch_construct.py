@@ -23,24 +23,6 @@ from fastinit.torch.replay import Computed
 SEED = fi.Key(7)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Keep the collector, which every block runs, from the objects of all other tests."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def built(make, seed=SEED):
     with fast_init(seed=seed):
         return make()

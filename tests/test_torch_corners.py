@@ -17,15 +17,6 @@ from fastinit.torch import fast_init, materialize, normal_, record
 from fastinit.torch.tensors import DTYPES
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections():
-    """Keep the collector, which every block runs, from the objects of all other tests."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def built(make, seed=0):
     with fast_init(seed=seed):
         return make()

@@ -18,15 +18,6 @@ from fastinit.torch import record
 FAMILIES = ["bart", "bert", "gpt2", "mamba", "mixtral", "qwen3_next", "rwkv", "swin", "t5", "wav2vec2"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.filterwarnings("ignore")  # of transformers
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_start_differs_in_nothing_but_the_draws(family):

@@ -88,15 +88,6 @@ class Taking:
         return self.answer
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_of_torch():
-    """Keep torch's threads from spinning, which takes most of the time where other processes run too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def no_torch(monkeypatch):
     """torch's own functions may not be called."""
