@@ -175,6 +175,7 @@ def test_complete_files_are_not_written_again(plan, tmp_path, monkeypatch):
             write(plan, tmp_path)
     done = {path.name: path.stat().st_ino for path in tmp_path.glob(".fastinit/model-*")}
     assert 5 <= len(done) <= 12
+    assert not list(tmp_path.rglob("*.tmp"))
     report = write(plan, tmp_path)
     assert report.written == report.files - len(done)
     assert {name: (tmp_path / name).stat().st_ino for name in done} == done
@@ -323,6 +324,27 @@ def test_files_that_training_put_into_the_folder_are_kept(plan, tmp_path, name):
     write(plan, tmp_path, overwrite=True)
     assert checkpoint.verify(tmp_path).problems == ()
     assert (tmp_path / "model.safetensors").exists() is False
+
+
+def test_files_of_the_same_size_with_another_header_are_not_ours(plan, tmp_path):
+    def change(path):
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b'"format":"pt"', b'"format":"np"'))
+        assert path.read_bytes() != data
+
+    write(plan, tmp_path / "placed")
+    change(tmp_path / "placed" / "model-00003-of-00042.safetensors")
+    with pytest.raises(FileExistsError, match=r"model-00003-of-00042.safetensors exists and is not this plan's"):
+        write(plan, tmp_path / "placed")
+    for part in ("1/3", "2/3"):
+        write(plan, tmp_path / "parts", part=part)
+    changed = min((tmp_path / "parts").glob(".fastinit/model-*"))
+    change(changed)
+    write(plan, tmp_path / "parts", part="3/3")
+    with pytest.raises(
+        FileNotFoundError, match=rf"1 of 42 files are not written yet, the first of them {changed.name}"
+    ):
+        checkpoint.finalize(tmp_path / "parts")
 
 
 def test_a_missing_file_is_written_and_the_others_are_kept(plan, tmp_path):

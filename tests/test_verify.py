@@ -187,6 +187,7 @@ def test_a_sample_compares_a_share(sound, folder):
     assert 0.08 * whole <= part <= 0.2 * whole
     assert checkpoint.verify(sound, sample="10%").nbytes <= 0.2 * whole
     assert checkpoint.verify(sound, sample="100%").nbytes == whole
+    assert 0 < checkpoint.verify(sound, sample=1e-9).nbytes <= blocks.BLOCK_BYTES  # at least one block
     path = folder / shard.name
     path.write_bytes(path.read_bytes()[: len(shard.header)] + bytes(shard.nbytes - len(shard.header)))
     found = [len(checkpoint.verify(folder, sample=0.05).problems) for _ in range(20)]
