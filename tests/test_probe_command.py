@@ -79,12 +79,12 @@ def test_the_picture_is_of_its_kind(tmp_path, kind):
 def test_a_report_does_not_take_the_place_of_a_device(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    ended = []
-    writing = threading.Thread(target=lambda: ended.append(run("--sizes", "3,4,2", "--html", pipe).returncode))
-    writing.start()
-    assert pipe.read_text().startswith("<!DOCTYPE html>")
-    writing.join()
-    assert ended == [0]
+    texts = []
+    reader = threading.Thread(target=lambda: texts.append(pipe.read_text()), daemon=True)  # waits for who writes
+    reader.start()
+    assert run("--sizes", "3,4,2", "--html", pipe).returncode == 0
+    reader.join(10)
+    assert [text[:15] for text in texts] == ["<!DOCTYPE html>"]
     assert pipe.is_fifo()
 
 
