@@ -1,7 +1,6 @@
 """The pages: their examples print what is shown, their links lead somewhere, their tables are what makes them."""
 
 import importlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +11,8 @@ import pytest
 from processes import command
 
 import fastinit
+from bench import chart, report
+from bench.table import PARTS
 from fastinit.schemes import table
 
 ROOT = Path(__file__).parents[1]
@@ -132,27 +133,18 @@ def test_every_command_is_on_its_page(monkeypatch):
     assert page.count("Example: `fastinit") + page.count("Example: `RUN fastinit") == len(names)
 
 
-def report():
-    spec = importlib.util.spec_from_file_location("bench_report", ROOT / "bench" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_figures_are_those_of_the_stored_results():
-    bench = report()
-    tables = bench.tables([bench.load(path) for path in sorted((DOCS / "results").glob("*.json"))])
-    assert set(tables) == {"benchmark", "training", "faces", "headline"}
+    tables = report.tables(report.load(DOCS / "results.json"))
+    assert set(tables) == {"headline", *PARTS}
     pages = PAGES["performance.md"], (ROOT / "README.md").read_text(encoding="utf-8")
     for name, text in tables.items():
-        begin, end = bench.markers(name)
+        begin, end = report.markers(name)
         assert f"{begin}\n{text}{end}" in pages[0]
         assert all(f"{begin}\n{text}{end}" in page for page in pages if begin in page)
 
 
 def test_the_picture_is_that_of_the_stored_results(tmp_path):
-    bench = report()
-    bench.plot(bench.load(DOCS / "results" / "fills.json"), tmp_path / "new.svg")
+    chart.plot(report.lines_of(report.load(DOCS / "results.json")), tmp_path / "new.svg")
     new, old = (path.read_text(encoding="utf-8") for path in (tmp_path / "new.svg", DOCS / "performance.svg"))
     version = r"<dc:title>(Matplotlib [^<]*)<"
     if re.search(version, new)[1] == re.search(version, old)[1]:
