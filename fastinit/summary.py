@@ -15,7 +15,7 @@ from fastinit.kernels.reduce import FIELDS, moments, quick_moments
 from fastinit.threads import CHUNK, spread
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
-# Magnitudes between these have squares, and sums of up to 2^23 squares of chunks' numbers, inside float64's range.
+# Magnitudes between these have squares, and sums of any number of squares, inside float64's range.
 _SMALLEST_SAFE, _LARGEST_SAFE = 2.0**-400, 2.0**450
 
 
