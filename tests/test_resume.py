@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import safetensors
 import torch
@@ -62,9 +63,9 @@ def write(plan, folder, max_shard_bytes="2MB", **how):
     return checkpoint.write(plan, folder, max_shard_bytes=max_shard_bytes, **how)
 
 
-def start(job, out):
+def start(job, out, **how):
     command = [*COMMAND, str(job), "--out", str(out), "--max-shard-bytes", "2MB"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.running(command, **how)
 
 
 @pytest.mark.slow
@@ -108,6 +109,20 @@ def test_a_signal_leaves_no_file_under_its_last_name(job, plan, tmp_path, number
     report = write(plan, out)
     assert report.finished
     assert report.written < report.files
+    assert checkpoint.verify(out).problems == ()
+
+
+@pytest.mark.slow
+def test_under_nohup_an_interrupt_is_ignored(job, tmp_path):
+    """The job goes on, and says nothing but how far it is."""
+    out = tmp_path / "out"
+    with start(job, out, disposition="SIG_IGN") as run:
+        while run.poll() is None and not list(out.glob(".fastinit/model-*")):
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0
+    assert all(line.endswith(" bytes") for line in errors.splitlines())
     assert checkpoint.verify(out).problems == ()
 
 
