@@ -15,6 +15,8 @@ from fastinit.kernels.reduce import FIELDS, moments, quick_moments
 from fastinit.threads import CHUNK, spread
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
+# Magnitudes between these have squares, and sums of any number of squares, inside float64's range.
+_SMALLEST_SAFE, _LARGEST_SAFE = 2.0**-400, 2.0**450
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,32 @@ def merged(found: Array, count: int, distribution: Distribution | None = None) -
 
     (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American Statistician 37, 1983.)
     """
-    finite, zeros, smallest, largest, means, squares = found.T
+    finite, zeros, smallest, largest, means, stds = found.T
     number = int(finite.sum())
-    mean = float((finite * means).sum()) / number if number else math.nan
-    square = float(squares.sum() + (finite * (means - mean) ** 2).sum()) if number else math.nan
+    least = greatest = mean = std = math.nan
+    if number:
+        least, greatest = float(smallest[finite > 0].min()), float(largest[finite > 0].max())
+        bottom, top, exponent = least, greatest, 0
+        if not _SMALLEST_SAFE < max(abs(least), abs(greatest)) < _LARGEST_SAFE:
+            # In units of a power of two near the largest magnitude, no sum and no square leaves float64's range.
+            _, exponent = math.frexp(max(abs(least), abs(greatest)))
+            with np.errstate(under="ignore"):
+                means, stds = np.ldexp(means, -exponent), np.ldexp(stds, -exponent)
+            bottom, top = math.ldexp(least, -exponent), math.ldexp(greatest, -exponent)
+        # Both moments lie within the limits; rounding alone may cross them.
+        mean = min(max(float((finite * means).sum()) / number, bottom), top)
+        with np.errstate(under="ignore"):
+            variance = float((finite * (stds**2 + (means - mean) ** 2)).sum()) / number
+        std = math.ldexp(min(math.sqrt(variance), (top - bottom) / 2), exponent)
+        mean = math.ldexp(mean, exponent)
     return Summary(
         count=count,
         low=None if distribution is None else getattr(distribution, "low", None),
         high=None if distribution is None else getattr(distribution, "high", None),
-        min=float(smallest[finite > 0].min()) if number else math.nan,
-        max=float(largest[finite > 0].max()) if number else math.nan,
+        min=least,
+        max=greatest,
         mean=mean,
-        std=math.sqrt(square / number) if number else math.nan,
+        std=std,
         zeros=int(zeros.sum()),
         nonfinite=count - number,
     )
@@ -112,8 +128,9 @@ def chunks(x: Array, *, quick: bool = False) -> Array:
 
     Args:
         x: of one of the four dtypes.
-        quick: float32 sums, several times as fast and good for 6 digits of the mean square about the mean; the other
-            fields are the same. 16-bit floats must then begin at a multiple of 4 bytes. float64 has float64 sums.
+        quick: float32 sums, several times as fast; the standard deviation is right to 5e-6 of itself, the mean to 2e-6
+            of that, the other fields are exact. 16-bit floats must then begin at a multiple of 4 bytes. float64 has
+            float64 sums.
     """
     found = np.empty((-(-x.size // CHUNK), FIELDS))
     name = dtype_name(x.dtype)

@@ -30,6 +30,29 @@ def environment(**variables):
     return ours | {"NUMBA_NUM_THREADS": "4", "PYTHONPATH": path} | {k: str(v) for k, v in variables.items()}
 
 
+def with_interrupts(command, disposition="SIG_DFL"):
+    """A command that begins with this disposition of SIGINT, whatever ours is.
+
+    Under `nohup`, or started by a script with `&`, a process ignores SIGINT, and its children inherit that. Not by a
+    `preexec_fn`, which may deadlock where there are threads.
+    """
+    code = f"import os, signal as s, sys; s.signal(s.SIGINT, s.{disposition}); os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-S", "-c", code, *map(str, command)]
+
+
+@contextlib.contextmanager
+def running(command, disposition="SIG_DFL"):
+    """A process that may be sent SIGINT. At the end of the block, also by an exception, its group is killed: leaving a
+    `Popen` alone waits for the process."""
+    pipe, command = subprocess.PIPE, with_interrupts(command, disposition)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 def start(code, *, package=None, fork=False, **variables):
     """Start a snippet; `package` is a folder whose `fastinit` comes before the installed one.
 
@@ -40,7 +63,7 @@ def start(code, *, package=None, fork=False, **variables):
         env["PYTHONPATH"] = os.pathsep.join([str(package), env["PYTHONPATH"]])
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # two edits of one length in one second look the same to a .pyc
     warnings = ["-W", "error", *(["-W", "ignore::DeprecationWarning"] if fork else [])]
-    command = [sys.executable, "-P", *warnings, "-c", code]
+    command = with_interrupts([sys.executable, "-P", *warnings, "-c", code])
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import safetensors
 from processes import command as fastinit
@@ -241,7 +242,7 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
     job.write_text('[tensors."w"]\nshape = [100000, 20000]\nscheme = "truncated_normal"\nlow = -9\nhigh = 9\n')
     out = tmp_path / "out"
     command = [sys.executable, "-m", "fastinit.cli", "write", str(job), "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with processes.running(command) as run:
         deadline = time.monotonic() + 120
         while not list(out.glob(".fastinit/.model*")) and time.monotonic() < deadline:
             time.sleep(0.05)

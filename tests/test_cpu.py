@@ -75,8 +75,10 @@ LIBM = r"\b_?_?((?:log|log1p|log2|log10|exp|exp2|expm1|sin|cos|sincos|tan|tanh|e
 
 def started(cpu, folder, kernels=tuple(KERNELS)):
     """A process that compiles for a CPU, into an empty folder: what comes from a cache has no assembly."""
-    # This process has the host's bits.
-    settings, cases = ({}, ()) if cpu == "host" else ({"NUMBA_CPU_NAME": cpu}, processes.FEW)
+    # Without the empty features, Numba adds those of this machine: a Haswell with AVX-512. This process has the host's
+    # bits.
+    named = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
+    settings, cases = ({}, ()) if cpu == "host" else (named, processes.FEW)
     code = f"CASES = {cases!r}\nKERNELS = {kernels!r}\n{ASSEMBLY}"
     return processes.start(code, NUMBA_CACHE_DIR=folder, **settings)
 

@@ -220,9 +220,25 @@ def test_the_ends_of_float32(scale):
     assert isinstance(fitted(x).law, fi.Uniform)
 
 
-def test_the_ends_of_float64():
-    x = drawn(fi.Uniform(-1, 1), "float64", 1) * 1.7e308
-    assert fitted(x).law in (None, fi.Uniform(float(x.min()), float(x.max())))
+@pytest.mark.parametrize("scale", [1.7e308, 1e200, 1e-200, 1e-300, 1e-310])
+def test_the_ends_of_float64(scale):
+    x = drawn(fi.Uniform(-1, 1), "float64", 1) * scale
+    assert fitted(x).law == fi.Uniform(float(x.min()), float(x.max()))
+    x = drawn(fi.Normal(0.5, 0.1), "float64", 1) * scale
+    law = fitted(x).law
+    assert_allclose([law.mean / scale, law.std / scale], [0.5, 0.1], rtol=0.01)
+    law = fi.Normal(0.5 * scale, 0.1 * scale)
+    assert same_moments(fi.summarize(x), law, rounding(law, "float64")) == (True, True)
+
+
+def test_shares_at_the_ends_of_float64():
+    for scale in (1.0, 1.7e308, 2.0**-1070):
+        x = scale * np.array([-1.0, -0.5, 0.5, 1.0])
+        assert_allclose(cdf(fi.Normal(-scale / 2, scale), x), scipy.stats.norm.cdf([-0.5, 0, 1, 1.5]), rtol=1e-12)
+        assert_allclose(cdf(fi.Uniform(-scale, scale), x), [0, 0.25, 0.75, 1])
+        assert_allclose(cdf(fi.Uniform(0, scale), x), [0, 0, 0.5, 1])
+    assert cdf(fi.Uniform(0, 5e-324), np.array([0, 5e-324, 1e308])).tolist() == [0, 1, 1]
+    assert cdf(fi.Normal(0, 5e-324), np.array([-1e308, 0, 1e308])).tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

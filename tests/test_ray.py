@@ -233,7 +233,7 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(cluster, slow_plan, tmp_p
     out, staging, mark = tmp_path / "out", tmp_path / "out" / ".fastinit", uuid.uuid4().hex
     command = [sys.executable, "-m", "fastinit.cli", "write", job, "--out", out, "--max-shard-bytes", "6MB"]
     run = subprocess.Popen(
-        [*command, "--engine", "ray", "--address", "local", "--threads", "1"],
+        processes.with_interrupts([*command, "--engine", "ray", "--address", "local", "--threads", "1"]),
         env=processes.environment(FASTINIT_TEST=mark),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

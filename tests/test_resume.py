@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import processes
 import pytest
 import safetensors
 import torch
@@ -77,9 +78,9 @@ def write(plan, folder, max_shard_bytes=SIZE, **how):
     return checkpoint.write(plan, folder, max_shard_bytes=max_shard_bytes, **how)
 
 
-def start(job, out):
+def start(job, out, **how):
     command = [*COMMAND, str(job), "--out", str(out), "--max-shard-bytes", LARGE_SIZE]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return processes.running(command, **how)
 
 
 KILLED = """
@@ -152,6 +153,20 @@ def test_a_signal_leaves_no_file_under_its_last_name(job, large_plan, tmp_path, 
     report = write(large_plan, out, LARGE_SIZE)
     assert report.finished
     assert report.written < report.files
+    assert checkpoint.verify(out).problems == ()
+
+
+@pytest.mark.slow
+def test_under_nohup_an_interrupt_is_ignored(job, tmp_path):
+    """The job goes on, and says nothing but how far it is."""
+    out = tmp_path / "out"
+    with start(job, out, disposition="SIG_IGN") as run:
+        while run.poll() is None and not list(out.glob(".fastinit/model-*")):
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0
+    assert all(line.endswith(" bytes") for line in errors.splitlines())
     assert checkpoint.verify(out).problems == ()
 
 

@@ -1,5 +1,6 @@
 """`summarize` against NumPy in float64."""
 
+import itertools
 import math
 
 import ml_dtypes
@@ -72,6 +73,48 @@ def test_keeps_the_digits_of_a_small_spread_far_from_zero():
     x = 1e9 + fi.normal(1 << 16, std=1e-3, seed=3, dtype="float64")
     assert_allclose(fi.summarize(x).std, x.std(), rtol=1e-6)
     assert not math.isclose(math.sqrt(max(0.0, (x * x).mean() - x.mean() ** 2)), x.std(), rel_tol=1e-2)
+
+
+LARGEST = np.finfo(np.float64).max
+PATTERNS = {
+    "both signs": lambda u: u,
+    "far from zero": lambda u: 1 - np.abs(u) / 8,
+    "ends": lambda u: np.where(np.arange(u.size) % 2, 1.0, -1.0),
+    "equal": lambda u: np.ones(u.size),
+    "one large": lambda u: np.where(np.arange(u.size) == u.size // 2, 1.0, u * 1e-6),
+}
+SCALES = [LARGEST, 1e308, 1e200, 1e154, 1e150, 1e-121, 1e-154, 1e-162, 1e-200, 1e-307, 1e-310, 1e-320, 5e-324]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
+def test_float64_sums_and_squares_may_leave_its_range(size):
+    """The moments are right, and NumPy does not warn, near both ends of float64."""
+    u = fi.uniform(size, low=-1.0, high=1.0, seed=size, dtype="float64")
+    for scale, pattern in itertools.product(SCALES, PATTERNS.values()):
+        x = pattern(u) * scale
+        found = fi.summarize(x)
+        assert (found.min, found.max) == (x.min(), x.max())
+        if found.min == found.max:
+            assert (found.mean, found.std) == (x[0], 0)
+            continue
+        # Exact sums of the same numbers near 1.
+        exponent = math.frexp(np.abs(x).max())[1]
+        scaled = np.ldexp(x, -exponent)
+        mean = math.fsum(scaled) / size
+        std = math.sqrt(math.fsum((scaled - mean) ** 2) / size)
+        assert_allclose(math.ldexp(found.mean, -exponent), mean, rtol=0, atol=1e-14 + np.ldexp(1.0, -1074 - exponent))
+        assert_allclose(found.std, math.ldexp(std, exponent), rtol=1e-13, atol=5e-324)
+
+
+def test_chunks_of_different_scales():
+    """Large and tiny chunks, those that are not finite, and a part of one that is."""
+    parts = [np.full(CHUNK, 1e-200), np.full(CHUNK, np.nan), np.full(CHUNK, 1.5e308), np.full(CHUNK, -1.5e308)]
+    parts.append(np.array([1e-320, np.inf, 0.0]))
+    found, finite = fi.summarize(np.concatenate(parts)), 3 * CHUNK + 2
+    assert (found.min, found.max, found.zeros, found.nonfinite) == (-1.5e308, 1.5e308, 1, CHUNK + 1)
+    assert_allclose(found.std, 1.5e308 * math.sqrt(2 * CHUNK / finite), rtol=1e-14)
+    tiny = fi.summarize(np.concatenate([np.full(CHUNK, 1e-200), np.full(CHUNK, 3e-200)]))
+    assert_allclose([tiny.mean, tiny.std], [2e-200, 1e-200], rtol=1e-14)
 
 
 def test_large_float32_and_float16_do_not_overflow():

@@ -39,7 +39,7 @@ class Tensor:
         name, dtype, shape: as its file says.
         file: the file's name.
         count, min, max, mean, std, zeros, nonfinite: as in `fastinit.Summary`; of complex numbers, of their parts. The
-            std is good for 6 digits; integers are taken as float64.
+            std is good for 5 digits; integers are taken as float64.
         fit: the law that its numbers look like, by a sample of them: at most 65,536, evenly spread.
         planned: the law of the plan, where it is elementwise.
         planned_ks, planned_p: the sample's distance from it, as in `Fit`; NaN without one.

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _DECADES = 2.0  # that a logarithmic axis shows at least: what hardly changes shall look flat
 _ROW = 0.055  # of the axis' height, for a row of marks at its end, and for the word that says what they are
-_RANGE = (1e-290, 1e290)  # of what is drawn; float64's own ends leave no room for margins
+_RANGE = (1e-290, 1e290)  # of what is drawn; float64's own ends leave no space for margins
+_LAST = (-307.0, 307.0)  # the powers of ten between which an axis ends
 _STEPS, _TICKS = (1, 2, 5, 10, 20, 50, 100), 8  # decades between the ticks, and how many of those at most
 _MARKED = 10  # marks on a curve, about
 _QUANTILES = (0.1, 0.9)  # of a population, around its median
@@ -180,6 +181,7 @@ def _ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     unit = (high - low) / max(0.2, 1 - sum(heights))
     bottom, top = low - unit * heights[0], high + unit * heights[1]
     if log:
+        bottom, top = max(bottom, _LAST[0]), min(top, _LAST[1])
         axes.set_ylim(10.0**bottom, 10.0**top)
         axes.set_yscale("log")
         step = next(step for step in _STEPS if (high - low) / step <= _TICKS)
@@ -212,7 +214,8 @@ def _limits(values: Array, log: bool) -> tuple[float, float]:
         missing = max(0.0, _DECADES - (high - low)) / 2
         low, high = low - missing, high + missing
     margin = 0.05 * (high - low) or max(abs(low) * 0.05, 0.05)
-    return low - margin, high + margin
+    low, high = low - margin, high + margin
+    return (max(low, _LAST[0] + 5), min(high, _LAST[1] - 5)) if log else (low, high)
 
 
 def _marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *, from_below: bool) -> None:
