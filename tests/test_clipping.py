@@ -112,7 +112,7 @@ def test_chunks_beyond_the_squares_of_float64(scale, size):
     x = draw(size, "float64", size) * scale
     assert_allclose([fi.global_norm(x), fi.clip_by_norm([x], np.inf)[0]], norm([x]), rtol=1e-13)
     assert_allclose(fi.global_norm([x, np.ones(3) * scale, np.ones(5, "f")]), norm([x, np.ones(3) * scale, np.ones(5)]))
-    if 1e-300 < scale:
+    if scale > 1e-300:
         fi.clip_by_global_norm(x, scale)
         assert_allclose(fi.global_norm(x), scale, rtol=1e-12)
 
