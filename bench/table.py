@@ -144,7 +144,7 @@ def _norms() -> Iterator[Row]:
 def _models() -> Iterator[Row]:
     for order, (name, model) in enumerate(construction.MODELS.items()):
         makers = {library: partial(construction.prepared, name, library) for library in construction.CONTENDERS}
-        yield Row(MODELS, "`fast_init`", model.title, makers, order, sweep=name != "gpt2", quick=False, most=5)
+        yield Row(MODELS, "`fast_init`", model.title, makers, order, sweep=name != "gpt2", quick=False, most=4)
     makers = {"fastinit": partial(construction.prepared, "record", "record")}
     yield Row(MODELS, "`record`", construction.LARGE.title, makers, sweep=True, quick=False, most=5)
 
@@ -215,4 +215,5 @@ def _calls() -> Iterator[Row]:
 def _starts() -> Iterator[Row]:
     for work, contenders in starts.WORKS.items():
         makers = {library: partial(starts.prepared, library, *how) for library, how in contenders.items()}
-        yield Row(STARTS, work, "", makers, sweep="empty" in work, quick="empty" not in work, most=3)
+        extras = frozenset({"numba"} if "numpy" in makers else ())  # beside NumPy, what Numba alone takes is a detail
+        yield Row(STARTS, work, "", makers, sweep="empty" in work, extras=extras, quick="empty" not in work, most=3)
