@@ -25,7 +25,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.pluginmanager.hasplugin("xdist")
         and config.args_source == pytest.Config.ArgsSource.TESTPATHS
         and option.numprocesses is None
-        and not (option.usepdb or option.collectonly or _only_benchmarks(config))
+        and not (option.usepdb or option.collectonly or _asked(config, "benchmark_only", "benchmark_enable"))
         and "PYTEST_XDIST_WORKER" not in os.environ
     ):
         option.numprocesses = min(MOST_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
@@ -35,8 +35,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave everything but the benchmarks out where these alone are asked for: the tests import every framework."""
     tests = any(collection_path.is_relative_to(ROOT / name) for name in ("tests", "fastinit"))
-    return True if tests and _only_benchmarks(config) else None
+    return True if tests and _asked(config, "benchmark_only") else None
 
 
-def _only_benchmarks(config: pytest.Config) -> bool:
-    return bool(config.getoption("benchmark_only", False))
+def _asked(config: pytest.Config, *options: str) -> bool:
+    """True if one of these options of pytest-benchmark is given; False where the plugin is missing."""
+    return any(config.getoption(name, False) for name in options)

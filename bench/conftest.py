@@ -26,7 +26,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
     `--benchmark-skip` in the project's addopts would leave them out too, but `--benchmark-only` cannot take it back.
     """
-    asked = any(config.getoption(name, False) for name in ("benchmark_only", "benchmark_enable", "sweep", "quick"))
+    asked = any(config.getoption(name, False) for name in ("benchmark_only", "benchmark_enable"))
     is_benchmark = collection_path.name.startswith("bench_")
     return True if collection_path.suffix == ".py" and is_benchmark != asked else None
 

@@ -225,23 +225,23 @@ def markdown(cells: list[list[str]]) -> str:
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """Return the Markdown tables, by the names in their markers, with a caption below each.
+    """Return the Markdown tables, by the names in their markers; the first has a caption, which holds for all.
 
     Raises:
         ReportError: a work of HEADLINE is missing.
     """
     lines = lines_of(results)
-    caption = f"\n{EXPLAINED} {setting(results)}.\n"
     found = {}
     for part in dict.fromkeys(line.part for line in lines):
         own = [line for line in lines if line.part == part]
         own = selected(own) if part in SWEPT else own
-        found[part] = markdown((full_cells if part in FULL else summary_cells)(own)) + caption
+        found[part] = markdown((full_cells if part in FULL else summary_cells)(own))
     known = {(line.work, line.size): line for line in lines}
     missing = [f"{work!r}, {size}" for work, size in HEADLINE if (work, size) not in known]
     if missing:
         raise ReportError(f"the results hold no {missing[0]}")
-    return {"headline": markdown(summary_cells([known[key] for key in HEADLINE])) + caption} | found
+    headline = markdown(summary_cells([known[key] for key in HEADLINE]))
+    return {"headline": f"{headline}\n{EXPLAINED} {setting(results)}.\n"} | found
 
 
 def selected(lines: list[Line]) -> list[Line]:

@@ -26,24 +26,24 @@ HEADLINE_TABLE = f"""\
 | normal, float32 | 2^24 | 10 ms | 120 ms | 90 ms (torch) | 9x |
 | training step | 8-4 | 2 ms | 1.5 ms | 3 ms (JAX) | 0.75x, slower |
 {CAPTION}"""
-FILLS_TABLE = f"""\
+FILLS_TABLE = """\
 | work | size | fastinit | NumPy | NumPy legacy | torch | ratio |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |
 | normal, float32 | 2^10 | 8 us | 10 us |  | 4 us | 0.5x, slower |
 | normal, float32 | 2^24 | 10 ms | 120 ms | 2 s | 90 ms | 9x |
 | cut, float32 | 2^22 | 1 ms |  |  | 250 ms | 250x |
 | constant, two threads | 2^24 |  | 2 ms |  |  |  |
-{CAPTION}"""
-STEPS_TABLE = f"""\
+"""
+STEPS_TABLE = """\
 | work | size | fastinit | products alone | NumPy | JAX | ratio |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |
 | training step | 8-4 | 2 ms | 500 us | 1.5 ms | 3 ms | 0.75x, slower |
-{CAPTION}"""
-MODELS_TABLE = f"""\
+"""
+MODELS_TABLE = """\
 | work | size | fastinit | plain NumPy | best other | ratio |
 | --- | --- | ---: | ---: | ---: | ---: |
 | `record` | large | 400 ms |  |  |  |
-{CAPTION}"""
+"""
 
 
 def _benchmarks(part, work, size, order, steps=1, **seconds):

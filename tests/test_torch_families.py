@@ -1,12 +1,12 @@
 """Architectures of `transformers`, plain and under `fast_init`, on memory that holds NaN before: alike but for chance.
 
-A few families stand here for all. `python tests/families.py` tries every one that there is, by hand before a release
-(`python tests/families.py llama vit` tries two); docs/frameworks.md has the list.
+Ten families stand for all in the default run. `pytest -m families` tries every one that there is, before a release;
+`python tests/families.py llama vit` tries two and prints the list of docs/frameworks.md.
 """
 
 import pytest
 import torch
-from families import build, differences, fast, tiny
+from families import CONFIG_MAPPING, build, differences, fast, tiny, tried
 from models import unlike_the_plan
 
 import fastinit as fi
@@ -22,6 +22,14 @@ FAMILIES = ["bart", "bert", "gpt2", "mamba", "mixtral", "qwen3_next", "rwkv", "s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_start_differs_in_nothing_but_the_draws(family):
     assert differences(tiny(family)) == []
+
+
+@pytest.mark.families
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", CONFIG_MAPPING)
+def test_no_start_differs(family):
+    kind, words = tried(family)
+    assert kind != "differs", words
 
 
 @pytest.mark.filterwarnings("ignore")
