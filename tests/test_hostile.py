@@ -22,6 +22,7 @@ from processes import command as run
 
 import fastinit as fi
 from fastinit import checkpoint, cli, sources
+from fastinit.checkpoint.folder import Folder
 from fastinit.composite import Values
 
 JOB = """seed = 4
@@ -662,6 +663,21 @@ def two_threads():
         return outcomes
 
     yield run_both
+
+
+def test_another_seed_that_comes_between_is_left_alone(tmp_path, monkeypatch):
+    """A run looks into the folder, another one writes its part, and only then the first goes on."""
+    look = Folder._refuse_others
+
+    def looked(self, job):
+        look(self, job)
+        monkeypatch.undo()
+        assert outcome(tmp_path, 1, "1/1", "0") == "part"  # not alone in the folder
+
+    monkeypatch.setattr(Folder, "_refuse_others", looked)
+    assert outcome(tmp_path, 2, "1/1", "0") == "BlockingIOError"
+    checkpoint.finalize(tmp_path)
+    check(tmp_path, SIX, 1)
 
 
 @pytest.mark.parametrize("two", [two_threads, pytest.param(two_processes, marks=pytest.mark.slow)])

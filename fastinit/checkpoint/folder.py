@@ -71,7 +71,8 @@ class Folder:
         if not overwrite:
             self._refuse_others(job)
         if (self.staging / MANIFEST).exists() and not _holds(self.staging, job):
-            if not files.try_lock(descriptor):
+            # Without `overwrite` it came after the look above, and is another run's work, finished or not.
+            if not (overwrite and files.try_lock(descriptor)):
                 raise BlockingIOError(self.busy)
             shutil.rmtree(self.staging)
             files.try_lock(descriptor, shared=shared)
