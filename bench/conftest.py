@@ -65,10 +65,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Ite
     )
     if measured and not config.getoption("quick"):
         from bench.machine import machine
-        from bench.report import console
+        from bench.report import ReportError, console
 
         terminalreporter.write_line("")
-        terminalreporter.write_line(console({"benchmarks": measured, "machine_info": machine()}))
+        try:
+            terminalreporter.write_line(console({"benchmarks": measured, "machine_info": machine()}))
+        except ReportError as error:  # a selection without fastinit
+            terminalreporter.write_line(f"No table: {error}")
 
 
 @pytest.fixture(scope="session")

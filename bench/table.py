@@ -63,10 +63,10 @@ class Row:
 
     def contenders(self) -> dict[str, tuple[str, Make]]:
         """By contender, its process and its maker. fastinit has another process where it loads a framework."""
-        plain = self.part not in (FRAMEWORKS, MODELS)
-        own = "" if plain else self.work.partition(" ")[0]
+        framework = {FRAMEWORKS: self.work.partition(" ")[0], MODELS: "torch"}.get(self.part)
         return {
-            name: (f"{name} {own}" if name.startswith("fastinit") else name, make) for name, make in self.makers.items()
+            name: (f"{name} {framework}" if framework and name.startswith("fastinit") else name, make)
+            for name, make in self.makers.items()
         }
 
 
