@@ -214,7 +214,9 @@ def test_a_full_disk_stops_the_other_tasks_and_leaves_nothing(cluster, slow_plan
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
         elements = 2 * shutil.disk_usage(folder).total // 4
-        tensors = dict(slow_plan[0]) | {"z.large": ((elements,), "float32", "normal")}
+        # More than one worker can make while the cluster starts the second one.
+        tensors = {f"{i}.{name}": fill for i in range(8) for name, fill in slow_plan[0].items()}
+        tensors["z.large"] = ((elements,), "float32", "normal")
         job = Job(fi.Plan(tensors), fi.Key(0), 6_000_000)
         large, *others = job.layout.shards[::-1]
         with pytest.raises(OSError, match=r"No space left on device: [\d,]+ bytes are needed") as error:
