@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.report import BASELINES, NAMES, Line, ReportError
+from bench.report import NAMES, Line, ReportError
 from fastinit import plots
 from fastinit.plots.style import legend, panels, styled
 
@@ -38,15 +38,14 @@ def ratios(lines: list[Line], work: str) -> tuple[list[Line], dict[str, dict[int
     found: dict[str, dict[int, float]] = {}
     for i, line in enumerate(own):
         for name, seconds in line.rivals.items():
-            if name not in BASELINES:
-                found.setdefault(name, {})[i] = seconds / line.seconds["fastinit"]
+            found.setdefault(name, {})[i] = seconds / line.seconds["fastinit"]
     return own, found
 
 
 def plot(lines: list[Line], path: Path) -> None:
     """Draw a panel for each work: the ratio over the size, one line for each other library.
 
-    A row of panels has one range; below 1, where fastinit is slower, the ground is tinted and says so.
+    A row of panels has one range; below 1, where fastinit is slower, the background is tinted and says so.
     """
     with styled():
         figure, grid = panels(len(PANELS), 4, (12, 3.1 * len(PANELS)))

@@ -52,8 +52,12 @@ def never(arrays: list[np.ndarray]) -> Limits:
 
 def always(arrays: list[np.ndarray]) -> Limits:
     """Limits that the norm exceeds at every call, and no element becomes subnormal in ten thousand calls."""
-    before = VALUE * math.sqrt(sum(x.size for x in arrays))
-    return (before * (1 - 2**-10) ** power for power in itertools.count(1))
+    return falling(VALUE * math.sqrt(sum(x.size for x in arrays)))
+
+
+def falling(norm: float) -> Limits:
+    """Return limits of which each is a little below the norm that clipping by the last one leaves."""
+    return (norm * (1 - 2**-10) ** power for power in itertools.count(1))
 
 
 def _fastinit(arrays: list[np.ndarray], limits: Limits) -> Call:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.clipping import falling
 from bench.turns import Call
 
 Shape = tuple[int, int]
@@ -136,11 +137,7 @@ def clipped(library: str, model: str, dtype: str, clips: bool) -> Call:
         parameter.grad = torch.full_like(parameter, 0.5)
     functions: Any = fastinit.torch if library == "fastinit" else torch.nn.utils
     foreach = False if library == "torch_loop" else None
-    limit = limits(clips, 0.5 * math.sqrt(sum(parameter.numel() for parameter in parameters)))
+    norm = 0.5 * math.sqrt(sum(parameter.numel() for parameter in parameters))
+    limit = falling(norm) if clips else itertools.repeat(1e30)
     call: Callable[..., object] = functions.clip_grad_norm_
     return lambda: call(parameters, next(limit), foreach=foreach)
-
-
-def limits(clips: bool, norm: float) -> Iterator[float]:
-    """Return a limit for each call: always below the norm, or never reached."""
-    return (norm * (1 - 2**-10) ** power for power in itertools.count(1)) if clips else itertools.repeat(1e30)

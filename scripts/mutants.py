@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 300.0  # seconds for the tests of one mutant; whoever takes longer hangs, which is seen too
+LIMIT = 300.0  # seconds for the tests of one mutant; a test that takes longer counts as one that fails
 CACHE = Path("fastinit", "kernels", "__pycache__")
 
 

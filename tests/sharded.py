@@ -85,14 +85,11 @@ def placements_of_one_tensor(meshes):
     return cases
 
 
-def quick(file):
-    """FSDP2 on two ranks: one layer, and a model with ties, filled and gathered again."""
-    rank = 1 if os.fork() == 0 else 0
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def sharded():
+    """Record a model with ties and materialize it sharded; return the plan, the whole model and the shards."""
     plan = record(Tied)
     with fast_init(seed=5):
         reference = Tied()
-    expected = tensors(reference)
     with torch.device("meta"):
         model = Tied()
     for block in model.blocks:
@@ -100,6 +97,15 @@ def quick(file):
     fully_shard(model)
     assert materialize(model, plan, seed=5) is model
     assert model.head.weight is model.embed.weight
+    return plan, reference, model
+
+
+def quick(file):
+    """FSDP2 on two ranks: one layer, and a model with ties, filled and gathered again."""
+    rank = 1 if os.fork() == 0 else 0
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    _, reference, model = sharded()
+    expected = tensors(reference)
     assert {type(p).__name__ for tensor in model.parameters() for p in tensor.placements} == {"Shard"}
     check(model, expected)
     dist.barrier()
@@ -113,19 +119,9 @@ def quick(file):
 def main():
     dist.init_process_group("gloo")
     ranks = dist.get_world_size()
-    plan = record(Tied)
-    with fast_init(seed=5):
-        reference = Tied()
+    plan, reference, model = sharded()
     expected = tensors(reference)
-
-    with torch.device("meta"):
-        model = Tied()
-    for block in model.blocks:
-        fully_shard(block)
-    fully_shard(model)
-    assert materialize(model, plan, seed=5) is model
     check(model, expected)
-    assert model.head.weight is model.embed.weight
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     words = torch.arange(12).view(2, 6) + dist.get_rank()
     loss, theirs = model(words).logsumexp(-1).mean(), reference(words).logsumexp(-1).mean()
