@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report import NAMES, Line, ReportError
 from fastinit import plots
-from fastinit.plots.style import legend, panels, styled
+from fastinit.plots._style import legend, panels, styled
 
 # What people come for first; a row of panels has one range of ratios.
 PANELS = (

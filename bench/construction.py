@@ -113,7 +113,7 @@ def prepared(name: str, contender: str) -> Callable[[], Any]:
 
 def measured(name: str, contender: str) -> dict[str, float]:
     """One construction in this process: seconds, megabytes above what was there, megabytes of the model."""
-    from fastinit.checkpoint.writer import peak_memory
+    from fastinit.checkpoint._write import peak_memory
 
     call = prepared(name, contender)
     before, start = peak_memory(), time.perf_counter()

@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 
 from bench.fills import two_threads
 from bench.turns import Call
-from fastinit.training import slices_of
+from fastinit.nn._training import slices_of
 
 # BLAS takes 13 addresses, in 64-bit integers here; Numba, like fastinit, uses SciPy's.
 _SGEMM = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 13)(

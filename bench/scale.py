@@ -29,11 +29,14 @@ import numpy as np
 
 import fastinit as fi
 from bench.report import ReportError, insert
-from fastinit import checkpoint, threads
-from fastinit.checkpoint import blocks, crew, files
-from fastinit.checkpoint.job import Job
-from fastinit.checkpoint.layout import MAX_SHARD_BYTES, Layout, Shard, layout, share
-from fastinit.checkpoint.writer import peak_memory
+from fastinit import checkpoint
+from fastinit._io import files
+from fastinit._runtime import threads
+from fastinit._runtime import workers as crew
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint._job import Job
+from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Layout, Shard, layout, share
+from fastinit.checkpoint._write import peak_memory
 
 ROOT = Path(__file__).parents[1]
 JOB = ROOT / "examples" / "llama-405b.toml"

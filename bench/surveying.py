@@ -24,8 +24,8 @@ from typing import Any
 # The children measure the memory of their whole process: what only the parent needs is imported there.
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint.layout import FILE_NAME
-from fastinit.checkpoint.writer import peak_memory
+from fastinit.checkpoint._layout import FILE_NAME
+from fastinit.checkpoint._write import peak_memory
 
 COLUMNS = 4096
 BUFFER = 1 << 20

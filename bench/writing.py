@@ -25,8 +25,8 @@ from typing import Any
 import fastinit as fi
 from bench.turns import Call
 from fastinit import checkpoint
-from fastinit.checkpoint.layout import FILE_NAME
-from fastinit.checkpoint.writer import peak_memory
+from fastinit.checkpoint._layout import FILE_NAME
+from fastinit.checkpoint._write import peak_memory
 
 PARTS = 10
 COLUMNS = 4096

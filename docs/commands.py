@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 import fastinit.cli  # noqa: F401  enters the commands
-from fastinit.cli.app import app
+from fastinit.cli._app import app
 
 
 def _options(command, context) -> list[str]:

@@ -179,7 +179,7 @@ def weights() -> Figure:
 def _drawn(text: str) -> object:
     import numpy as np
 
-    from fastinit.spec import called
+    from fastinit.plan._serialization import called
 
     name, parameters = called(text)
     shape = (200, 400)
@@ -210,7 +210,7 @@ def mup() -> Figure:
 
 
 def _over_widths(found: dict[str, list[fi.Probe]]) -> Figure:
-    from fastinit.plots.style import legend, panels, styled
+    from fastinit.plots._style import legend, panels, styled
 
     with styled():
         figure, both = panels(1, 2, (8.3, 2.9))

@@ -14,31 +14,32 @@ __version__ = "0.1.0"
 # `fastinit --help` needs no compiler, and who fills arrays no networks. `__init__.pyi` says the same to type checkers.
 # No module may have the name of a function here: importing the module would hide the function.
 _HOMES = {
-    "activations": "activation",
-    "clipping": "adaptive_clip clip_by_global_norm clip_by_norm clip_by_value global_norm",
-    "composite": "Patched SameAs Values",
-    "distributions": "Constant Distribution Normal TruncatedNormal Uniform",
-    "filling": "add fill",
-    "initializers": (
+    "nn._activations": "activation",
+    "clip._clipping": "adaptive_clip clip_by_global_norm clip_by_norm clip_by_value global_norm",
+    "_core.composite": "Patched SameAs Values",
+    "_core.distributions": "Constant Distribution Normal TruncatedNormal Uniform",
+    "_core.filling": "add fill",
+    "schemes._initializers": (
         "constant deepnet delta_orthogonal depth_scaled dirac eye fixup glorot_normal glorot_uniform hadamard "
         "he_normal he_uniform heuristic_normal heuristic_uniform kaiming_normal kaiming_uniform lecun_normal "
         "lecun_uniform mup normal ones orthogonal sparse tfixup truncated_normal uniform variance_scaling "
         "xavier_normal xavier_uniform zeros"
     ),
-    "key": "Key",
-    "layers": "dense_backward dense_forward",
-    "layouts": "fans gain",
-    "losses": "mean_squared_error sigmoid_cross_entropy softmax_cross_entropy",
-    "mlp": "MLP History",
-    "optimizers": "SGD Adam AdamW",
-    "plan": "Fill Plan Tied",
-    "probing": "compare probe",
+    "_core.key": "Key",
+    "nn._layers": "dense_backward dense_forward",
+    "_core.fans": "fans gain",
+    "nn._losses": "mean_squared_error sigmoid_cross_entropy softmax_cross_entropy",
+    "nn._mlp": "MLP History",
+    "nn._optimizers": "SGD Adam AdamW",
+    "plan._fills": "Fill Tied",
+    "plan._plan": "Plan",
+    "_probe.probe": "compare probe",
     "schemes": "law",
-    "sequential": "lsuv",
-    "signals": "Comparison Probe",
-    "structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",
-    "summary": "Summary summarize",
-    "threads": "thread_limit",
+    "nn._lsuv": "lsuv",
+    "_probe.records": "Comparison Probe",
+    "_core.structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",
+    "stats._summary": "Summary summarize",
+    "_runtime.threads": "thread_limit",
 }
 _MODULES = {"checkpoint", "plots"}  # public themselves
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -41,11 +41,11 @@ from jax.nn.initializers import Initializer, constant, ones, zeros
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fastinit import schemes
-from fastinit.buffers import DTYPES, Array, aligned_empty, as_region
-from fastinit.complex_laws import fill_complex
-from fastinit.distributions import Distribution, TruncatedNormal
-from fastinit.filling import fill
-from fastinit.layouts import axis_fans
+from fastinit._core.complex import fill_complex
+from fastinit._core.distributions import Distribution, TruncatedNormal
+from fastinit._core.fans import axis_fans
+from fastinit._core.filling import fill
+from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_region
 
 __all__ = [
     "Initializer",

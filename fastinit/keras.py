@@ -43,11 +43,11 @@ import numpy as np
 from keras.initializers import STFT
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope  # the scope is public, the question is not
 
-from fastinit import distributions
-from fastinit.buffers import DTYPES, Array, aligned_empty, as_shape
-from fastinit.distributions import Distribution
-from fastinit.filling import fill
-from fastinit.key import Key
+from fastinit._core import distributions
+from fastinit._core.distributions import Distribution
+from fastinit._core.filling import fill
+from fastinit._core.key import Key
+from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
 from fastinit.schemes import law
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from fastinit import documents
-from fastinit.buffers import DTYPES, as_dtype, dtype_name
-from fastinit.composite import Values
-from fastinit.distributions import Constant
-from fastinit.errors import unknown
-from fastinit.headers import CODES, INDEX_NAME, Stored, StoredFile, read_files, read_index
-from fastinit.plan import Fill, Plan
+from fastinit._core.checks import unknown
+from fastinit._core.composite import Values
+from fastinit._core.distributions import Constant
+from fastinit._io import documents
+from fastinit._io.safetensors import CODES, INDEX_NAME, Stored, StoredFile, read_files, read_index
+from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
+from fastinit.plan._fills import Fill
+from fastinit.plan._plan import Plan
 
 _CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _ALLOWED = (
@@ -137,7 +138,7 @@ def _document(path: Path, dtype: str | None, lean: bool) -> Found:
     if "weight_map" in table:
         return _stored(read_index(path), path.parent)
     if "model_type" in table:
-        from fastinit.torch.pretrained import plan_of_config
+        from fastinit.torch._pretrained import plan_of_config
 
         return plan_of_config(table, path, dtype, lean=lean), path, ()
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
-from fastinit.complex_laws import fill_complex
+from fastinit._core.complex import fill_complex
+from fastinit._runtime.arrays import DTYPES
 from fastinit.kernels import elementary as e
 
 PAGE = Path(__file__).parents[1] / "docs" / "stream.md"

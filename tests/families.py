@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastinit.torch import fast_init, record
-from fastinit.torch.operators import EMPTY
+from fastinit.torch._record.operators import EMPTY
 
 transformers.logging.set_verbosity_error()
 

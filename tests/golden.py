@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
+from fastinit._runtime.arrays import DTYPES
 
 PATH = Path(__file__).parent / "golden.json"
 LAWS = {

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastinit.torch.tensors import values_of
+from fastinit.torch._tensors import values_of
 
 
 class Everything(nn.Module):

@@ -103,7 +103,7 @@ def command(*arguments, cwd=".", **how):
     # `plan` ends its process without the interpreter's tidying, and turns the collector off.
     with contextlib.chdir(cwd), mock.patch.object(os, "_exit", sys.exit):
         try:
-            done = CliRunner(**how).invoke(cli.app.app, arguments)
+            done = CliRunner(**how).invoke(cli._app.app, arguments)
         finally:
             gc.enable()
     if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -128,7 +128,8 @@ def fills(case):
     import numpy as np
 
     import fastinit as fi
-    from fastinit import buffers, threads
+    from fastinit._runtime import arrays as buffers
+    from fastinit._runtime import threads
 
     law, dtype = case.split()
     for size in (1, 255, 1000, threads.PARALLEL_FROM - 1, threads.PARALLEL_FROM + 77, 5 * threads.PARALLEL_FROM + 3):

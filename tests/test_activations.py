@@ -12,11 +12,11 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit.activations import ACTIVATIONS, Activation, as_activation
-from fastinit.environment import warmup
+from fastinit._core.fans import NONLINEARITIES
+from fastinit._runtime.environment import warmup
 from fastinit.kernels import jit
-from fastinit.kernels.activations import KEEPS, backward_kernel, forward_kernel
-from fastinit.layouts import NONLINEARITIES
+from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel
+from fastinit.nn._activations import ACTIVATIONS, Activation, as_activation
 
 mp.mp.dps = 40
 nn = torch.nn.functional

@@ -9,8 +9,8 @@ import scipy.stats
 from pairs import pairs
 
 import fastinit as fi
-from fastinit import engine
-from fastinit.buffers import DTYPES
+from fastinit._core import draw as engine
+from fastinit._runtime.arrays import DTYPES
 
 SENTINEL = 7
 

@@ -7,9 +7,11 @@ import pytest
 import threadpoolctl
 
 import fastinit as fi
-from fastinit import blas, layers, training
+from fastinit._runtime import blas
 from fastinit.kernels import jit
-from fastinit.kernels.blas import gemm, gemm_address
+from fastinit.kernels.nn.blas import gemm, gemm_address
+from fastinit.nn import _layers as layers
+from fastinit.nn import _training as training
 
 i64 = jit.types.int64
 LIMIT = 2  # of the users' own, unlike ours and, on most machines, unlike the library's

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit.buffers import boxes
-from fastinit.checkpoint import blocks
-from fastinit.checkpoint.layout import layout
-from fastinit.composite import Cast, Patched, SameAs, Values
-from fastinit.structured import is_exact, needs_all
+from fastinit._core.composite import Cast, Patched, SameAs, Values
+from fastinit._core.structured import is_exact, needs_all
+from fastinit._runtime.arrays import boxes
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint._layout import layout
 
 SHAPE = (10, 6, 7)
 LAWS = {

@@ -11,8 +11,8 @@ import pytest
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 import fastinit as fi
-from fastinit import engine
-from fastinit.buffers import DTYPES, check_target
+from fastinit._core import draw as engine
+from fastinit._runtime.arrays import DTYPES, check_target
 
 KINDS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 LAWS = [

@@ -15,7 +15,7 @@ import fastinit
 from fastinit.kernels import jit
 
 PACKAGE = Path(fastinit.__file__).parent
-KERNELS = sorted(path.name for path in (PACKAGE / "kernels").glob("*.py"))
+KERNELS = sorted(str(path.relative_to(PACKAGE / "kernels")) for path in (PACKAGE / "kernels").rglob("*.py"))
 
 # Prints the bits and how many kernels came out of the cache; CASES is put before it.
 LOADED = """
@@ -100,10 +100,10 @@ def test_an_edit_to_any_kernel_file_changes_the_tag(copy, monkeypatch):
     kernels = copy / "fastinit" / "kernels"
     monkeypatch.setattr(jit, "__file__", str(kernels / "jit.py"))
     tags = {"": jit.cache_tag.__wrapped__()}
-    for path in kernels.glob("*.py"):
+    for path in kernels.rglob("*.py"):
         source = path.read_text()
         path.write_text(source + "# a comment\n")
-        tags[path.name] = jit.cache_tag.__wrapped__()
+        tags[str(path.relative_to(kernels))] = jit.cache_tag.__wrapped__()
         path.write_text(source)
     assert jit.cache_tag.__wrapped__() == tags[""] == jit.cache_tag()
     assert sorted(tags) == ["", *KERNELS]
@@ -277,7 +277,7 @@ def test_bits_do_not_depend_on_what_was_compiled_before(tmp_path):
     """Sums may be reordered in other kernels, which call the same logarithms: they must get code of their own."""
     code = """
 from processes import ALL, digest
-from fastinit.kernels.losses import LOSSES, loss_kernel
+from fastinit.kernels.nn.losses import LOSSES, loss_kernel
 from fastinit.kernels.reduce import moments
 for dtype in ("float32", "float64"):
     moments(dtype)

@@ -22,7 +22,10 @@ import safetensors.torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks, files, shards, writer
+from fastinit._io import files
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint import _shards as shards
+from fastinit.checkpoint import _write as writer
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 

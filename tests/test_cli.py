@@ -16,8 +16,8 @@ import safetensors
 from processes import command as fastinit
 
 import fastinit as package
-from fastinit import environment
-from fastinit.checkpoint import blocks
+from fastinit._runtime import environment
+from fastinit.checkpoint import _blocks as blocks
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 JOB = """seed = 4

@@ -12,12 +12,12 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastinit as fi
-from fastinit import threads
-from fastinit.buffers import DTYPES
-from fastinit.clipping import clamp, scale_by_norm, total_norm
+from fastinit._runtime import threads
+from fastinit._runtime.arrays import DTYPES
+from fastinit._runtime.threads import CHUNK, RANGE
+from fastinit.clip._clipping import clamp, scale_by_norm, total_norm
+from fastinit.clip._vectors import blocks
 from fastinit.kernels.norms import KINDS, norm_kernel
-from fastinit.threads import CHUNK, RANGE
-from fastinit.vectors import blocks
 
 SIZES = (1, 2, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE + 5)
 ORDERS = (1, 2, np.inf, 0.5, 3, 7.5)

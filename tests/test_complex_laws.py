@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import fastinit as fi
-from fastinit.complex_laws import Circular, circular, fill_complex
+from fastinit._core.complex import Circular, circular, fill_complex
 
 KEY = fi.Key(5) / "complex"
 LAWS = [fi.Normal(0, 0.5), fi.Uniform(-2, 2), fi.TruncatedNormal(0, 0.5, -1, 1), fi.TruncatedNormal(0, 3, -3, 3)]
@@ -88,7 +88,7 @@ def test_an_element_depends_on_its_index_alone(law, dtype):
 @each_law
 def test_blocks_do_not_show(law, monkeypatch):
     whole = make(law, (13, 1000))
-    monkeypatch.setattr("fastinit.complex_laws.BLOCK", 37)
+    monkeypatch.setattr("fastinit._core.complex.BLOCK", 37)
     assert make(law, (13, 1000)).tobytes() == whole.tobytes()
 
 

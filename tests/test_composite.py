@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit.buffers import as_dtype
-from fastinit.composite import Patched, SameAs, Values, _common
-from fastinit.plan import Fill, Plan, Tied
+from fastinit._core.composite import Patched, SameAs, Values, _common
+from fastinit._runtime.arrays import as_dtype
+from fastinit.plan._fills import Fill, Tied
+from fastinit.plan._plan import Plan
 
 KEY = fi.Key(5) / "name"
 PARTS = (

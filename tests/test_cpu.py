@@ -48,12 +48,12 @@ SMOKE = "fill uniform float32", "backward relu float32", "update momentum float3
 ASSEMBLY = """
 import json
 from processes import digest
-from fastinit.kernels.activations import backward_kernel, forward_kernel
+from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
-from fastinit.kernels.losses import loss_kernel
+from fastinit.kernels.nn.losses import loss_kernel
 from fastinit.kernels.reduce import quick_moments
-from fastinit.kernels.updates import update_kernel
+from fastinit.kernels.nn.updates import update_kernel
 
 ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, update=update_kernel)
 ways["quick"] = lambda name, dtype: quick_moments(dtype)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from fastinit import threads
-from fastinit.checkpoint import crew
+from fastinit._runtime import threads
+from fastinit._runtime import workers as crew
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
-from fastinit.schemes.deep import _inverse_root
+from fastinit.schemes._deep import _inverse_root
 
 KEY = fi.Key(34) / "deep"
 

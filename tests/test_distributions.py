@@ -8,7 +8,7 @@ import reference
 from scipy import stats
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
+from fastinit._runtime.arrays import DTYPES
 from fastinit.schemes import TRUNCATION_STD
 
 KEY = fi.Key(7) / "w"

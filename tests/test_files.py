@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastinit.checkpoint import files
+from fastinit._io import files
 
 
 def refuse(code):

@@ -10,9 +10,20 @@ import scipy.stats
 from numpy.testing import assert_allclose
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
-from fastinit.fitting import ALPHA, FEWEST, Sample, boundaries, cdf, distance, fit, reaches, rounding, same_moments
-from fastinit.summary import chunks, merged
+from fastinit._runtime.arrays import DTYPES
+from fastinit.stats._fitting import (
+    ALPHA,
+    FEWEST,
+    Sample,
+    boundaries,
+    cdf,
+    distance,
+    fit,
+    reaches,
+    rounding,
+    same_moments,
+)
+from fastinit.stats._summary import chunks, merged
 
 N = 40_000
 LAWS = {

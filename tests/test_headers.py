@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fastinit.headers import CODES, read_header
+from fastinit._io.safetensors import CODES, read_header
 
 A = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 B = {"dtype": "U8", "shape": [], "data_offsets": [24, 25]}

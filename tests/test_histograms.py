@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
-from fastinit.histograms import Histogram
+from fastinit._runtime.arrays import DTYPES
+from fastinit.stats._histograms import Histogram
 
 LARGEST = np.finfo(np.float64).max
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import fastinit as fi
-from fastinit.torch.tensors import tensor_of
+from fastinit.torch._tensors import tensor_of
 
 
 def by_hand(module, data, loss, named=None):

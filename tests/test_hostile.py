@@ -22,8 +22,8 @@ from processes import command as run
 
 import fastinit as fi
 from fastinit import checkpoint, cli, sources
-from fastinit.checkpoint.folder import Folder
-from fastinit.composite import Values
+from fastinit._core.composite import Values
+from fastinit.checkpoint._folder import Folder
 
 JOB = """seed = 4
 [tensors."h.{0..2}.weight"]
@@ -542,7 +542,7 @@ DTYPES = [
 
 def test_values_of_every_dtype(tmp_path):
     """Every bit pattern of a byte, in all dtypes that safetensors has; back through its reader for torch."""
-    assert set(DTYPES) == set(fi.headers.CODES)
+    assert set(DTYPES) == set(fi._io.safetensors.CODES)
     noise = np.random.default_rng(0).integers(0, 256, 2048, np.uint8)
     arrays = {
         name: (noise[:256] % 2).astype(bool) if name == "bool" else noise.view(getattr(ml_dtypes, name, name))

@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit.layouts import MODES, NONLINEARITIES
+from fastinit._core.fans import MODES, NONLINEARITIES
 from fastinit.schemes import ALIASES, SCHEMES, TRUNCATION_STD
 
 # The variance by n = fan_in and m = fan_out, written out; the defaults of every scheme.

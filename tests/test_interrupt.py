@@ -8,14 +8,14 @@ import processes
 import pytest
 
 import fastinit as fi
-from fastinit import threads
+from fastinit._runtime import threads
 
 # A thread sends the signal to its own process, so both moments are read off one clock.
 INTERRUPTED = """
 import json, os, signal, threading, time
 import numpy as np
 import fastinit as fi
-from fastinit import threads
+from fastinit._runtime import threads
 from processes import digest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

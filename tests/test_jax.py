@@ -278,7 +278,7 @@ def fan(factor):
 )
 def test_fans_of_axes_are_jaxs(in_axis, out_axis, batch_axis, mode):
     """Exactly: JAX's factor is what it multiplies its own uniform numbers by, and ours is our law's bound."""
-    from fastinit.layouts import axis_fans
+    from fastinit._core.fans import axis_fans
 
     unit = jax.random.uniform(KEY, (4, 6, 8), minval=-1)
     axes = {"in_axis": in_axis, "out_axis": out_axis, "batch_axis": batch_axis}
@@ -487,7 +487,7 @@ def test_eager_arrays_are_not_copied(monkeypatch):
     drawn = []
 
     def remembered(*arguments):
-        drawn.append(fi.buffers.aligned_empty(*arguments))
+        drawn.append(fi._runtime.arrays.aligned_empty(*arguments))
         return drawn[-1]
 
     monkeypatch.setattr(ours, "aligned_empty", remembered)

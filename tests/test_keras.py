@@ -20,7 +20,7 @@ from pairs import pairs
 
 import fastinit as fi
 import fastinit.keras as fk
-from fastinit.buffers import DTYPES
+from fastinit._runtime.arrays import DTYPES
 
 theirs = keras.initializers
 BACKEND = keras.backend.backend()

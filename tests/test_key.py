@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
-from fastinit.key import as_key
+from fastinit._core.key import as_key
 
 SEEDS = [0, 1, 255, 256, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 2**200, 2**200 + 1, 10**300]
 PATHS = [(), ("a",), ("a", "b"), ("model.layers.0.mlp.weight",), ("",), ("", ""), ("Gewürz", "重み", "🙂")]

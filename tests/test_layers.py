@@ -9,8 +9,8 @@ import reference
 import torch
 
 import fastinit as fi
-from fastinit import layers
-from fastinit.activations import ACTIVATIONS
+from fastinit.nn import _layers as layers
+from fastinit.nn._activations import ACTIVATIONS
 
 nn = torch.nn.functional
 TORCH = {

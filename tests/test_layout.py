@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit.checkpoint.layout import as_bytes, layout, share
-from fastinit.headers import LONGEST
+from fastinit._io.safetensors import LONGEST
+from fastinit.checkpoint._layout import as_bytes, layout, share
 
-module = importlib.import_module("fastinit.checkpoint.layout")  # the function has the same name
+module = importlib.import_module("fastinit.checkpoint._layout")  # the function has the same name
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 plans = st.lists(
@@ -111,7 +111,7 @@ def test_a_header_that_the_library_would_not_read(monkeypatch):
 def test_a_dtype_that_safetensors_does_not_have():
     import numpy as np
 
-    from fastinit.composite import Values
+    from fastinit._core.composite import Values
 
     plan = fi.Plan({"z": fi.Fill((2,), "complex128", Values(np.zeros(2, np.complex128)))})
     with pytest.raises(ValueError, match="safetensors has no dtype complex128: 'z'"):

@@ -14,9 +14,9 @@ import torch
 from pairs import pairs
 
 import fastinit as fi
-from fastinit import training
-from fastinit.activations import ACTIVATIONS
-from fastinit.network import FITTING
+from fastinit.nn import _training as training
+from fastinit.nn._activations import ACTIVATIONS
+from fastinit.nn._network import FITTING
 
 OUTPUTS = ("softmax", "sigmoid", "identity")
 RNG = np.random.default_rng(5)

@@ -6,8 +6,8 @@ import reference
 import torch
 
 import fastinit as fi
-from fastinit import optimizers
-from fastinit.kernels.updates import CHUNK
+from fastinit.kernels.nn.updates import CHUNK
+from fastinit.nn import _optimizers as optimizers
 
 STEPS = 100
 # name -> (fastinit's, torch's, the reference's); of a layer's usual scale, 100 steps with a learning rate of 0.01.

@@ -7,8 +7,8 @@ import re
 import pytest
 from browser import Tables, opened
 
-from fastinit.histograms import Histogram
-from fastinit.page import COLOURS, Markup, bars, heading, lines, page, printable, table
+from fastinit._io.html import COLOURS, Markup, bars, heading, lines, page, printable, table
+from fastinit.stats._histograms import Histogram
 
 HOSTILE = ["</script><script>boom()</script>", "<!-- <b>&amp;", "a\u2028b\x1b[2J\u202e", "\ud800", "'\"`", "ünï/☃"]
 EMBEDDED = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)

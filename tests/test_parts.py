@@ -10,9 +10,11 @@ import pytest
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import Part, blocks, writer
-from fastinit.checkpoint.layout import layout, share
-from fastinit.structured import Structured
+from fastinit._core.structured import Structured
+from fastinit.checkpoint import Part
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint import _write as writer
+from fastinit.checkpoint._layout import layout, share
 
 PLAN = fi.Plan(
     {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastinit.patterns import escape, expand, matches
+from fastinit.plan._patterns import escape, expand, matches
 
 
 @pytest.mark.parametrize(

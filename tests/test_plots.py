@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 import fastinit as fi
 from fastinit import plots
-from fastinit.histograms import Histogram
-from fastinit.plots.densities import shade
-from fastinit.plots.style import SETTINGS, legend, panels, styled
-from fastinit.plots.style import style as style_of
+from fastinit.plots._densities import shade
+from fastinit.plots._style import SETTINGS, legend, panels, styled
+from fastinit.plots._style import style as style_of
+from fastinit.stats._histograms import Histogram
 
 # Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency" (2009),
 # severity 1.0: on linear RGB.
@@ -340,8 +340,8 @@ def test_the_grid_has_every_verdict(relu):
 
 
 def test_signs_stand_for_every_kind():
-    from fastinit.plots.verdicts import SIGNS
-    from fastinit.signals.verdicts import HEALTHY, ORDER
+    from fastinit._probe.verdicts import HEALTHY, ORDER
+    from fastinit.plots._verdicts import SIGNS
 
     assert set(SIGNS) == {HEALTHY, *ORDER}
     assert len({sign for _, sign in SIGNS.values()}) == len(SIGNS)

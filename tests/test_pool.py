@@ -9,8 +9,8 @@ import weakref
 import processes
 import pytest
 
-from fastinit import pool
-from fastinit.pool import together
+from fastinit._runtime import pool
+from fastinit._runtime.pool import together
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def test_without_more_threads_the_caller_does_it_all(monkeypatch):
 
 INTERRUPTS = """
 import json, os, signal, threading, time
-from fastinit import pool
+from fastinit._runtime import pool
 signal.signal(signal.SIGINT, signal.default_int_handler)
 caller, inside, left = threading.get_ident(), threading.Event(), []
 
@@ -218,7 +218,7 @@ def test_three_interrupts_wait_for_the_helper(where):
 
 FORKS = """
 import json, os, signal, threading, time
-from fastinit import pool
+from fastinit._runtime import pool
 caller, parent, inside, shares, children = threading.get_ident(), os.getpid(), threading.Event(), [], []
 
 def handler(number, frame):
@@ -254,7 +254,7 @@ def test_a_fork_waits_for_the_helper_whose_work_the_child_would_miss():
 def test_work_at_the_end_of_the_interpreter():
     code = """
 import atexit
-from fastinit import pool
+from fastinit._runtime import pool
 calls = []
 pool.together(lambda: None, 3)
 atexit.register(lambda: print(len(calls) >= 1))

@@ -61,7 +61,7 @@ def config_in(folder, family, **changes):
 
 def write(source, out, **how):
     """The command, in this process."""
-    cli.checkpoints.write(
+    cli._checkpoints.write(
         str(source), out, **{"seed": SEED, "max_shard_bytes": "40KB", "fsync": False, "as_json": True, **how}
     )
 

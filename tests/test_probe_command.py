@@ -10,7 +10,7 @@ from browser import Tables, opened
 from processes import command
 
 import fastinit as fi
-from fastinit.signals.pages import SHOWN
+from fastinit._probe.html import SHOWN
 
 THREE = ["--scheme", "xavier_normal", "--scheme", "he_normal", "--scheme", "zeros"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
-from fastinit.signals.statistics import Signal, alike, dead, saturated
+from fastinit._probe.statistics import Signal, alike, dead, saturated
 
 SIZES = [12, 20, 30, 16, 5]
 

@@ -26,8 +26,8 @@ import torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import on_ray
-from fastinit.checkpoint.job import Job
+from fastinit.checkpoint import _on_ray as on_ray
+from fastinit.checkpoint._job import Job
 from fastinit.torch import record
 
 # Ray forks to start its processes, and JAX, where another test has imported it, warns of every fork.
@@ -422,7 +422,7 @@ def test_nobody_at_the_address():
 
 def test_without_ray(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "fastinit.checkpoint.on_ray")
+    monkeypatch.delitem(sys.modules, "fastinit.checkpoint._on_ray")
     with pytest.raises(ImportError, match=r"pip install 'fastinit\[ray\]'"):
         checkpoint.write(fi.Plan({"w": ((3,), "float32", "normal")}), tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit import engine, threads
+from fastinit._core import draw as engine
+from fastinit._runtime import threads
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 LAWS = [

@@ -20,7 +20,9 @@ import torch
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks, compare, shards
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint import _compare as compare
+from fastinit.checkpoint import _shards as shards
 
 JOB = """seed = 4
 dtype = "bfloat16"
@@ -86,7 +88,7 @@ def start(job, out, **how):
 KILLED = """
 import os, signal, sys
 from fastinit import cli
-from fastinit.checkpoint import blocks
+from fastinit.checkpoint import _blocks as blocks
 make, made = blocks.Maker.make, []
 
 def making(self, block, buffer):

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 import fastinit as fi
-from fastinit import rules
-from fastinit.composite import Patched, Values
-from fastinit.plan import Fill, Tied
+from fastinit._core.composite import Patched, Values
+from fastinit.plan import _rules as rules
+from fastinit.plan._fills import Fill, Tied
 from fastinit.torch import record
 
 

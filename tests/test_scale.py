@@ -7,7 +7,7 @@ import pytest
 import fastinit as fi
 from bench import report, scale
 from fastinit import checkpoint
-from fastinit.checkpoint.layout import Layout, layout, share
+from fastinit.checkpoint._layout import Layout, layout, share
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 import fastinit as fi
 from fastinit import sources
-from fastinit.composite import Values
-from fastinit.plan import Tied
+from fastinit._core.composite import Values
+from fastinit.plan._fills import Tied
 from fastinit.torch import record
 
 TINY = {

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit import documents, spec
-from fastinit.composite import Cast, Patched, SameAs, Values
-from fastinit.plan import Fill, Tied
+from fastinit._core.composite import Cast, Patched, SameAs, Values
+from fastinit._io import documents
+from fastinit.plan import _serialization as spec
+from fastinit.plan._fills import Fill, Tied
 from fastinit.torch import record
-from fastinit.torch.replay import Computed
+from fastinit.torch._record.replay import Computed
 from tests.models import Everything
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

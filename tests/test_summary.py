@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fastinit as fi
-from fastinit.buffers import DTYPES
-from fastinit.threads import CHUNK
+from fastinit._runtime.arrays import DTYPES
+from fastinit._runtime.threads import CHUNK
 
 SIZES = (1, 2, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5, 1 << 17)
 

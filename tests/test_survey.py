@@ -15,10 +15,10 @@ from pairs import pairs
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.buffers import DTYPES
-from fastinit.checkpoint import gathering
-from fastinit.headers import CODES, INDEX_NAME
-from fastinit.histograms import Histogram
+from fastinit._io.safetensors import CODES, INDEX_NAME
+from fastinit._runtime.arrays import DTYPES
+from fastinit.checkpoint._survey import scan as gathering
+from fastinit.stats._histograms import Histogram
 
 HOSTILE = ["a\x1b[2J", "line\nbreak", "\u202eright", "</script><script>boom()", "'\"&", "x" * 300, "{0..3}", "ü☃"]
 
@@ -365,7 +365,7 @@ PLAN = fi.Plan(
         "scalar": ((), "float32", fi.Constant(0.3)),
         "empty": ((0, 4), "float32", "normal"),
         "head.weight": fi.Tied("embed.weight"),
-        "cast": fi.Fill((400, 300), "float32", fi.composite.Cast(fi.Normal(), "bfloat16")),
+        "cast": fi.Fill((400, 300), "float32", fi._core.composite.Cast(fi.Normal(), "bfloat16")),
     },
     seed=5,
 )
@@ -526,7 +526,7 @@ def test_a_page_of_many_tensors_is_small(tmp_path):
 PEAK = """
 import sys
 from fastinit import checkpoint
-from fastinit.checkpoint.writer import peak_memory
+from fastinit.checkpoint._write import peak_memory
 checkpoint.survey(sys.argv[1], threads=2)
 print(peak_memory())
 """

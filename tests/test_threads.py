@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
-from fastinit import threads
+from fastinit._runtime import threads
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 LAWS = [
@@ -242,7 +242,7 @@ FORK = """
 import os
 import numpy as np
 import fastinit as fi
-from fastinit import threads
+from fastinit._runtime import threads
 
 def make():
     with fi.thread_limit(2):

@@ -16,7 +16,7 @@ from torch.nn import utils
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastinit.torch as ft
-from fastinit import threads
+from fastinit._runtime import threads
 
 NAMES = ("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -15,10 +15,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fastinit as fi
-from fastinit.composite import Patched, SameAs, Values
-from fastinit.plan import Tied
-from fastinit.torch import eager, fast_init, init, materialize, record
-from fastinit.torch.replay import Computed
+from fastinit._core.composite import Patched, SameAs, Values
+from fastinit.plan._fills import Tied
+from fastinit.torch import fast_init, init, materialize, record
+from fastinit.torch._record import eager
+from fastinit.torch._record.replay import Computed
 
 SEED = fi.Key(7)
 
@@ -34,7 +35,7 @@ def drawn(tensor, law, *names, seed=SEED):
     for name in names:
         key = key / name
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return fi.fill(np.empty(tuple(tensor.shape), fi.buffers.as_dtype(dtype)), law, seed=key)
+    return fi.fill(np.empty(tuple(tensor.shape), fi._runtime.arrays.as_dtype(dtype)), law, seed=key)
 
 
 def holds(tensor, law, *names, **how):

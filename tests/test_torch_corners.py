@@ -14,7 +14,7 @@ from torch import nn
 
 import fastinit as fi
 from fastinit.torch import fast_init, materialize, normal_, record
-from fastinit.torch.tensors import DTYPES
+from fastinit.torch._tensors import DTYPES
 
 
 def built(make, seed=0):

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from fastinit.torch.geometry import Geometry, geometry, in_order, locate
+from fastinit.torch._record.geometry import Geometry, geometry, in_order, locate
 
 
 def elements(place):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
-from fastinit.histograms import Histogram
+from fastinit.stats._histograms import Histogram
 
 DEEP = [100, *[200] * 50, 10]
 

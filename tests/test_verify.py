@@ -11,9 +11,10 @@ import pytest
 
 import fastinit as fi
 from fastinit import checkpoint
-from fastinit.checkpoint import blocks, compare
-from fastinit.checkpoint.layout import layout
-from fastinit.composite import Values
+from fastinit._core.composite import Values
+from fastinit.checkpoint import _blocks as blocks
+from fastinit.checkpoint import _compare as compare
+from fastinit.checkpoint._layout import layout
 
 PLAN = fi.Plan(
     {

@@ -1,5 +1,5 @@
 """`python -m fastinit.cli`."""
 
-from fastinit.cli.app import main
+from fastinit.cli._app import main
 
 main()

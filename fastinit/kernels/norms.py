@@ -12,15 +12,7 @@ import numpy as np
 
 from fastinit.kernels import store
 from fastinit.kernels.fill import FORMATS
-from fastinit.kernels.jit import (
-    RANGE_SIGNATURE,
-    address,
-    carray,
-    float_of_bits32,
-    float_of_bits64,
-    pointer,
-    scalar,
-)
+from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, float_of_bits32, float_of_bits64, pointer, scalar
 
 f32, f64, i64, u16, u32, u64 = np.float32, np.float64, np.int64, np.uint16, np.uint32, np.uint64
 

@@ -11,9 +11,9 @@ Traceback (most recent call last):
 ValueError: path must end in .png, .svg, .pdf. Received: 'grid.txt'
 """
 
-from fastinit.plots.curves import history, layers
-from fastinit.plots.densities import activations, gradients, weights
-from fastinit.plots.style import STYLES, check, save
-from fastinit.plots.verdicts import grid
+from fastinit.plots._curves import history, layers
+from fastinit.plots._densities import activations, gradients, weights
+from fastinit.plots._style import STYLES, check, save
+from fastinit.plots._verdicts import grid
 
 __all__ = ["STYLES", "activations", "check", "gradients", "grid", "history", "layers", "save", "weights"]

@@ -6,8 +6,8 @@ and the tests all come from the table.
     deep.py       recipes for deep and for wide models
 """
 
-import fastinit.schemes.deep  # noqa: F401 - its rows
-from fastinit.schemes.families import TRUNCATION_STD, variance_scaling
-from fastinit.schemes.registry import ALIASES, SCHEMES, Lazy, Scheme, law, law_of, table
+import fastinit.schemes._deep  # noqa: F401 - its rows
+from fastinit.schemes._families import TRUNCATION_STD, variance_scaling
+from fastinit.schemes._registry import ALIASES, SCHEMES, Lazy, Scheme, law, law_of, table
 
 __all__ = ["ALIASES", "SCHEMES", "TRUNCATION_STD", "Lazy", "Scheme", "law", "law_of", "table", "variance_scaling"]

@@ -16,9 +16,9 @@ from typing import TypeAlias
 import torch
 from torch.nn import utils
 
-from fastinit import clipping
-from fastinit.torch.tensors import DTYPES, followed, host_array, on_host
-from fastinit.vectors import Vectors, blocks, vectors
+from fastinit.clip import _clipping as clipping
+from fastinit.clip._vectors import Vectors, blocks, vectors
+from fastinit.torch._tensors import DTYPES, followed, host_array, on_host
 
 Tensors: TypeAlias = torch.Tensor | Iterable[torch.Tensor]
 

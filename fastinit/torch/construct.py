@@ -13,18 +13,19 @@ import torch
 from torch.nn.modules import module as hooks
 from torch.nn.parameter import is_lazy
 
-from fastinit.composite import Patched, SameAs, Values
-from fastinit.distributions import Constant, Distribution
-from fastinit.key import Seed, as_key
-from fastinit.plan import Fill, Plan, Tied
-from fastinit.progress import progress as shown
-from fastinit.torch.draws import Owner, Part
-from fastinit.torch.eager import Eager
-from fastinit.torch.geometry import Geometry, geometry
-from fastinit.torch.names import clean, named_tensors
-from fastinit.torch.patches import structured_fills
-from fastinit.torch.replay import Computed, Recording
-from fastinit.torch.tensors import on_host, values_of
+from fastinit._core.composite import Patched, SameAs, Values
+from fastinit._core.distributions import Constant, Distribution
+from fastinit._core.key import Seed, as_key
+from fastinit._io.progress import progress as shown
+from fastinit.plan._fills import Fill, Tied
+from fastinit.plan._plan import Plan
+from fastinit.torch._names import clean, named_tensors
+from fastinit.torch._patches import structured_fills
+from fastinit.torch._record.draws import Owner, Part
+from fastinit.torch._record.eager import Eager
+from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._record.replay import Computed, Recording
+from fastinit.torch._tensors import on_host, values_of
 
 
 @contextlib.contextmanager

@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.init import calculate_gain
 
-from fastinit.distributions import TruncatedNormal
+from fastinit._core.distributions import TruncatedNormal
 from fastinit.schemes import law
-from fastinit.torch.twin import Function, Law, P, addition, twin
+from fastinit.torch._dropin import Function, Law, P, addition, twin
 
 Generator: TypeAlias = torch.Generator | None
 

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fastinit.buffers import Array, Region
-from fastinit.key import Key, Seed
-from fastinit.plan import Fill, Plan
-from fastinit.progress import progress as shown
-from fastinit.torch.geometry import geometry
-from fastinit.torch.names import named_tensors
-from fastinit.torch.tensors import DTYPES, host_array, mark_written, tensor_of
+from fastinit._core.key import Key, Seed
+from fastinit._io.progress import progress as shown
+from fastinit._runtime.arrays import Array, Region
+from fastinit.plan._fills import Fill
+from fastinit.plan._plan import Plan
+from fastinit.torch._names import named_tensors
+from fastinit.torch._record.geometry import geometry
+from fastinit.torch._tensors import DTYPES, host_array, mark_written, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 Block = tuple[Region, Region]  # a part of the local tensor, and where it is in the whole

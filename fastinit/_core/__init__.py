@@ -1,0 +1,1 @@
+"""Distributions, keys and fills."""

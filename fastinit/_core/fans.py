@@ -1,0 +1,183 @@
+"""Fans, gains and the axes they are read from."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastinit._core.checks import squared, unknown
+
+LAYOUTS = ("oi", "io")
+MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
+
+# E[f(z)^2], z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps the second
+# moment. For gelu (Hendrycks & Gimpel 2016) there is a closed form; for silu (Elfwing, Uchibe, Doya 2018) it is an
+# integral. The tests compute both again with SciPy.
+_GELU_MOMENT = 1 / 3 + 1 / (2 * math.pi * math.sqrt(3))
+_SILU_MOMENT = 0.3557755198173522
+
+NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu", "gelu", "silu")
+
+
+def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
+    """`gain` squared, which is what the variances take: 2 for relu, exactly."""
+    slope_squared = squared("slope", slope)
+    match nonlinearity:
+        case "linear" | "sigmoid":
+            return 1.0
+        case "tanh":
+            return 25 / 9
+        case "relu":
+            return 2.0
+        case "leaky_relu":
+            return 2 / (1 + slope_squared)
+        case "selu":
+            return 9 / 16
+        case "gelu":
+            return 1 / _GELU_MOMENT
+        case "silu":
+            return 1 / _SILU_MOMENT
+    raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
+
+
+def gain(nonlinearity: str, slope: float = 0.01) -> float:
+    """The factor by which a layer's weights make up for its activation.
+
+    Args:
+        nonlinearity: linear, sigmoid (1), tanh (5/3), relu (sqrt 2), leaky_relu (sqrt(2 / (1 + slope^2))), selu
+            (3/4), as `torch.nn.init.calculate_gain`; gelu and silu by He's second moment, 1 / sqrt(E[f(z)^2]).
+        slope: of leaky_relu's negative side; the others ignore it.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> gain("relu"), gain("tanh")
+    (1.4142135623730951, 1.6666666666666667)
+    """
+    return math.sqrt(gain_squared(nonlinearity, slope))
+
+
+class Fans(NamedTuple):
+    """How many inputs a unit reads (n in the formulas) and how many outputs read it (m)."""
+
+    fan_in: float  # an int, but for some of `axis_fans`
+    fan_out: float
+
+    def by_mode(self, mode: str) -> float:
+        """The number that a mode names; for an empty tensor at least 1, so that nothing is divided by zero."""
+        match mode:
+            case "fan_in":
+                fan = self.fan_in
+            case "fan_out":
+                fan = self.fan_out
+            case "fan_avg":
+                fan = (self.fan_in + self.fan_out) / 2
+            case "fan_geo_avg":
+                fan = math.sqrt(self.fan_in * self.fan_out)
+            case _:
+                raise unknown("mode", mode, MODES)
+        return fan if self.fan_in and self.fan_out else max(1.0, fan)
+
+
+def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Batch axes from an int or a sequence of ints."""
+    try:
+        axes = (batch_axes,) if hasattr(batch_axes, "__index__") else tuple(batch_axes)
+        if any(isinstance(axis, bool) for axis in axes):
+            raise TypeError
+        return tuple(operator.index(axis) for axis in axes)
+    except TypeError:
+        raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}") from None
+
+
+def batch_free(ndim: int, batch_axes: int | Sequence[int]) -> list[int]:
+    """The axes that are left without the batch axes, in order."""
+    axes = as_axes(batch_axes)
+    for axis in axes:
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
+    batch = [axis % ndim for axis in axes]
+    if len(set(batch)) != len(batch):
+        raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
+    return [axis for axis in range(ndim) if axis not in batch]
+
+
+def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> list[int]:
+    """The axes in the order (*batch, out, in, *kernel)."""
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    rest = batch_free(ndim, batch_axes)
+    batch = [axis for axis in range(ndim) if axis not in rest]
+    if layout == "io" and len(rest) >= 2:
+        rest = [rest[-1], rest[-2], *rest[:-2]]
+    return batch + rest
+
+
+def item_shape(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> tuple[int, ...]:
+    """The sizes (out, in, *kernel) of one item of the batch: what the laws know as the shape.
+
+    >>> item_shape((8, 3, 5, 64, 32), "io", 0)
+    (32, 64, 3, 5)
+    """
+    if layout == "oi" and batch_axes == ():  # the usual case; a plan asks three times for each tensor
+        return tuple(shape)
+    axes = canonical_axes(len(shape), layout, batch_axes)
+    return tuple(shape[axis] for axis in axes[len(as_axes(batch_axes)) :])
+
+
+def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> Fans:
+    """The fans of a weight.
+
+    Args:
+        shape: (out, in, *kernel) with layout "oi" (torch), (*kernel, in, out) with "io" (JAX, Keras); and batch axes.
+        layout: "oi" or "io".
+        batch_axes: axes that hold independent copies (a population of candidates, a stack of experts).
+
+    Raises:
+        ValueError: fewer than two dimensions are left, or an unknown layout.
+
+    >>> fans((64, 3, 7, 7))
+    Fans(fan_in=147, fan_out=3136)
+    >>> fans((7, 7, 3, 64), layout="io") == fans((100, 64, 3, 7, 7), batch_axes=0) == fans((64, 3, 7, 7))
+    True
+    """
+    axes = canonical_axes(len(shape), layout, batch_axes)
+    sizes = [shape[axis] for axis in axes[len(axes) - len(batch_free(len(shape), batch_axes)) :]]
+    if len(sizes) < 2:
+        raise ValueError(
+            "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions. "
+            f"Received: shape {tuple(shape)}, batch_axes={batch_axes!r}"
+        )
+    receptive = math.prod(sizes[2:])
+    return Fans(sizes[1] * receptive, sizes[0] * receptive)
+
+
+def axis_fans(
+    shape: Sequence[int],
+    in_axis: int | Sequence[int] = -2,
+    out_axis: int | Sequence[int] = -1,
+    batch_axis: int | Sequence[int] = (),
+) -> Fans:
+    """The fans of a weight whose axes are named one by one, as in `jax.nn.initializers`; all others are the kernel's.
+
+    Axes may be named twice, and a fan need not be whole then: with `in_axis=0, out_axis=0` an embedding of
+    (tokens, features) has the features as its fan_in, as in Flax.
+
+    Raises:
+        ValueError: an empty shape: what is left for the kernel would be zero over zero.
+
+    >>> axis_fans((3, 3, 16, 32)) == fans((3, 3, 16, 32), layout="io")
+    True
+    >>> axis_fans((8, 64, 16), in_axis=(0, 2), out_axis=1)
+    Fans(fan_in=128.0, fan_out=64.0)
+    """
+    if 0 in shape:
+        raise ValueError(f"shape must not be empty. Received: shape={tuple(shape)}")
+    inputs, outputs, batch = (
+        math.prod(shape[i] for i in ((axis,) if isinstance(axis, int) else axis))
+        for axis in (in_axis, out_axis, batch_axis)
+    )
+    kernel = math.prod(shape) / inputs / outputs / batch
+    return Fans(inputs * kernel, outputs * kernel)

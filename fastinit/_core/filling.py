@@ -1,0 +1,174 @@
+"""The one door: a distribution into an array, checked before the first byte is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from fastinit._core.checks import finite
+from fastinit._core.distributions import Distribution, rounded
+from fastinit._core.draw import draw
+from fastinit._core.fans import as_axes, canonical_axes
+from fastinit._core.key import Key, Seed, as_key, words_of
+from fastinit._core.structured import Structured
+from fastinit._runtime.arrays import Array, as_region, as_shape, check_target, dtype_name
+
+AnyArray = TypeVar("AnyArray", bound=Array)
+
+
+def fill(
+    out: AnyArray,
+    distribution: Distribution,
+    *,
+    seed: Seed = None,
+    shape: int | Sequence[int] | None = None,
+    region: tuple[slice, ...] | None = None,
+    layout: str = "oi",
+    batch_axes: int | Sequence[int] = (),
+) -> AnyArray:
+    """Fill an array with a distribution and return it.
+
+    Args:
+        out: a writeable NumPy array of float16, bfloat16 (`ml_dtypes`), float32 or float64; any strides.
+        distribution: what is drawn, e.g. `Normal(0, 0.02)`.
+        seed: an int or a `Key`; None draws fresh entropy. The same seed gives every array the same values: use
+            `Key(seed) / name`, one name per tensor.
+        shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
+        region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
+        layout, batch_axes: which axes are out, in and kernel, and which hold independent copies, as in the schemes'
+            functions. Only the structured laws (orthogonal, dirac, ...) depend on them.
+
+    Raises:
+        TypeError: `out` is no such array, `distribution` is none, or the seed is no int.
+        ValueError: read-only or self-overlapping memory, a region of another shape than `out`, a negative seed, or a
+            law that the dtype cannot hold. Nothing was written.
+
+    >>> import numpy as np
+    >>> from fastinit import Normal, Uniform
+    >>> fill(np.empty(3, np.float32), Normal(0, 0.02), seed=Key(0) / "layers.0.bias")
+    array([ 0.00474901, -0.00262451,  0.0110583 ], dtype=float32)
+
+    A quarter of a matrix, made alone:
+
+    >>> whole = fill(np.empty((4, 6)), Uniform(-1, 1), seed=7)
+    >>> part = fill(np.empty((2, 3)), Uniform(-1, 1), seed=7, shape=(4, 6), region=(slice(2, 4), slice(0, 3)))
+    >>> bool((part == whole[2:4, 0:3]).all())
+    True
+    """
+    _write(out, distribution, seed, shape, region, layout, batch_axes)
+    return out
+
+
+def add(
+    out: AnyArray,
+    distribution: Distribution,
+    *,
+    seed: Seed = None,
+    scale: float = 1.0,
+    shape: int | Sequence[int] | None = None,
+    region: tuple[slice, ...] | None = None,
+    layout: str = "oi",
+    batch_axes: int | Sequence[int] = (),
+) -> AnyArray:
+    """Add `scale` times a draw to an array, in one pass, and return it: `out += scale * z`.
+
+    `z` is what `fill` would draw with the same seed, so a perturbation can be taken back, to rounding, without
+    being kept: evolution strategies and zeroth-order optimisers store the seed alone. The sum is one fused
+    multiply-add; for 16-bit arrays it is made in float32 and rounded once.
+
+    Args:
+        out: is added to; an array as `fill` takes it.
+        distribution, seed, shape, region, layout, batch_axes: as in `fill`.
+        scale: a finite factor, which the dtype can hold.
+
+    Raises:
+        TypeError: as in `fill`, or the scale is no number.
+        ValueError: as in `fill`, or the scale is out of range. Nothing was written.
+
+    >>> import numpy as np
+    >>> from fastinit import Normal
+    >>> weights = np.zeros(3, np.float32)
+    >>> add(weights, Normal(), seed=1, scale=0.5) is weights
+    True
+    >>> bool((add(weights, Normal(), seed=1, scale=-0.5) == 0).all())
+    True
+    """
+    _write(out, distribution, seed, shape, region, layout, batch_axes, "add", finite("scale", scale))
+    return out
+
+
+def _write(
+    out: Array,
+    distribution: Distribution,
+    seed: Seed,
+    shape: int | Sequence[int] | None,
+    region: tuple[slice, ...] | None,
+    layout: str,
+    batch_axes: int | Sequence[int],
+    mode: str = "fill",
+    scale: float = 1.0,
+) -> None:
+    dtype = check_target(out)
+    if mode == "add":  # 16-bit sums are made in float32
+        rounded("scale", scale, "float64" if dtype == "float64" else "float32")
+    whole = None if shape is None else as_shape(shape)
+    whole_tensor = region is None and (whole is None or whole == out.shape)
+    if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
+        draw(out, distribution, words_of(seed), mode=mode, scale=scale)  # the shortest way, for small calls
+        return
+    if not isinstance(distribution, Distribution):
+        raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
+    whole = out.shape if whole is None else whole
+    axes = canonical_axes(len(whole), layout, batch_axes)
+    indices = as_region(region, whole)
+    part = tuple(map(len, indices))
+    if part != out.shape:
+        raise ValueError(f"out must have the region's shape {part}, of the global {whole}. Received: {out.shape}")
+    key = as_key(seed)
+    if not isinstance(distribution, Structured):
+        draw(out, distribution, key.words(), mode=mode, scale=scale, shape=whole, indices=indices)
+        return
+    _place(
+        out.transpose(axes),
+        distribution,
+        key,
+        mode=mode,
+        scale=scale,
+        shape=tuple(whole[axis] for axis in axes),
+        indices=tuple(indices[axis] for axis in axes),
+        batch=len(as_axes(batch_axes)),
+    )
+
+
+def _place(
+    out: Array,
+    distribution: Structured,
+    key: Key,
+    *,
+    mode: str,
+    scale: float,
+    shape: tuple[int, ...],
+    indices: tuple[range, ...],
+    batch: int,
+) -> None:
+    """Write the part `indices` of a tensor of `shape`, axes in the order (*batch, out, in, *kernel).
+
+    The law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
+    """
+    item = shape[batch:]
+    distribution.check(item, dtype_name(out.dtype))
+    if out.size == 0:
+        return
+    for position in np.ndindex(out.shape[:batch]):
+        number = 0
+        for index, size, i in zip(indices, shape, position, strict=False):
+            number = number * size + index[i]
+        target = out[(*position, ...)]
+        # A law is made apart where it is to be added; float32 or wider, so that the sum is rounded once.
+        fresh = target if mode == "fill" else np.zeros(target.shape, np.result_type(target.dtype, np.float32))
+        distribution.make(fresh, key, item, indices[batch:], number * math.prod(item))
+        if mode == "add":
+            np.add(target, fresh.dtype.type(scale) * fresh, out=target, casting="unsafe")

@@ -1,0 +1,93 @@
+"""JSON and TOML, read strictly: a name that stands twice, a NaN or a file that is no text is an error, not a guess."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Never
+
+from fastinit._core.checks import unknown
+
+
+def parse_json(text: str | bytes, *, infinite: bool = False) -> Any:
+    """The values of a JSON text.
+
+    Args:
+        text: JSON.
+        infinite: also take Infinity and NaN, which Python writes into configs though JSON has neither.
+
+    Raises:
+        ValueError: it is none, or a name stands twice in one object.
+
+    >>> parse_json('{"a": [1, 2.5]}')
+    {'a': [1, 2.5]}
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=float if infinite else _no_number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read(path: Path, *, toml: bool | None = None, infinite: bool = False) -> dict[str, Any]:
+    """The table that a TOML or JSON file holds.
+
+    Args:
+        path: of the file.
+        toml: which of the two. Default: TOML if the name ends so.
+        infinite: as in `parse_json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no such; the file is named.
+    """
+    is_toml = path.suffix == ".toml" if toml is None else toml
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        found = tomllib.loads(text) if is_toml else parse_json(text, infinite=infinite)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: no {'TOML' if is_toml else 'JSON'}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: must hold an object. Received: {type(found).__name__}")
+    return found
+
+
+_ARRAY_OF_INTS = re.compile(r"\[\n((?: +\d+,\n)+)\]")
+
+
+def as_toml(table: dict[str, Any]) -> str:
+    """A table as TOML text.
+
+    >>> print(as_toml({"tensors": {"a.b": {"shape": [3, 4]}}}), end="")
+    [tensors."a.b"]
+    shape = [3, 4]
+    """
+    import tomli_w
+
+    # A shape on one line; no string holds a line break that is not escaped.
+    return _ARRAY_OF_INTS.sub(lambda found: f"[{' '.join(found[1].split())[:-1]}]", tomli_w.dumps(table))
+
+
+def only(table: dict[str, Any], allowed: Iterable[str]) -> None:
+    """Raise ValueError for a key that is not allowed, with the nearest of those that are."""
+    names = list(allowed)
+    for key in table:
+        if key not in names:
+            raise unknown("key", key, names)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice!r} is named twice")
+    return found
+
+
+def _no_number(text: str) -> Never:
+    raise ValueError(f"{text} is no JSON number")

@@ -1,0 +1,70 @@
+"""The laws that a probe's scheme means, and the search for one that fits better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from fastinit._core.distributions import Distribution
+from fastinit._core.fans import NONLINEARITIES
+from fastinit._probe.records import Probe
+from fastinit._probe.verdicts import HEALTHY
+from fastinit.nn._activations import Activation
+from fastinit.nn._network import FITTING
+from fastinit.plan._serialization import called, label
+from fastinit.schemes import law
+
+Scheme = str | Distribution | Sequence[str | Distribution]
+AS_IT_IS = "as it is"  # of a model that brought its own weights
+
+
+def candidates(activation: Activation) -> tuple[str, ...]:
+    """Schemes that may fit an activation: the usual one, then one with the activation's own gain.
+
+    >>> candidates(Activation("gelu")), candidates(Activation("elu"))
+    (('he_normal', 'he_normal(nonlinearity="gelu")'), ('he_normal', 'variance_scaling(scale=1.551)'))
+    """
+    name = activation.name
+    own = f'he_normal(nonlinearity="{name}")' if name in NONLINEARITIES else ""
+    return FITTING.get(name, "xavier_uniform"), own or f"variance_scaling(scale={activation.gain**2:.4g})"
+
+
+def advised(found: Probe, schemes: Sequence[str], under: Callable[[str], Probe]) -> Probe:
+    """A probe whose verdict names the first of some schemes under which the same network is healthy.
+
+    Args:
+        found: left as it is, where it is healthy.
+        schemes: to try.
+        under: probes the same network and data under a scheme.
+    """
+    if found.verdict.kind == HEALTHY:
+        return found
+    fitting = next((scheme for scheme in schemes if under(scheme).verdict.kind == HEALTHY), None)
+    return replace(found, verdict=found.verdict.advised(fitting))
+
+
+def laws_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Distribution], str]:
+    """The law of every weight, and what they are called together.
+
+    Raises:
+        TypeError, ValueError: no such scheme, or not as many as weights.
+    """
+    each = [scheme] * len(shapes) if isinstance(scheme, str | Distribution) else scheme
+    if not isinstance(each, Sequence) or not all(isinstance(one, str | Distribution) for one in each):
+        raise TypeError(f"scheme must be a name, a distribution, or a sequence of them. Received: {scheme!r:.200}")
+    if len(each) != len(shapes):
+        raise ValueError(f"scheme must be one law, or one for each of {len(shapes)} layers. Received: {len(each)}")
+    laws = [_law(one, shape) for one, shape in zip(each, shapes, strict=True)]
+    names = dict.fromkeys(_name(one, shape) for one, shape in zip(each, shapes, strict=True))
+    return laws, next(iter(names)) if len(names) == 1 else f"{len(names)} schemes"
+
+
+def _law(scheme: str | Distribution, shape: tuple[int, ...]) -> Distribution:
+    if isinstance(scheme, Distribution):
+        return scheme
+    name, parameters = called(scheme)
+    return law(name, shape, **parameters)
+
+
+def _name(scheme: str | Distribution, shape: tuple[int, ...]) -> str:
+    return scheme.strip() if isinstance(scheme, str) else label(scheme, shape)

@@ -1,0 +1,247 @@
+"""The layers of a module as they run: their numbers, taken in hooks, so that no tensor is kept for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from fastinit._probe.records import Layer
+from fastinit._probe.statistics import Signal, alike, dead, saturated
+from fastinit._runtime.arrays import Array
+from fastinit.torch._names import clean
+from fastinit.torch._tensors import DTYPES, host_array
+
+BOUNDED = {"Tanh": "tanh", "Sigmoid": "sigmoid"}  # a layer's kind -> the name that `saturated` knows
+POSITIONS = 4096  # of samples and places, at most, on which units are compared with each other
+
+# Modules with channels in axis 1, whatever comes after; convolutions are looked at closer.
+_CHANNELS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One run of a layer."""
+
+    name: str
+    module: nn.Module
+    units: int
+    elements: int
+    activations: Signal
+    dead: float
+    saturated: float | None
+    alike: float
+    gradients: Signal | None = None
+
+
+class Rows:
+    """The runs of a module's layers, as far as they happen in a with-block: `turn` is called between forward and
+    backward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.runs: list[_Run] = []
+        self._layers = dict(_layers(module))
+        self._count: Counter[nn.Module] = Counter()
+        self._axes: dict[tuple[int, ...], int] = {}  # an output's shape -> the axis of its units
+        self._handles: list[Any] = []
+        self._backward = False
+
+    def __enter__(self) -> Rows:
+        for module in self._layers:
+            self._handles.append(module.register_forward_hook(self._ran))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def turn(self) -> None:
+        """From here on gradients count, and layers that run are those of checkpointed parts, once more."""
+        self._backward = True
+
+    def _ran(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        tensor = first_floats(output)
+        if self._backward or tensor is None or not tensor.ndim or not tensor.numel():
+            return
+        if not tensor.requires_grad and torch.is_grad_enabled() and not own(module):
+            return  # a constant, such as a table of angles
+        axis = self._axis(module, args, tensor)
+        self._axes[tensor.shape] = axis
+        self._count[module] += 1
+        name, count, kind = self._layers[module], self._count[module], type(module).__name__
+        memory = _on_host(tensor)
+        array = _array(memory)
+        units = np.moveaxis(array, axis, -1).reshape(-1, tensor.shape[axis])
+        run = _Run(
+            name=name if count == 1 else f"{name}#{count}",
+            module=module,
+            units=units.shape[1],
+            elements=array.size,
+            activations=Signal.of(array),
+            dead=dead(units),
+            saturated=saturated(array, BOUNDED.get(kind, kind)),
+            alike=alike(_some(units)),
+        )
+        self.runs.append(run)
+        for each in floats_in(output):
+            if each.requires_grad:
+                self._handles.append(each.register_hook(functools.partial(self._came_back, run, each is tensor)))
+
+    def _came_back(self, run: _Run, first: bool, gradient: torch.Tensor) -> None:
+        # Of a recurrent layer the output or the last state may be what is used: the first that has a gradient counts.
+        wanted = first or run.gradients is None
+        if self._backward and wanted:  # not of a gradient that `forward` itself takes
+            run.gradients = signal_of(gradient)
+
+    def _axis(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> int:
+        """The axis of an output's units: of what has channels theirs, else the last one.
+
+        Modules without parameters, and PReLU, keep that of what they read. They know it by the shape, as the tensor may
+        have gone through a sum or another function that is no module.
+        """
+        last = output.ndim - 1
+        if isinstance(module, nn.modules.conv._ConvNd):
+            return last - len(module.kernel_size)
+        if isinstance(module, _CHANNELS):
+            return min(1, last)
+        if own(module) and not isinstance(module, nn.PReLU):
+            return last
+        read = args[0] if args else None
+        if isinstance(read, torch.Tensor) and read.ndim == output.ndim and read.shape in self._axes:
+            return self._axes[read.shape]
+        pools = any(base.__module__ == "torch.nn.modules.pooling" for base in type(module).__mro__)
+        return min(1, last) if pools else last
+
+    def layers(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        gradients: Mapping[str, torch.Tensor | None],
+        names: Mapping[int, str],
+    ) -> list[Layer]:
+        """The runs as layers of a probe, `ratio`s left out.
+
+        Args:
+            weights: that the module had, by name.
+            gradients: of the loss with respect to them; None where it has none.
+            names: of the module's own parameters, by their `id`.
+        """
+
+        @functools.cache
+        def signals(name: str) -> tuple[Signal, Signal]:
+            weight, gradient = weights[name], gradients.get(name)
+            return signal_of(weight), _nothing(weight.numel()) if gradient is None else signal_of(gradient)
+
+        found = []
+        for run in self.runs:
+            weight = _weight(run.module)
+            signal, slope = (None, None) if weight is None else signals(names[id(weight)])
+            found.append(
+                Layer(
+                    name=run.name,
+                    kind=type(run.module).__name__,
+                    units=run.units,
+                    activations=run.activations,
+                    gradients=_nothing(run.elements) if run.gradients is None else run.gradients,
+                    weights=signal,
+                    weight_gradients=slope,
+                    dead=run.dead,
+                    saturated=run.saturated,
+                    alike=run.alike,
+                )
+            )
+        return found
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """The modules that are layers, and what they are called."""
+    held = {part for one in module.modules() for holder in _holders(one) for part in holder.modules()}
+    for name, one in module.named_modules():
+        parts = [child for child in one.children() if child not in held]
+        if one not in held and (not parts or any(parameter.ndim >= 2 for parameter in own(one))):
+            yield one, clean(f"{name}.").removesuffix(".") or type(one).__name__
+
+
+def _holders(module: nn.Module) -> list[nn.Module]:
+    """The children of a module that are no layers, but hold its parameters: also those which are computed."""
+    holders = [child for child in module.children() if isinstance(child, nn.ParameterList | nn.ParameterDict)]
+    computed = [module.get_submodule("parametrizations")] if is_parametrized(module) else []
+    return [*holders, *computed]
+
+
+def own(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module itself, and of what holds parameters for it."""
+    return [
+        *module.parameters(recurse=False),
+        *(parameter for holder in _holders(module) for parameter in holder.parameters()),
+    ]
+
+
+def _weight(module: nn.Module) -> nn.Parameter | None:
+    """A layer's weight: of weight norm the direction, (out, in) and not (out, 1)."""
+    weight = module._parameters.get("weight")
+    others = [parameter for parameter in own(module) if parameter.ndim >= 2]
+    if weight is not None or not others:
+        return weight
+    return max(others, key=lambda parameter: sum(size > 1 for size in parameter.shape))
+
+
+def first_floats(output: Any) -> torch.Tensor | None:
+    """The first tensor of floats in what a module returns."""
+    return next(floats_in(output), None)
+
+
+def floats_in(output: Any) -> Iterator[torch.Tensor]:
+    """The tensors of floats in what a module returns."""
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point() and output.layout is torch.strided and not output.is_nested:
+            yield output
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(output, Mapping):
+        parts = output.values()
+    elif isinstance(output, list | tuple):
+        parts = output
+    elif dataclasses.is_dataclass(output):
+        parts = vars(output).values()
+    for part in parts:
+        yield from floats_in(part)
+
+
+def signal_of(tensor: torch.Tensor) -> Signal:
+    """The numbers of a tensor of floats."""
+    memory = _on_host(tensor)
+    return Signal.of(_array(memory))
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A plain tensor that NumPy can read: the same memory where it can."""
+    plain = tensor.detach().cpu().resolve_neg()
+    plain = plain if plain.layout is torch.strided else plain.to_dense()
+    return plain if plain.dtype in DTYPES else plain.float()
+
+
+def _array(memory: torch.Tensor) -> Array:
+    """The memory as an array, as long as the tensor lives."""
+    array = host_array(memory)
+    if array is None:
+        raise TypeError(f"layers must give plain tensors. Received: {type(memory).__name__}")
+    return array
+
+
+def _some(units: Array) -> Array:
+    """Rows of a matrix, evenly spread."""
+    if len(units) <= POSITIONS:
+        return units
+    return units[np.linspace(0, len(units) - 1, POSITIONS).astype(np.int64)]
+
+
+def _nothing(elements: int) -> Signal:
+    return Signal.of(np.zeros(elements, np.float32))

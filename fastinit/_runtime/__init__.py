@@ -1,0 +1,1 @@
+"""Memory, threads, BLAS and the machine."""

@@ -1,0 +1,88 @@
+"""Any bytes of a checkpoint's file, made from the plan and the seed alone: what the writer writes and what the verifier
+compares with."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+
+from fastinit._core.key import Key
+from fastinit._core.structured import needs_all
+from fastinit._runtime.arrays import Array
+from fastinit._runtime.blas import one_blas_thread
+from fastinit.checkpoint._layout import Entry, Shard
+
+BLOCK_BYTES = 16 << 20  # made in one buffer, written by one call: a memory map would turn a full disk into SIGBUS
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Bytes [start, stop) of a shard's file."""
+
+    shard: Shard
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+def blocks(shard: Shard) -> Iterator[Block]:
+    """All blocks of a file, in their order. They begin at multiples of 16 MB, so no element lies in two."""
+    for start in range(0, shard.nbytes, BLOCK_BYTES):
+        yield Block(shard, start, min(start + BLOCK_BYTES, shard.nbytes))
+
+
+def pieces(block: Block) -> Iterator[tuple[Entry, int, int]]:
+    """The tensors in a block, and which of their bytes, from `start` to `stop` of the file."""
+    entries = block.shard.entries
+    for i in range(bisect.bisect_right(entries, block.start, key=attrgetter("end")), len(entries)):
+        entry = entries[i]
+        if entry.offset >= block.stop:
+            return
+        if entry.nbytes:
+            yield entry, max(entry.offset, block.start), min(entry.end, block.stop)
+
+
+@dataclass(slots=True)
+class Maker:
+    """Makes blocks under one key; several threads may, each with a buffer of its own.
+
+    A law whose elements need the whole tensor (an orthogonal matrix) is made whole, and kept until the next such one:
+    blocks are asked for in order.
+    """
+
+    key: Key
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kept: tuple[Entry, Array] | None = None
+
+    def make(self, block: Block, buffer: Array) -> Array:
+        """The bytes of a block, in the front of a buffer."""
+        out = buffer[: block.nbytes]
+        header = np.frombuffer(block.shard.header, np.uint8)[block.start : block.stop]
+        out[: header.size] = header
+        for entry, start, stop in pieces(block):
+            dtype = np.dtype(entry.fill.dtype)
+            target = out[start - block.start : stop - block.start].view(dtype)
+            first = (start - entry.offset) // dtype.itemsize
+            if needs_all(entry.fill.distribution):
+                target[...] = self._whole(entry).reshape(-1)[first : first + target.size]
+            else:
+                entry.fill.fill_flat(target, self.key / entry.name, first)
+        return out
+
+    def _whole(self, entry: Entry) -> Array:
+        with self._lock:  # one at a time: they are large
+            if self._kept is None or self._kept[0] is not entry:
+                self._kept = None  # before the next one is made
+                whole = np.empty(entry.fill.shape, entry.fill.dtype)
+                with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
+                    entry.fill.fill(whole, self.key / entry.name)
+                self._kept = entry, whole
+            return self._kept[1]

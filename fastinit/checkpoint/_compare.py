@@ -1,0 +1,155 @@
+"""Files against what they should be: every block is made again and compared."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from fastinit._core.key import Key
+from fastinit._core.structured import is_exact
+from fastinit._io import files
+from fastinit._runtime import workers as crew
+from fastinit._runtime.arrays import DTYPES, Array
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, pieces
+
+# Of laws that go through LAPACK, whose last bits differ from machine to machine: in units of the dtype's rounding, of
+# the tensor's largest element.
+TOLERANCE = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first element of a tensor, or byte of a header, that is not what it should be.
+
+    Attributes:
+        tensor: its name; None for the header.
+        index: of the element in the tensor; of the byte in the file.
+        expected, received: values; None where the file ends before.
+    """
+
+    file: str
+    tensor: str | None
+    index: tuple[int, ...]
+    expected: Any
+    received: Any
+
+    def __str__(self) -> str:
+        where = f"header, byte {self.index[0]}" if self.tensor is None else f"{self.tensor}{list(self.index)}"
+        received = "The file ends before" if self.received is None else f"Received: {self.received!r}"
+        return f"{self.file}: {where} must be {self.expected!r}. {received}"
+
+
+def compare(
+    items: Iterable[tuple[Block, Path]],
+    key: Key,
+    threads: int,
+    progress: Callable[[int], None],
+    *,
+    repair: bool = False,
+) -> list[Difference]:
+    """The differences of blocks of files, in the order of the files: the first one of every tensor, and of what a file
+    lacks at its end.
+
+    Args:
+        items: blocks, in their order, and the files that they should be in.
+        repair: write what should be there.
+    """
+    maker, lock = Maker(key), threading.Lock()
+    found: list[tuple[str, int, Difference]] = []
+
+    def worker() -> Callable[[tuple[Block, Path]], None]:
+        made, read = np.empty(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)
+
+        def work(item: tuple[Block, Path]) -> None:
+            block, path = item
+            expected = maker.make(block, made)
+            descriptor = os.open(path, (os.O_RDWR if repair else os.O_RDONLY) | os.O_CLOEXEC)
+            try:
+                received = files.read_at(descriptor, read[: block.nbytes], block.start)
+                differing = list(_differences(block, expected, received))
+                if repair and differing:
+                    files.write_at(descriptor, expected, block.start)
+            finally:
+                os.close(descriptor)
+            with lock:
+                found.extend((block.shard.name, block.start, one) for one in differing)
+            progress(block.nbytes)
+
+        return work
+
+    blocks = list(items)
+    crew.each(blocks, worker, max(1, min(threads, len(blocks))))  # no more threads than blocks
+    first: dict[tuple[str, str | None, bool], Difference] = {}
+    for *_, one in sorted(found, key=lambda item: item[:2]):
+        ended = one.received is None
+        first.setdefault((one.file, None if ended else one.tensor, ended), one)
+    return list(first.values())
+
+
+def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:
+    if _equal(expected, received):
+        return
+    name, header = block.shard.name, max(0, len(block.shard.header) - block.start)
+    place = _first(_wrong(expected[:header], received[:header], 1), header)
+    if place is not None:
+        yield Difference(name, None, (block.start + place,), *_values(expected, received, place))
+    for entry, start, stop in pieces(block):
+        dtype = np.dtype(entry.fill.dtype)
+        part = slice(start - block.start, stop - block.start)
+        whole = received[part][: received[part].size // dtype.itemsize * dtype.itemsize]  # a file may end in an element
+        a, b = expected[part].view(dtype), whole.view(dtype)
+        wrong = _wrong(expected[part], whole, dtype.itemsize)
+        if not is_exact(entry.fill.distribution):
+            wrong &= ~_close(a[: b.size], b)
+        place = _first(wrong, a.size)
+        if place is not None:
+            flat = (start - entry.offset) // dtype.itemsize + place
+            index = tuple(map(int, np.unravel_index(flat, entry.fill.shape))) if entry.fill.shape else ()
+            yield Difference(name, entry.name, index, *_values(a, b, place))
+
+
+def _equal(a: Array, b: Array) -> bool:
+    """Whether bytes are the same; compared by eight, in half the time."""
+    if a.size != b.size:
+        return False
+    most = a.size & ~7
+    return np.array_equal(a[:most].view(np.uint64), b[:most].view(np.uint64)) and np.array_equal(a[most:], b[most:])
+
+
+def _wrong(expected: Array, received: Array, itemsize: int) -> Array:
+    """Which elements differ in a bit, as far as there are some."""
+    wrong: Array = np.bitwise_xor(expected[: received.size], received).reshape(-1, itemsize).any(axis=1)  # type: ignore[assignment]
+    return wrong
+
+
+def _close(expected: Array, received: Array) -> Array:
+    """Which elements differ by rounding only."""
+    if expected.dtype.name not in DTYPES:
+        return np.zeros(expected.shape, bool)
+    wide = expected.astype(np.float64)
+    scale = np.abs(wide).max(initial=0) * float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]
+    close: Array = np.abs(wide - received.astype(np.float64)) <= TOLERANCE * scale
+    return close
+
+
+def _first(wrong: Array, size: int) -> int | None:
+    """The first place that is wrong, or where something is missing of `size` places."""
+    if wrong.any():
+        return int(wrong.argmax())
+    return wrong.size if wrong.size < size else None
+
+
+def _values(expected: Array, received: Array, place: int) -> tuple[Any, Any]:
+    return _plain(expected[place]), _plain(received[place]) if place < received.size else None
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own, also of the dtypes that NumPy does not have."""
+    return value.item() if value.dtype.kind in "biuc" else float(value)

@@ -1,0 +1,177 @@
+"""Pure: a plan -> files, their headers, and the byte range of every tensor. No file is touched here.
+
+The format (https://huggingface.co/docs/safetensors): the header's length as a little-endian u64, the header as JSON,
+the data without holes. The names of files are those of Hugging Face's libraries.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastinit._core.checks import positive_int
+from fastinit._io import safetensors as headers
+from fastinit._io.safetensors import CODES, LONGEST
+from fastinit.plan._fills import Fill
+from fastinit.plan._plan import Plan
+
+FILE_NAME = "model.safetensors"
+INDEX_NAME = headers.INDEX_NAME
+SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
+MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
+ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{kind}": base ** (i + 1) for kind, base in (("B", 1000), ("iB", 1024)) for i, prefix in enumerate("KMGT")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor's place: `offset` and `nbytes` in bytes, from the start of the file."""
+
+    name: str
+    fill: Fill
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.fill.nbytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.fill.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """A file: its first bytes, its tensors in the order of their bytes, and its size in bytes."""
+
+    name: str
+    header: bytes
+    entries: tuple[Entry, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of a checkpoint, and the text of the index that names them; None where one file is all."""
+
+    shards: tuple[Shard, ...]
+    index: bytes | None
+
+    @property
+    def nbytes(self) -> int:
+        """Of all shards."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def main_file(self) -> str:
+        """The name of the file that stands for the checkpoint: the index, or the only shard."""
+        return FILE_NAME if self.index is None else INDEX_NAME
+
+
+def as_bytes(size: int | str) -> int:
+    """A number of bytes: an int, or a text such as "60MB" (powers of 1000) or "2GiB" (of 1024).
+
+    >>> as_bytes("5GB"), as_bytes("1.5 MiB"), as_bytes(77)
+    (5000000000, 1572864, 77)
+    """
+    if isinstance(size, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
+        units = {unit.lower(): factor for unit, factor in _UNITS.items()}
+        if found is None or found[2].lower() not in units:
+            raise ValueError(f"a size must be a number of bytes such as 5GB, 60MB or 2GiB. Received: {size!r}")
+        size = int(float(found[1]) * units[found[2].lower()])
+    return positive_int("max_shard_bytes", size)
+
+
+def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
+    """The files of a plan: tensors in the plan's order, as many to a file as its size allows; without the second names
+    of tied ones, and without buffers that are not persistent. In a file they stand by descending alignment of their
+    dtype, then by name.
+
+    Args:
+        plan: the tensors.
+        max_shard_bytes: how many bytes of tensors a file may have; a larger tensor has a file of its own.
+
+    Raises:
+        ValueError: a dtype that safetensors does not have, or more names than its header can hold.
+
+    >>> from fastinit.plan._fills import Tied
+    >>> plan = Plan({"b": ((3,), "float16", "zeros"), "a": ((2,), "float64", "ones"), "c": Tied("a")})
+    >>> (shard,) = layout(plan).shards
+    >>> shard.name, [entry.name for entry in shard.entries], shard.nbytes - len(shard.header)
+    ('model.safetensors', ['a', 'b'], 22)
+    >>> [shard.name for shard in layout(plan, 16).shards]
+    ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
+    """
+    groups = list(_groups(plan, as_bytes(max_shard_bytes))) or [[]]
+    names = [FILE_NAME]
+    if len(groups) > 1:
+        names = [f"model-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1)]
+    shards = tuple(_shard(name, group) for name, group in zip(names, groups, strict=True))
+    return Layout(shards, _index(shards) if len(groups) > 1 else None)
+
+
+def share(shards: Sequence[Shard], parts: int) -> list[list[Shard]]:
+    """The shards of every part, evenly by bytes: the largest first, each to the part that has the least."""
+    heap: list[tuple[int, int]] = [(0, part) for part in range(parts)]
+    shares: list[list[Shard]] = [[] for _ in range(parts)]
+    for shard in sorted(shards, key=lambda shard: (-shard.nbytes, shard.name)):
+        nbytes, part = heap[0]
+        shares[part].append(shard)
+        heapq.heapreplace(heap, (nbytes + shard.nbytes, part))
+    return shares
+
+
+def _groups(plan: Plan, most: int) -> Iterator[list[tuple[str, Fill]]]:
+    """The tensors of each file."""
+    group: list[tuple[str, Fill]] = []
+    nbytes = 0
+    for name, fill in plan.filled.items():
+        if not fill.persistent:
+            continue
+        if group and nbytes + fill.nbytes > most:
+            yield group
+            group, nbytes = [], 0
+        group.append((name, fill))
+        nbytes += fill.nbytes
+    if group:
+        yield group
+
+
+def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
+    order = sorted(tensors, key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor, fill in order:
+        if fill.dtype not in CODES:
+            raise ValueError(f"safetensors has no dtype {fill.dtype}: {tensor!r}")
+        ends = [offset, offset + fill.nbytes]
+        table[tensor] = {"dtype": CODES[fill.dtype], "shape": list(fill.shape), "data_offsets": ends}
+        offset += fill.nbytes
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > LONGEST:
+        raise ValueError(f"the header of {name} must have at most {LONGEST:,} bytes. Needed: {len(text):,}")
+    header = len(text).to_bytes(8, "little") + text
+    entries = []
+    position = len(header)
+    for tensor, fill in order:
+        entries.append(Entry(tensor, fill, position))
+        position += fill.nbytes
+    if position >= 1 << 63:
+        raise ValueError(f"{name} must be smaller than 2^63 bytes. Needed: {position:,}")
+    return Shard(name, header, tuple(entries), position)
+
+
+def _index(shards: Sequence[Shard]) -> bytes:
+    where = {entry.name: shard.name for shard in shards for entry in shard.entries}
+    tensors = [entry.fill for shard in shards for entry in shard.entries]
+    totals = {"total_parameters": sum(t.size for t in tensors), "total_size": sum(t.nbytes for t in tensors)}
+    return (json.dumps({"metadata": totals, "weight_map": where}, indent=2, ensure_ascii=False) + "\n").encode()

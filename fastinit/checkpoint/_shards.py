@@ -1,0 +1,90 @@
+"""Files of a checkpoint, written by threads of this process: the engine that others are built on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastinit._io import files
+from fastinit._runtime import workers as crew
+from fastinit._runtime.arrays import Array
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks
+from fastinit.checkpoint._job import Job
+from fastinit.checkpoint._layout import Shard
+
+Progress = Callable[[int], None]
+# Writes the shards into a folder: (job, shards, folder, threads, fsync, progress).
+Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Progress], None]
+
+
+def write_shards(
+    job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress
+) -> None:
+    """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
+    maker = Maker(job.key)
+    open_files: set[_Unfinished] = set()
+
+    def items() -> Iterator[tuple[_Unfinished, Block]]:
+        for shard in shards:
+            file = _Unfinished(folder / shard.name, shard.nbytes, fsync=fsync)
+            open_files.add(file)
+            for block in blocks(shard):
+                yield file, block
+
+    def worker() -> Callable[[tuple[_Unfinished, Block]], None]:
+        buffer = np.empty(BLOCK_BYTES, np.uint8)
+
+        def work(item: tuple[_Unfinished, Block]) -> None:
+            file, block = item
+            if file.write(maker.make(block, buffer), block.start):
+                file.finish()
+                open_files.discard(file)
+            progress(block.nbytes)
+
+        return work
+
+    number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
+    try:
+        crew.each(items(), worker, min(threads, number))  # a second thread for one block would only cost
+    finally:
+        for file in open_files:
+            file.abandon()
+
+
+class _Unfinished:
+    """A file that several threads write, under another name until it is complete."""
+
+    def __init__(self, path: Path, nbytes: int, *, fsync: bool) -> None:
+        self._path, self._temporary, self._fsync = path, files.unfinished(path), fsync
+        self._left, self._lock = nbytes, threading.Lock()
+        self._descriptor = files.create(self._temporary)
+        try:
+            files.reserve(self._descriptor, nbytes, path)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, data: Array, offset: int) -> bool:
+        """Write some bytes; whether they were the last that were missing."""
+        files.write_at(self._descriptor, data, offset)
+        if self._fsync:
+            files.start_writeback(self._descriptor, offset, data.size)
+        with self._lock:
+            self._left -= data.size
+            return self._left == 0
+
+    def finish(self) -> None:
+        if self._fsync:
+            os.fsync(self._descriptor)
+        self._temporary.replace(self._path)
+        os.close(self._descriptor)
+        if self._fsync:
+            files.sync_folder(self._path.parent)
+
+    def abandon(self) -> None:
+        os.close(self._descriptor)
+        self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""Reading all of a checkpoint once: the moments of every tensor, and a sample of its elements.
+
+Bytes come by pread into one small buffer for each thread, which stays in the processor's cache while they are looked
+at. A memory map would save the copy and cost more: its page faults take two to four times as long as the copy does, its
+pages count as memory of this process, and a file that somebody cuts off kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from io import FileIO
+from typing import NamedTuple
+
+import numpy as np
+
+from fastinit._io import files
+from fastinit._io.safetensors import Stored, StoredFile
+from fastinit._runtime import workers as crew
+from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
+from fastinit._runtime.threads import CHUNK
+from fastinit.kernels.reading import read as read_range
+from fastinit.kernels.reduce import FIELDS
+from fastinit.stats._summary import Summary, chunks, merged, quick_kernel
+
+BLOCK_BYTES = 1 << 20  # that pass through the cache at once: small tensors together, large ones a part at a time
+PIECE_BYTES = 1 << 24  # of a large tensor, for one call into compiled code: Ctrl-C waits for it
+MOST_SAMPLED = 1 << 16
+_FEWEST_SAMPLED, _SHARE_SAMPLED = 1 << 12, 1 << 12  # of the elements: to sort them must not take longer than to read
+
+
+@dataclass(eq=False)
+class Gathered:
+    """A tensor of a file, and what is known of it when all its pieces have been seen.
+
+    `sample` has the tensor's dtype; of integers, booleans and 8-bit floats it is float64; of complex numbers empty.
+    """
+
+    name: str
+    file: StoredFile
+    stored: Stored
+    summary: Summary | None = None
+    sample: Array | None = None
+    _rows: Array | None = None
+    _left: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.stored.shape)
+
+    @property
+    def dtype(self) -> str:
+        """What the kernels read, where they can: a complex number is two of its parts."""
+        return "float32" if self.stored.dtype == "complex64" else self.stored.dtype
+
+    @functools.cached_property
+    def numbers(self) -> int:
+        """Of that dtype."""
+        return self.size * (2 if self.stored.dtype == "complex64" else 1)
+
+    @functools.cached_property
+    def step(self) -> int:
+        """Elements from one of the sample to the next, 0 without a sample: no divisor of the count but 1, or the
+        sample would be a few columns."""
+        if self.numbers != self.size or not self.size:
+            return 0
+        wanted = min(MOST_SAMPLED, max(_FEWEST_SAMPLED, self.size // _SHARE_SAMPLED))
+        step = -(-self.size // wanted)
+        while math.gcd(step, self.size) > 1:
+            step += 1
+        return step
+
+    def room(self) -> tuple[Array, Array]:
+        """The rows of all chunks and the sample, made by whichever thread is the first."""
+        with self._lock:
+            if self._rows is None or self.sample is None:
+                self._rows = np.empty((-(-self.numbers // CHUNK), FIELDS))
+                number = -(-self.size // self.step) if self.step else 0
+                self.sample = np.empty(number, DTYPES.get(self.stored.dtype, np.float64))
+                self._left = self.numbers
+        return self._rows, self.sample
+
+    def see(self, values: Array, first: int) -> bool:
+        """Look at the numbers from `first` on, a multiple of CHUNK; whether they were the last to be seen."""
+        rows, sample = self.room()
+        wide = values if self.dtype in DTYPES else values.astype(np.float64)
+        found = chunks(wide, quick=True)
+        rows[first // CHUNK : first // CHUNK + len(found)] = found
+        if self.step:
+            place = -(-first // self.step)
+            picked = wide[place * self.step - first :: self.step]
+            sample[place : place + picked.size] = picked
+        return self.seen(values.size)
+
+    def seen(self, number: int) -> bool:
+        """Count numbers as seen; whether they were the last."""
+        with self._lock:
+            self._left -= number
+            return self._left == 0
+
+    def finish(self) -> None:
+        """All was seen: what is known, from all the chunks in their order."""
+        rows, _ = self.room()
+        self.summary, self._rows = merged(rows, self.numbers), None
+
+
+class _Piece(NamedTuple):
+    """Numbers [first, first + number) of a tensor, `at` bytes into what is read with others."""
+
+    tensor: Gathered
+    first: int
+    number: int
+    at: int
+
+
+class _Read(NamedTuple):
+    """Bytes of one file that one thread reads: one piece of a large tensor, or some small tensors."""
+
+    file: StoredFile
+    offset: int
+    nbytes: int
+    pieces: list[_Piece]
+
+
+def _reads(tensors: Iterable[Gathered]) -> Iterator[_Read]:
+    """All the bytes of some tensors, those of a file one after the other."""
+    pieces: list[_Piece] = []
+    file, offset, end = None, 0, 0
+    for tensor in tensors:
+        size = np.dtype(tensor.dtype).itemsize
+        most = (PIECE_BYTES if tensor.dtype in DTYPES else BLOCK_BYTES) // size // CHUNK * CHUNK
+        place = tensor.file.start + tensor.stored.start
+        for first in range(0, tensor.numbers, most):
+            count, here = min(most, tensor.numbers - first), place + first * size
+            nbytes = count * size
+            if file is not tensor.file or here != end or here + nbytes - offset > BLOCK_BYTES:
+                if pieces and file is not None:
+                    yield _Read(file, offset, end - offset, pieces)
+                pieces, file, offset = [], tensor.file, here
+            pieces.append(_Piece(tensor, first, count, here - offset))
+            end = here + nbytes
+    if pieces and file is not None:
+        yield _Read(file, offset, end - offset, pieces)
+
+
+def gather(
+    tensors: Iterable[Gathered], threads: int, done: Callable[[Gathered], None], advance: Callable[[int], None]
+) -> None:
+    """Look at all elements of some tensors.
+
+    Args:
+        tensors: in the order of their files and bytes.
+        threads: how many.
+        done: called with each tensor when it is known, on the thread that saw the last of it.
+        advance: called with the number of bytes that were read, on any thread.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is shorter than its header says.
+    """
+    every = list(tensors)
+    for tensor in every:
+        if not tensor.size:
+            tensor.finish()
+            done(tensor)
+
+    with contextlib.ExitStack() as handles:
+
+        def worker() -> Callable[[_Read], None]:
+            buffer = aligned_empty((BLOCK_BYTES,), np.dtype(np.uint8))
+            file, handle = None, None  # that this thread reads
+
+            def work(read: _Read) -> None:
+                nonlocal file, handle
+                if handle is None or file is not read.file:
+                    if handle is not None:
+                        handle.close()
+                    file, handle = read.file, handles.enter_context(FileIO(read.file.path))
+                for tensor in (_large if read.nbytes > buffer.size else _small)(read, handle.fileno(), buffer):
+                    tensor.finish()
+                    done(tensor)
+                advance(read.nbytes)
+
+            return work
+
+        reads = list(_reads(every))
+        crew.each(reads, worker, max(1, min(threads, len(reads))))
+
+
+def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
+    """Look at a piece of a large tensor; give the tensor if that was the last of it."""
+    ((tensor, first, count, _),) = read.pieces
+    rows, sample = tensor.room()
+    size = np.dtype(tensor.dtype).itemsize
+    block = buffer.size // size // CHUNK * CHUNK
+    results = rows[first // CHUNK :].ctypes.data
+    kernel, _ = quick_kernel(tensor.dtype)
+    place, where, step = buffer.ctypes.data, sample.ctypes.data, tensor.step
+    number = read_range()(
+        descriptor, read.offset, count, size, place, block, kernel, CHUNK, results, first, where, step
+    )
+    if number < count:
+        rest = read.offset + number * size
+        files.read_at(descriptor, buffer[:1], rest)  # raises what is the matter, if it is not the end
+        raise _cut_off(read)
+    if tensor.seen(count):
+        yield tensor
+
+
+def _small(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
+    """Look at small tensors; give those that were seen to their ends."""
+    received = files.read_at(descriptor, buffer[: read.nbytes], read.offset)
+    if received.size < read.nbytes:
+        raise _cut_off(read)
+    for tensor, first, count, at in read.pieces:
+        if tensor.see(_values(received, tensor.dtype, count, at), first):
+            yield tensor
+
+
+def _cut_off(read: _Read) -> ValueError:
+    return ValueError(f"{read.file.path} was cut off while it was read")
+
+
+def _values(received: Array, dtype: str, count: int, at: int) -> Array:
+    """Numbers in what was read; copied where they do not lie as the kernels want them."""
+    kind = np.dtype(dtype)
+    part = received[at : at + count * kind.itemsize]
+    if at % 8:
+        own = aligned_empty((part.size,), part.dtype)
+        own[...] = part
+        part = own
+    return part.view(kind)

@@ -1,0 +1,120 @@
+"""A tensor against the law that was planned for it, in words."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastinit._core.composite import Cast, SameAs, Values
+from fastinit._core.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
+from fastinit._io.safetensors import Stored
+from fastinit.plan._plan import Plan
+from fastinit.stats._fitting import ALPHA, FEWEST, Sample, distance, inside, reaches, rounding, same_moments
+from fastinit.stats._summary import Summary
+
+
+class Verdict(NamedTuple):
+    """The planned law where it is elementwise, a sample's distance from it, and words."""
+
+    law: Distribution | None
+    ks: float
+    p: float
+    words: str
+
+
+def in_words(law: Distribution | None) -> str:
+    """A law with 4 digits of its parameters; nothing for none.
+
+    >>> in_words(Normal(0, 0.02)), in_words(TruncatedNormal(0, 1, -2, 2))
+    ('normal(std=0.02)', 'truncated_normal(std=1, low=-2, high=2)')
+    """
+    match law:
+        case Constant(value):
+            return {0.0: "zeros", 1.0: "ones"}.get(value, f"constant({value:.4g})")
+        case Uniform(low, high):
+            return f"uniform({low:.4g}, {high:.4g})"
+        case Normal(mean, std):
+            return f"normal({f'mean={mean:.4g}, ' if mean else ''}std={std:.4g})"
+        case TruncatedNormal():
+            return f"truncated_{in_words(law.normal)[:-1]}, low={law.low:.4g}, high={law.high:.4g})"
+    return ""
+
+
+def against(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sample | None) -> Verdict:
+    """A tensor of a file against a plan.
+
+    Args:
+        plan: the plan.
+        name: the tensor's.
+        stored: its dtype and shape in the file.
+        found: of all its elements.
+        sample: of its elements; None of a dtype that no law is drawn in.
+    """
+    if name not in plan:
+        return _told("missing in the plan")
+    tensor = plan.of(name)
+    if stored.shape != tensor.shape:
+        return _told(f"differs from the plan: shape {list(stored.shape)} instead of {list(tensor.shape)}")
+    if stored.dtype != tensor.dtype:
+        return _told(f"differs from the plan: {stored.dtype} instead of {tensor.dtype}")
+    law, dtype = _elementwise(tensor.distribution, tensor.dtype)
+    if law is None or sample is None:
+        given = isinstance(tensor.distribution, Values)
+        return _told(
+            "given values: not compared" if given else f"planned {tensor.scheme}: not told by its numbers alone"
+        )
+    ks, p = distance(sample, law, dtype)
+    return Verdict(law, ks, p, _words(law, dtype, found, ks, p))
+
+
+def _told(words: str) -> Verdict:
+    return Verdict(None, math.nan, math.nan, words)
+
+
+def _elementwise(law: Distribution, dtype: str) -> tuple[Distribution | None, str]:
+    """The law whose draws the elements are, one by one, and the dtype that rounded them most."""
+    while isinstance(law, Cast | SameAs):
+        inner = law
+        law, dtype = inner.law, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
+    if isinstance(law, TruncatedNormal):
+        law = law.simplest
+    return (None if law.structured else law), dtype
+
+
+def _words(law: Distribution, dtype: str, found: Summary, ks: float, p: float) -> str:
+    number = found.count - found.nonfinite
+    if not number:
+        return "" if found.count else "as planned"
+    packed = law.pack(dtype)
+    if packed.law == "constant":
+        (value,) = packed.numbers
+        if found.min == found.max == value:
+            return "as planned"
+        return _differs([f"from {found.min:.4g} to {found.max:.4g} instead of {value:.4g} everywhere"])
+    if not inside(found, law, dtype):
+        low, high = law.low, law.high  # type: ignore[attr-defined]
+        return _differs([f"from {found.min:.4g} to {found.max:.4g}, beyond {low:.4g} to {high:.4g}"])
+    if number < FEWEST:
+        return "too few elements to tell"
+    problems = [
+        f"{what} {is_:.4g} instead of {should:.4g}"
+        for what, is_, should, same in zip(
+            ("mean", "std"),
+            (found.mean, found.std),
+            (law.mean, law.std),  # type: ignore[attr-defined]
+            same_moments(found, law, rounding(law, dtype)),
+            strict=True,
+        )
+        if not same
+    ]
+    if not problems and p < ALPHA:
+        problems = [f"another law than {in_words(law)}, KS {ks:.4f}"]
+    if not problems and not reaches(found, law, dtype):
+        problems = [f"from {found.min:.4g} to {found.max:.4g}, where {number:,} numbers of {in_words(law)} do not end"]
+    return _differs(problems) if problems else "as planned"
+
+
+def _differs(problems: list[str]) -> str:
+    return f"differs from the plan: {', '.join(problems)}"

@@ -1,0 +1,227 @@
+"""The writer: constant memory whatever the model, and never a file that is complete in name only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fastinit._core.checks import positive_int, unknown
+from fastinit._core.key import Seed
+from fastinit._io import files
+from fastinit._io.progress import progress as shown
+from fastinit._runtime import threads as fill_threads
+from fastinit.checkpoint._blocks import blocks
+from fastinit.checkpoint._compare import compare
+from fastinit.checkpoint._folder import REPLACES, Folder
+from fastinit.checkpoint._job import Job
+from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, share
+from fastinit.checkpoint._parts import Part
+from fastinit.checkpoint._shards import Engine, Progress, write_shards
+from fastinit.plan._plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done. Of a part: its own files.
+
+    Attributes:
+        path: the file that stands for the checkpoint, the index or the only shard; the folder while parts are missing.
+        files: shards, of which `written` were written now; the others were there, and were compared with what they
+            should be.
+        tensors: in them, tied ones once.
+        parameters: in those tensors.
+        nbytes: of the files.
+        finished: whether the checkpoint is complete.
+        peak_memory_bytes: of the whole process.
+    """
+
+    path: str
+    files: int
+    written: int
+    tensors: int
+    parameters: int
+    nbytes: int
+    seconds: float
+    finished: bool
+    peak_memory_bytes: int
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        return self.nbytes / self.seconds / 1e9
+
+
+def write(
+    plan: Plan,
+    folder: str | Path,
+    *,
+    seed: Seed = None,
+    overwrite: bool = False,
+    max_shard_bytes: int | str = MAX_SHARD_BYTES,
+    threads: int | None = None,
+    fsync: bool = True,
+    part: Part | str | None = None,
+    engine: str = "threads",
+    address: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
+    progress: bool = False,
+) -> Report:
+    """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
+
+    Each thread makes blocks of 16 MB in a buffer of its own and writes them; laws whose elements depend on each other
+    (orthogonal, sparse) are made whole, one tensor at a time. Until all is complete the files lie in a hidden folder
+    inside. If a run is stopped, the same call goes on from the files that are complete, after it has compared them
+    with what they should be, and the result is the same bit for bit.
+
+    Args:
+        plan: the tensors.
+        folder: made where it is missing.
+        seed: an int or a `Key`. Default: the plan's.
+        overwrite: replace another checkpoint. What was there stays whole until the new one is.
+        max_shard_bytes: bytes of tensors in a file, an int or a text such as "5GB" or "2GiB".
+        threads: how many. Default: as many as a large fill has.
+        fsync: whether files are on the disk before they count as complete.
+        part: "2/8" writes the second of eight shares of the files, on this or on another machine with the same folder;
+            whichever part is the last finishes the checkpoint. None writes all.
+        engine: "threads", or "ray": a task of a Ray cluster for each file.
+        address: of the Ray cluster.
+        beside: further files for the folder, name -> bytes, e.g. a config.json.
+        progress: whether to show a bar (lines, without a terminal) on stderr.
+
+    Raises:
+        FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
+        BlockingIOError: another run writes into the folder.
+        OSError: the disk is full, the folder cannot be written...
+    """
+    start = time.perf_counter()
+    number = fill_threads.count() if threads is None else positive_int("threads", threads)
+    mine = Part.of(part)
+    key = plan.key(seed)
+    run = _engine(engine, address)
+    job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(beside or {}))
+    _check_before_the_folder(job, folder)
+    place = Folder(folder, sync=fsync)
+    place.path.mkdir(parents=True, exist_ok=True)
+    with files.locked(place.path, place.busy, shared=mine is not None) as lock:
+        job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
+        shards = job.layout.shards if mine is None else _share_of(job, mine)
+        try:
+            with _part_lock(place, mine), shown(sum(s.nbytes for s in shards), quiet=not progress) as advance:
+                how = _How(run, overwrite, number, fsync, advance)
+                written = _write_missing(job, shards, place, how)
+        except BaseException:
+            if mine is None:
+                place.leave(job)
+            raise
+        # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
+        # shared lock gives it back first.
+        alone = mine is None or files.try_lock(lock)
+        finished = alone and place.is_complete(job)
+        path = place.finish(job) if finished else place.path
+    entries = [entry.fill for shard in shards for entry in shard.entries]
+    return Report(
+        path=str(path),
+        files=len(shards),
+        written=written,
+        tensors=len(entries),
+        parameters=sum(fill.size for fill in entries),
+        nbytes=sum(shard.nbytes for shard in shards),
+        seconds=time.perf_counter() - start,
+        finished=finished,
+        peak_memory_bytes=peak_memory(),
+    )
+
+
+def peak_memory() -> int:
+    """The largest resident size that this program had, in bytes.
+
+    Linux's own high-water mark where there is one: getrusage's also counts the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _How(NamedTuple):
+    """How files are written."""
+
+    engine: Engine
+    overwrite: bool
+    threads: int
+    fsync: bool
+    progress: Progress
+
+
+def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) -> int:
+    """Write the shards that are not there as they should be; the number of them.
+
+    Raises:
+        FileExistsError: one in its place is not what it should be, and `overwrite` is false.
+    """
+    files.remove_unfinished(place.staging, (shard.name for shard in shards))
+    # With `overwrite` the files in their places are to be replaced; those that wait, or were moved since, are of a run
+    # like this.
+    replace = how.overwrite and not place.is_moving()
+    found = {
+        shard: path
+        for shard, path in place.found(job, shards).items()  # a thousand parts would ask for a thousand times all
+        if not (replace and path.parent == place.path)
+    }
+    items = ((block, path) for shard, path in found.items() for block in blocks(shard))
+    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}
+    for shard, path in found.items():
+        if shard.name in wrong and path.parent == place.path:
+            raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
+    missing = [shard for shard in shards if shard not in found or shard.name in wrong]
+    if missing:
+        files.check_space(place.path, sum(shard.nbytes for shard in missing))
+        how.engine(job, missing, place.staging, how.threads, how.fsync, how.progress)
+    return len(missing)
+
+
+@contextlib.contextmanager
+def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
+    """One run at a time for each part."""
+    if part is None:
+        yield
+        return
+    with files.locked(
+        place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
+    ):
+        yield
+
+
+def _check_before_the_folder(job: Job, folder: str | Path) -> None:
+    """Raise what can be known before there is a folder."""
+    if not os.fspath(folder):
+        raise ValueError("folder must be a path. Received: an empty text")
+    job.layout  # noqa: B018  what no file can hold is refused
+
+
+def _share_of(job: Job, part: Part) -> Sequence[Shard]:
+    """The shards of a part. Every shard has bytes, so parts beyond the number of shards have none."""
+    shards = job.layout.shards
+    shares = share(shards, min(part.count, len(shards)))
+    return shares[part.index - 1] if part.index <= len(shares) else []
+
+
+def _engine(name: str, address: str | None) -> Engine:
+    if name == "threads":
+        if address is not None:
+            raise ValueError(f"address is for the engine ray. Received: address={address!r} for threads")
+        return write_shards
+    if name == "ray":
+        from fastinit.checkpoint._on_ray import engine
+
+        return engine(address)
+    raise unknown("engine", name, ("threads", "ray"))

@@ -1,0 +1,176 @@
+"""Commands that plan, write and verify checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastinit.cli._app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
+
+if TYPE_CHECKING:
+    from fastinit.checkpoint import Report, Verification
+    from fastinit.plan._plan import Plan
+
+_SHOWN = 20  # problems; --json has all
+
+
+def _json(report: Report | Verification) -> str:
+    rate = {"gigabytes_per_second": report.gigabytes_per_second}
+    return json.dumps(dataclasses.asdict(report) | rate)
+
+
+def _pace(report: Report | Verification) -> str:
+    return f"{report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
+
+
+@command
+def plan(
+    source: SourceName,
+    scheme: SchemeName = None,
+    rule: Rules = None,
+    dtype: DtypeName = None,
+    seed: SeedNumber = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, itself a source.")] = False,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print the plan as a job file, itself a source.")] = False,
+) -> None:
+    """Show the tensors of a source: names, shapes, dtypes, schemes; and parameters and bytes in all.
+
+    Example: fastinit plan config.json --rule '*.o_proj.weight=depth_scaled(std=0.02)' --toml > plan.toml
+    """
+    from fastinit.sources import read
+
+    if as_json and as_toml:
+        raise ValueError("--json and --toml exclude each other")
+    gc.disable()  # importing torch and transformers makes much that stays: 0.5 s of 5
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, lean=True).plan
+    found = found if seed is None else found.with_seed(seed)
+    if as_json or as_toml:
+        sys.stdout.buffer.write((found.to_json() if as_json else found.to_toml()).encode())
+    else:
+        _show(found)
+    sys.stdout.flush()
+    if "torch" in sys.modules:  # taking torch down again would take 1 s
+        os._exit(0)
+
+
+def _show(plan: Plan) -> None:
+    """A table for people."""
+    lines = [
+        (
+            name if name.isprintable() else repr(name),
+            " x ".join(map(str, t.shape)) or "scalar",
+            t.dtype,
+            t.scheme,
+            f"std {std:.4g}" if (std := getattr(t.distribution, "std", None)) else "",
+        )
+        for name, t in plan.filled.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
+
+
+@command
+def write(
+    source: SourceName,
+    out: Annotated[str, typer.Option("--out", help="The folder; made where it is missing.", metavar="DIR")],
+    scheme: SchemeName = None,
+    rule: Rules = None,
+    dtype: DtypeName = None,
+    seed: SeedNumber = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A config.json to put beside. Default: the source's.")
+    ] = None,
+    max_shard_bytes: Annotated[
+        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
+    ] = "5GB",
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part", help="Write the i-th of n shares of the files; auto: as torchrun or Slurm says.", metavar="i/n"
+        ),
+    ] = None,
+    threads: Threads = None,
+    fsync: Annotated[bool, typer.Option(help="Wait until files are on the disk.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another checkpoint.")] = False,
+    engine: Annotated[str, typer.Option(help="threads, or ray: a task of a Ray cluster for each file.")] = "threads",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the initial checkpoint of a model as safetensors. Given again, it goes on where it was stopped.
+
+    Example: fastinit write examples/gpt2.toml --out gpt2-init --dtype bfloat16
+    """
+    from fastinit import checkpoint
+    from fastinit.sources import read
+
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, lean=True)
+    report = checkpoint.write(
+        found.plan,
+        out,
+        seed=seed,
+        overwrite=overwrite,
+        max_shard_bytes=max_shard_bytes,
+        threads=threads,
+        fsync=fsync,
+        part=part,
+        engine=engine,
+        address=address,
+        beside=found.beside(),
+        progress=not as_json,
+    )
+    if as_json:
+        print(_json(report))
+        return
+    print(
+        f"{report.path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
+        f"{report.files:,} files ({report.written:,} written now), {_pace(report)}, peak memory "
+        f"{report.peak_memory_bytes / 1e6:.0f} MB{'' if report.finished else '; other parts are missing'}"
+    )
+
+
+@command
+def verify(
+    folder: Folder,
+    sample: Annotated[str, typer.Option(help="The share to compare: 1%, 0.01.", metavar="SHARE")] = "100%",
+    repair: Annotated[bool, typer.Option("--repair", help="Write what differs; not with --sample.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a checkpoint with what its plan and seed give. Exit code 1 where it differs.
+
+    Example: fastinit verify gpt2-init --sample 10%
+    """
+    from fastinit import checkpoint
+
+    found = checkpoint.verify(folder, sample=sample, repair=repair, threads=threads, progress=not as_json)
+    if as_json:
+        print(_json(found))
+    else:
+        for problem in found.problems[:_SHOWN]:
+            print(problem)
+        if len(found.problems) > _SHOWN:
+            print(f"and {len(found.problems) - _SHOWN:,} more")
+        verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
+        print(f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_pace(found)}")
+    if found.problems and not found.repaired:
+        raise typer.Exit(1)
+
+
+@command
+def finalize(folder: Folder) -> None:
+    """Finish a checkpoint that was written in parts: check that no file is missing, write the index.
+
+    Example: fastinit finalize llama-init
+    """
+    from fastinit import checkpoint
+
+    print(checkpoint.finalize(folder))

@@ -1,0 +1,49 @@
+"""Commands about the library and the machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from fastinit.cli._app import AsJson, command
+
+
+@command
+def schemes() -> None:
+    """List the schemes that a job file may name: laws, parameters, sources (Markdown).
+
+    Example: fastinit schemes
+    """
+    from fastinit.schemes import table
+
+    print(table())
+
+
+@command
+def info(as_json: AsJson = False) -> None:
+    """Show versions, the CPU, the threading layer, threads and the cache folder.
+
+    Example: fastinit info --json
+    """
+    from fastinit._runtime.environment import info as collect
+
+    found = collect()
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, version in found.pop("versions").items():
+        print(f"{name:<16}  {version}")
+    for name, value in found.items():
+        print(f"{name.replace('_', ' '):<16}  {value}")
+
+
+@command
+def warmup() -> None:
+    """Compile all kernels into the cache, so that no later process has to: for container builds.
+
+    Example: RUN fastinit warmup
+    """
+    from fastinit._runtime.environment import warmup as compile_all
+
+    number = compile_all(lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr, flush=True))
+    print(f"{number} kernels are compiled")

@@ -1,0 +1,302 @@
+"""Clipping in place: W <- W t / |W| where |W| > t, for one norm of all arrays, one of each, or one of each row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, overload
+
+import numpy as np
+
+from fastinit._core.checks import non_negative, real
+from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target
+from fastinit.clip._vectors import Named, Vectors, norms_of, vectors
+from fastinit.kernels.norms import clamp_kernel, scale_kernel
+
+# A larger p gives the largest magnitude to the last digit: n^(1/p) is 1 for any n below 2^64.
+_LARGEST_P = 2.0**60
+# optax.adaptive_grad_clip's guard of the division, apart from its `eps`.
+_DIVISION_EPS = 1e-6
+
+
+def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
+    """The p-norm of all elements of all arrays, as if they were one vector: (sum |x|^p)^(1/p).
+
+    Summed in float64, chunk by chunk in a fixed order: it does not depend on the thread count, and squares that
+    float32 or float16 cannot hold do not overflow. Where even the float64 sum over- or underflows, a second pass sums
+    what was divided by the largest magnitude.
+
+    Args:
+        arrays: NumPy arrays of float16, bfloat16 (`ml_dtypes`), float32 or float64, which may be mixed, of any shape
+            and strides: one, or a list, tuple, dict or generator of them. An array given twice counts twice.
+        norm_type: p, above 0; infinity is the largest magnitude.
+
+    Returns:
+        The norm: 0 without elements, NaN where there is a NaN.
+
+    Raises:
+        TypeError: not such arrays, or `norm_type` is no real number.
+        ValueError: `norm_type` is not above 0.
+
+    >>> import numpy as np
+    >>> global_norm([np.array([3.0, 0.0]), np.float32([[4.0]])])
+    5.0
+    >>> global_norm({"weight": np.array([3.0, -4.0])}, norm_type=np.inf)
+    4.0
+    """
+    p = _norm_type(norm_type)
+    return float(norms_of(vectors(_named(arrays, "arrays")[1], write=False), p, whole=True)[0])
+
+
+def clip_by_global_norm(
+    arrays: Arrays,
+    max_norm: float,
+    *,
+    norm_type: float = 2.0,
+    eps: float = 0.0,
+    error_if_nonfinite: bool = False,
+) -> float:
+    """Scale all arrays by max_norm / (norm + eps), in place, where the norm of all of them exceeds `max_norm`.
+
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1. The
+    norm is that of `global_norm`. 16-bit elements are scaled in float32, others in float64, and rounded once.
+
+    An array given twice, or another view of exactly the same elements, counts twice in the norm and is scaled once, so
+    that the norm of what was given is `max_norm` afterwards. Arrays with gaps that no order of the axes closes are
+    copied for the work and copied back.
+
+    Args:
+        arrays: writeable arrays as in `global_norm`.
+        max_norm: the largest norm, at least 0; infinity clips nothing.
+        norm_type: p, above 0; may be infinity.
+        eps: added to the norm in the divisor; `torch.nn.utils.clip_grad_norm_` adds 1e-6.
+        error_if_nonfinite: whether an infinite or NaN norm is an error. Otherwise the arrays are scaled all the same:
+            a NaN norm makes everything NaN, an infinite one makes zeros, and NaN where the element is infinite.
+
+    Returns:
+        The norm before.
+
+    Raises:
+        TypeError: not such arrays, or an argument is no real number.
+        ValueError: read-only or self-overlapping memory, arrays that share part of their memory, `max_norm` or `eps`
+            that is negative or NaN, or a norm that is not finite where that is an error. Nothing was written.
+
+    >>> import numpy as np
+    >>> gradients = {"weight": np.array([[3.0]]), "bias": np.array([4.0])}
+    >>> clip_by_global_norm(gradients, 1.0)
+    5.0
+    >>> gradients["weight"].round(3), gradients["bias"].round(3)
+    (array([[0.6]]), array([0.8]))
+    """
+    limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
+    _, named = _named(arrays, "arrays")
+    memory = vectors(named, write=True)
+    norm = total_norm(memory, p)
+    if error_if_nonfinite:
+        _all_finite([norm], ["arrays"])
+    if not norm <= limit:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
+    return norm
+
+
+@overload
+def clip_by_norm(  # type: ignore[overload-overlap]  # an array is iterable too
+    x: Array, max_norm: float, *, norm_type: float = ..., eps: float = ..., error_if_nonfinite: bool = ...
+) -> float: ...
+@overload
+def clip_by_norm(
+    x: Mapping[Any, Array], max_norm: float, *, norm_type: float = ..., eps: float = ..., error_if_nonfinite: bool = ...
+) -> dict[Any, float]: ...
+@overload
+def clip_by_norm(
+    x: Iterable[Array], max_norm: float, *, norm_type: float = ..., eps: float = ..., error_if_nonfinite: bool = ...
+) -> list[float]: ...
+def clip_by_norm(
+    x: Arrays,
+    max_norm: float,
+    *,
+    norm_type: float = 2.0,
+    eps: float = 0.0,
+    error_if_nonfinite: bool = False,
+) -> float | dict[Any, float] | list[float]:
+    """Scale each array by max_norm / (norm + eps), in place, where its own norm exceeds `max_norm`.
+
+    Args:
+        x, max_norm, norm_type, eps, error_if_nonfinite: as in `clip_by_global_norm`, but each array by itself.
+
+    Raises:
+        TypeError, ValueError: as there.
+
+    Returns:
+        The norm before: a float for one array, a dict for a dict, else a list.
+
+    >>> import numpy as np
+    >>> long, short = np.array([3.0, 4.0]), np.array([0.1, 0.0])
+    >>> clip_by_norm([long, short], 1.0)
+    [5.0, 0.1]
+    >>> long.round(3), short
+    (array([0.6, 0.8]), array([0.1, 0. ]))
+    """
+    limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
+    keys, named = _named(x, "x")
+    memory = vectors(named, write=True)
+    norms = norms_of(memory, p, whole=False)
+    if error_if_nonfinite:
+        _all_finite(norms.tolist(), [name for name, _ in named])
+    memory.change(scale_kernel, _factors(norms, limit, eps)[:, None], ~(norms <= limit))
+    if isinstance(x, np.ndarray):
+        return float(norms[0])
+    found: list[float] = norms.tolist()
+    return dict(zip(keys, found, strict=True)) if isinstance(x, Mapping) else found
+
+
+def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
+    """Move every element below `low` to `low` and above `high` to `high`, in place. NaN stays NaN.
+
+    Args:
+        arrays: writeable arrays as in `global_norm`, each by itself.
+        low, high: the bounds, rounded to each array's dtype; infinity is no bound.
+
+    Raises:
+        TypeError: not such arrays, or a bound is no real number.
+        ValueError: read-only or self-overlapping memory, arrays that share part of their memory, a bound that is NaN,
+            or `low` above `high`. Nothing was written.
+
+    >>> import numpy as np
+    >>> x = np.array([-3.0, 0.5, np.nan, np.inf])
+    >>> clip_by_value(x, -1, 1)
+    >>> x
+    array([-1. ,  0.5,  nan,  1. ])
+    """
+    bounds = real("low", low), real("high", high)
+    if not bounds[0] <= bounds[1]:
+        raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
+    clamp(vectors(_named(arrays, "arrays")[1], write=True), *bounds)
+
+
+def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: float = 1e-3) -> None:
+    """Scale every unit of the gradients whose norm reaches clipping * max(norm of the parameters' unit, eps) to that.
+
+    In place on `gradients`. Brock, De, Smith and Simonyan, "High-Performance Large-Scale Image Recognition Without
+    Normalization", ICML 2021, equation 3, as `optax.adaptive_grad_clip` has it: unit i of G becomes
+    G_i * clipping * max(|W_i|, eps) / max(|G_i|, 1e-6).
+
+    A unit is a row x[i] of a weight in the order (out, in, ...), all that leads to one output; optax's weights have
+    the order (in, out), so its units are columns. As there, an array with at most one axis longer than 1 (a bias, a
+    scale) is one unit as a whole. Weights in optax's order are passed as their transposes.
+
+    Args:
+        parameters: arrays as in `global_norm`; read only.
+        gradients: writeable arrays, as many and of the same shapes. Dicts are matched by their keys, else by order.
+        clipping: the largest quotient of the norms of gradient and parameters, at least 0; 0.01 to 0.16 in the paper.
+        eps: the least norm that a unit of parameters is taken to have, so that zeros can be trained; at least 0.
+
+    Raises:
+        TypeError: not such arrays, or `clipping` or `eps` is no real number.
+        ValueError: read-only or self-overlapping memory, gradients that share part of their memory or do not match the
+            parameters, or a negative or infinite `clipping` or `eps`. Nothing was written.
+
+    >>> import numpy as np
+    >>> weight, gradient = np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[0.3, 0.4], [0.3, 0.4]])
+    >>> adaptive_clip(weight, gradient, clipping=0.01)
+    >>> gradient
+    array([[3.e-02, 4.e-02],
+           [6.e-06, 8.e-06]])
+    """
+    clipping, eps = non_negative("clipping", clipping), non_negative("eps", eps)
+    keys, weights = _named(parameters, "parameters")
+    gradient_keys, named = _named(gradients, "gradients")
+    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
+        weights = _in_order(weights, keys, gradient_keys)
+    if len(weights) != len(named):
+        raise ValueError(f"gradients must be as many as parameters, {len(weights)}. Received: {len(named)}")
+    for (name, weight), (gradient_name, gradient) in zip(weights, named, strict=True):
+        check_source(weight, name)
+        check_target(gradient, gradient_name)
+        if weight.shape != gradient.shape:
+            raise ValueError(
+                f"{gradient_name} must have the shape of {name}, {weight.shape}. Received: {gradient.shape}"
+            )
+    memory = vectors(named, write=True, by_row=True)
+    largest = clipping * np.maximum(norms_of(vectors(weights, write=False, by_row=True), 2.0, whole=False), eps)
+    norms = norms_of(memory, 2.0, whole=False)
+    with np.errstate(invalid="ignore"):
+        factors = largest / np.maximum(norms, _DIVISION_EPS)
+    memory.change(scale_kernel, factors[:, None], ~(norms < largest))
+
+
+# --- for the faces: step by step, on memory that they located ---
+
+
+def total_norm(memory: Vectors, norm_type: float) -> float:
+    """`global_norm` of all of the memory."""
+    return float(norms_of(memory, _norm_type(norm_type), whole=True)[0])
+
+
+def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> None:
+    """Multiply all of the memory by min(1, max_norm / (norm + eps)), in place, whatever norm that is.
+
+    The rule of `torch.nn.utils.clip_grads_with_norm_`. Unlike in `clip_by_global_norm`, eps takes part in the
+    comparison, and an infinite norm exceeds an infinite `max_norm`.
+    """
+    factor = np.minimum(1.0, _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps)))
+    if factor != 1:
+        memory.change(scale_kernel, np.full((len(memory.runs), 1), factor))
+
+
+def clamp(memory: Vectors, low: float, high: float) -> None:
+    """`clip_by_value` of all of the memory, by bounds that are in order."""
+    with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
+        rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
+    memory.change(clamp_kernel, rounded[memory.runs[:, 2]])
+
+
+# --- arguments ---
+
+
+def _norm_type(value: float) -> float:
+    p = real("norm_type", value)
+    if not p > 0:
+        raise ValueError(f"norm_type must be above 0; infinity is allowed. Received: norm_type={value!r}")
+    return p if p < _LARGEST_P else math.inf
+
+
+def _limit(value: float) -> float:
+    limit = real("max_norm", value)
+    if not limit >= 0:
+        raise ValueError(f"max_norm must be at least 0. Received: max_norm={value!r}")
+    return limit
+
+
+def _named(arrays: Arrays, name: str) -> tuple[list[Any], Named]:
+    """The keys or numbers of the arrays, and each array with what messages call it."""
+    if isinstance(arrays, np.ndarray):
+        return [0], [(name, arrays)]
+    if isinstance(arrays, Mapping):
+        return list(arrays), [(f"{name}[{key!r}]", x) for key, x in arrays.items()]
+    try:
+        found = list(arrays)
+    except TypeError:
+        received = type(arrays).__name__
+        raise TypeError(f"{name} must be a NumPy array or several in a list or dict. Received: {received}") from None
+    return list(range(len(found))), [(f"{name}[{i}]", x) for i, x in enumerate(found)]
+
+
+def _in_order(weights: Named, keys: list[Any], wanted: list[Any]) -> Named:
+    """The parameters in the order of the gradients' keys."""
+    places = {key: place for place, key in enumerate(keys)}
+    if places.keys() != set(wanted):
+        differing = sorted(map(repr, places.keys() ^ set(wanted)))
+        raise ValueError(f"gradients must have the keys of parameters. Received: only one has {', '.join(differing)}")
+    return [weights[places[key]] for key in wanted]
+
+
+def _all_finite(norms: list[float], names: list[str]) -> None:
+    for norm, name in zip(norms, names, strict=True):
+        if not math.isfinite(norm):
+            raise ValueError(f"the norm of {name} must be finite. Received: {norm}")
+
+
+def _factors(norms: Any, limit: float, eps: float) -> Any:
+    with np.errstate(all="ignore"):
+        return limit / (norms + eps)

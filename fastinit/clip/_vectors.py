@@ -1,0 +1,247 @@
+"""Many arrays as one list of runs of memory: their norms, and kernels over them in place.
+
+Each array by itself would cost a call into compiled code; here all go in one list, which the threads share.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastinit._runtime.arrays import DTYPES, Array, address, check_source, check_target, memory_order
+from fastinit._runtime.threads import CHUNK, ranges, walk
+from fastinit.kernels.norms import norm_kernel
+
+Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
+
+_NAMES = tuple(DTYPES)
+_CODES = {name: code for code, name in enumerate(_NAMES)}
+_SIZES = np.array([dtype.itemsize for dtype in DTYPES.values()])
+_SUMS = {1.0: "absolute", 2.0: "squares", math.inf: "largest"}
+# A float64 sum of squares below this may have lost digits to squares that underflowed.
+_SURE_FROM = 2.0**-950
+_LARGEST_FACTOR = 2.0**1023
+
+
+@dataclass
+class Vectors:
+    """Arrays as contiguous runs of memory, a row each: address, elements, number of the dtype, number of the array.
+
+    Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Addresses keep
+    nothing alive, so the arrays are kept here: those of a generator may have no other owner. Of `blocks`, the caller
+    keeps the owners.
+    """
+
+    named: Named
+
+    runs: Array
+    once: Array | None  # which runs are not those of an earlier array again; None where none is
+    copies: dict[int, tuple[Array, Array]]  # number of the array: itself, its copy
+
+    @functools.cached_property
+    def _cut(self) -> tuple[Array, Array, int]:
+        """As `ranges` of all runs, with numbers of dtypes in the place of kernels."""
+        codes = self.runs[:, 2]
+        table, owners = ranges(self.runs[:, 0], self.runs[:, 1], _SIZES[codes])
+        table[:, 0] = codes[owners]
+        return table, owners, _bytes(table)
+
+    def ranges(self, kernel: Callable[[str], tuple[int, Any]], chosen: Array | None) -> tuple[Array, Array, int]:
+        """A list of ranges of the chosen runs, or of all, for the kernel of each run's dtype; the run of each range;
+        how many bytes they have."""
+        table, owners, size = self._cut
+        if chosen is None:
+            table = table.copy()
+        else:
+            some = chosen[owners]
+            table, owners = table[some], owners[some]
+            size = _bytes(table)
+        codes = table[:, 0]
+        kernels = np.zeros(len(DTYPES), np.int64)
+        for code in set(codes.tolist()):
+            kernels[code], _ = kernel(_NAMES[code])
+        table[:, 0] = kernels[codes]
+        return table, owners, size
+
+    def change(self, kernel: Callable[[str], tuple[int, Any]], parameters: Array, chosen: Array | None = None) -> None:
+        """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs."""
+        if self.once is not None:
+            chosen = self.once if chosen is None else chosen & self.once
+        if chosen is not None and not chosen.any():
+            return
+        parameters = np.ascontiguousarray(parameters, np.float64)
+        table, owners, size = self.ranges(kernel, chosen)
+        table[:, 4] = address(parameters) + parameters.strides[0] * owners
+        walk(table, 0, size)
+        if self.copies:
+            changed = self.runs[:, 3] if chosen is None else self.runs[chosen, 3]
+            for number in self.copies.keys() & set(changed.tolist()):
+                array, copy = self.copies[number]
+                array[...] = copy
+
+
+def vectors(named: Named, *, write: bool, by_row: bool = False) -> Vectors:
+    """Where the arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
+
+    Raises:
+        TypeError: not an array, or of another dtype.
+        ValueError: with `write`, read-only or self-overlapping memory, or arrays that share part of it.
+    """
+    check = check_target if write else check_source
+    codes = [_CODES[check(x, name)] for name, x in named]
+    first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
+    rows: list[
+        tuple[int, int, int, int, int, int]
+    ] = []  # a run's fields; how many there are, bytes from one to the next
+    gaps: list[int] = []  # arrays that have some
+    for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
+        flat = memory_order(x)
+        location, size = address(flat), flat.size
+        whole = flat.flags.c_contiguous
+        # Where units matter, the same elements in another order are not the same array.
+        same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
+        rows.append((location, size, code, same, 1, 0))
+        if not whole or not flat.flags.aligned:
+            gaps.append(number)
+    table = np.array(rows, np.int64).reshape(-1, 6)
+    if write:
+        _refuse_overlap(named, table, gaps)
+    if by_row:
+        gaps = [number for number, (_, x) in enumerate(named) if not _by_row(table[number], x)]
+    copies: dict[int, tuple[Array, Array]] = {}
+    for number in gaps:
+        same = rows[number][3]
+        if same == number:
+            copies[number] = named[number][1], np.ascontiguousarray(named[number][1])
+        table[number, 0] = address(copies[same][1])
+        if by_row:
+            _by_row(table[number], copies[same][1])
+    once = None if len(first) == len(rows) else table[:, 3] == np.arange(len(table))
+    runs = table[:, :4]
+    if by_row:
+        heights = table[:, 4]
+        owners = np.repeat(np.arange(len(table)), heights)
+        row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
+        runs, once = runs[owners], once if once is None else once[owners]
+        runs[:, 0] += row * table[owners, 5]
+    return Vectors(named, runs, once, copies)
+
+
+def blocks(addresses: list[int], counts: list[int], dtypes: list[str], *, write: bool) -> Vectors:
+    """Contiguous memory of arrays that are not NumPy's: where each begins, its elements, its dtype.
+
+    Raises:
+        ValueError: with `write`, memory that is shared, be it all of two arrays.
+    """
+    runs = np.empty((len(addresses), 4), np.int64)
+    runs[:, 0], runs[:, 1] = addresses, counts
+    runs[:, 2], runs[:, 3] = [_CODES[name] for name in dtypes], range(len(runs))
+    if write and len(_overlapping(runs[:, 0], runs[:, 0] + runs[:, 1] * _SIZES[runs[:, 2]])):
+        raise ValueError("arrays must not share their memory")
+    return Vectors([], runs, None, {})
+
+
+def _overlapping(low: Array, high: Array) -> Array:
+    """The numbers of the intervals by their lower ends where some overlap, none where no two do."""
+    order = low.argsort(kind="stable")
+    order = order[(high > low)[order]]
+    return order if np.count_nonzero(low[order[1:]] < high[order[:-1]]) else order[:0]
+
+
+def _by_row(fields: Array, x: Array) -> bool:
+    """Put the units of an array into its fields: its rows, or all of it. False where a unit has gaps."""
+    height, step, unit = 1, 0, x
+    if x.size and sum(n > 1 for n in x.shape) > 1:
+        height, step, unit = x.shape[0], x.strides[0], x[0]
+    unit = memory_order(unit)
+    fields[:2] = address(unit), unit.size
+    fields[4:] = height, step
+    return bool(unit.flags.c_contiguous and x.flags.aligned)
+
+
+def _refuse_overlap(named: Named, table: Array, gaps: list[int]) -> None:
+    """Arrays that share a part of their memory would be changed twice there, by two threads at once."""
+    low, high = table[:, 0].copy(), table[:, 0] + table[:, 1] * _SIZES[table[:, 2]]
+    for number in gaps:
+        low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
+    again = table[:, 3] != np.arange(len(table))
+    low[again] = high[again]  # the same elements once more
+    inside: list[int] = []  # arrays that begin before this one and may reach into it
+    for number in _overlapping(low, high).tolist():
+        inside = [other for other in inside if high[other] > low[number]]
+        for other in inside:
+            if _share(named[other][1], named[number][1]):
+                both = " and ".join(named[i][0] for i in sorted((other, number)))
+                raise ValueError(f"arrays must not share part of their memory. Received: {both}")
+        inside.append(number)
+
+
+def _share(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=1 << 20)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _bytes(table: Array) -> int:
+    return int(table[:, 2] @ _SIZES[table[:, 0]])
+
+
+def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
+    """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are factor and exponent of each
+    of all runs."""
+    table, owners, size = memory.ranges(functools.partial(norm_kernel, kind), chosen)
+    chunks = -(-table[:, 2] // CHUNK)
+    results = np.zeros(chunks.sum())
+    table[:, 4] = address(results) + results.itemsize * (chunks.cumsum() - chunks)
+    if numbers is not None:
+        table[:, 3] = address(numbers) + numbers.strides[0] * owners
+    walk(table, CHUNK, size)
+    counts = memory.runs[:, 1] if chosen is None else memory.runs[chosen, 1]
+    if len(table) == len(results) == len(counts):  # a chunk each
+        return results
+    per_run = -(-counts // CHUNK)
+    some = per_run > 0
+    totals = np.zeros(len(counts))
+    if some.any():
+        merge = np.maximum if kind == "largest" else np.add
+        with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; a sum beyond float64
+            totals[some] = merge.reduceat(results, (per_run.cumsum() - per_run)[some])
+    return totals
+
+
+def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
+    """The p-norm of every run, or with `whole` the one of all."""
+
+    runs, kind = memory.runs, _SUMS.get(p, "power")
+
+    def merged(kind: str, chosen: Array | None = None, numbers: Array | None = None) -> Array:
+        totals = _totals(memory, kind, chosen, numbers)
+        if not whole:
+            return totals
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.array([totals.max(initial=0.0) if kind == "largest" else totals.sum()])
+
+    if kind == "power":  # always of what was divided by the largest: powers leave float64's range soon
+        norms = largest = merged("largest")
+        rare = np.ones(len(norms), bool)
+    else:
+        totals = merged(kind)
+        norms = np.sqrt(totals) if kind == "squares" else totals
+        rare = (totals == math.inf) | (totals < _SURE_FROM)
+        if kind == "largest" or not rare.any() or _CODES["float64"] not in runs[:, 2]:
+            return norms
+        largest = merged("largest")
+    rare &= np.isfinite(largest) & (largest > 0)
+    if rare.any():
+        with np.errstate(over="ignore", divide="ignore"):
+            factors = np.minimum(1 / largest, _LARGEST_FACTOR)
+            numbers = np.empty((len(runs), 2))
+            numbers[:, 0], numbers[:, 1] = factors, p
+            norms[rare] = merged("power", None if whole else rare, numbers) ** (1 / p) / factors[rare]
+    return norms

@@ -1,0 +1,228 @@
+"""ONE table of activations, and an activation as frozen, checked data. Its values and slopes are the kernels'."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastinit._core.checks import non_negative, squared, unknown
+from fastinit._core.fans import gain as gain_of
+from fastinit.kernels.nn import activations as kernels
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    formula: str
+    source: str
+    gain: Callable[..., float]  # of the parameters; `fans.gain` where it has it, He's second moment where not
+    parameters: dict[str, float] = field(default_factory=dict)  # the defaults
+
+
+def _by_moment(moment: float) -> Callable[[], float]:
+    """He's gain, 1 / sqrt(E[f(z)^2]), z ~ N(0, 1)."""
+    return lambda: 1 / math.sqrt(moment)
+
+
+def _elu_gain(alpha: float) -> float:
+    """By He's second moment: 1/2 + alpha^2 (e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2)."""
+    below = math.exp(2) * math.erfc(math.sqrt(2)) / 2 - math.sqrt(math.e) * math.erfc(math.sqrt(0.5)) + 0.5
+    return 1 / math.sqrt(0.5 + squared("alpha", alpha) * below)
+
+
+def _named(nonlinearity: str) -> Callable[[], float]:
+    return functools.partial(gain_of, nonlinearity)
+
+
+_GELU = "Hendrycks & Gimpel, arXiv:1606.08415, 2016"
+
+# Name -> row. What a layer keeps is the kernels' matter: `kernels.KEEPS`. The two moments are integrals that have no
+# closed form; the tests compute them again with SciPy.
+ACTIVATIONS: dict[str, Row] = {
+    "identity": Row("z", "A baseline", _named("linear")),
+    "relu": Row("max(z, 0)", "Nair & Hinton, ICML 2010", _named("relu")),
+    "leaky_relu": Row(
+        "z, slope z below 0",
+        "Maas, Hannun, Ng, ICML 2013",
+        functools.partial(gain_of, "leaky_relu"),
+        {"slope": 0.01},
+    ),
+    "elu": Row("z, alpha (e^z - 1) below 0", "Clevert, Unterthiner, Hochreiter, ICLR 2016", _elu_gain, {"alpha": 1.0}),
+    "selu": Row("scale elu(z)", "Klambauer, Unterthiner, Mayr, Hochreiter, NeurIPS 2017", _named("selu")),
+    "sigmoid": Row("1 / (1 + e^-z)", "Rumelhart, Hinton, Williams, Nature 323, 1986", _named("sigmoid")),
+    "tanh": Row("tanh z", "LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998", _named("tanh")),
+    "softplus": Row("log(1 + e^z)", "Dugas et al., NIPS 2000", _by_moment(0.9212459088593003)),
+    "gelu": Row("z Phi(z)", _GELU, _named("gelu")),
+    "gelu_tanh": Row("gelu, Phi by a tanh", _GELU, _by_moment(0.42519371103309945)),
+    "silu": Row("z sigmoid(z)", "Elfwing, Uchibe, Doya, Neural Networks 107, 2018", _named("silu")),
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of every unit of a layer: a name of the table and its parameters. Made by `activation`.
+
+    Args:
+        name: identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, gelu (z Phi(z), the erf form), gelu_tanh
+            or silu.
+        parameters: (name, value) pairs; those left out take their defaults. leaky_relu's slope and elu's alpha may be
+            0 but not negative: f' is read off the sign of the output.
+
+    Raises:
+        ValueError: an unknown name, a parameter that is negative or not finite.
+        TypeError: a parameter that the activation does not take, or that is no real number.
+
+    >>> relu = Activation("relu")
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    >>> relu.derivative(relu(np.array([-1.0, 2.0])))
+    array([0., 1.])
+    """
+
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in ACTIVATIONS:
+            raise unknown("activation", self.name, ACTIVATIONS)
+        defaults = ACTIVATIONS[self.name].parameters
+        given = dict(self.parameters)
+        for parameter in given:
+            if parameter not in defaults:
+                allowed = ", ".join(defaults) or "none"
+                raise TypeError(f"{self.name} takes no parameter {parameter!r}. Allowed: {allowed}")
+        checked = tuple((parameter, non_negative(parameter, value)) for parameter, value in (defaults | given).items())
+        object.__setattr__(self, "parameters", checked)
+
+    @property
+    def keeps(self) -> str:
+        """What a layer keeps for the way back: "output", y = f(z), or "input", z."""
+        return kernels.KEEPS[self.name]
+
+    @property
+    def gain(self) -> float:
+        """The factor by which a layer's weights make up for it: `gain`'s, or by He's second moment."""
+        return ACTIVATIONS[self.name].gain(**dict(self.parameters))
+
+    @property
+    def source(self) -> str:
+        """The paper."""
+        return ACTIVATIONS[self.name].source
+
+    @property
+    def packed(self) -> NDArray[np.float64]:
+        """The parameters as the kernels read them."""
+        values = np.zeros(kernels.PARAMETERS)
+        values[: len(self.parameters)] = [value for _, value in self.parameters]
+        return values
+
+    def __call__(self, z: Floats, out: Floats | None = None) -> Floats:
+        """f(z), element by element.
+
+        Args:
+            z: float32 or float64, any shape and strides; not changed, unless it is `out`.
+            out: where to write, of z's shape and dtype; a new array if None.
+
+        Raises:
+            TypeError, ValueError: a `z` or `out` that is not as said.
+        """
+        _check_floats("z", z)
+        if out is None:
+            out = np.empty_like(z, order="C", subok=False)
+        else:
+            _check_floats("out", out)
+            if (out.shape, out.dtype) != (z.shape, z.dtype):
+                raise ValueError(
+                    f"out must be {z.dtype} of shape {z.shape}. Received: {out.dtype} of shape {out.shape}"
+                )
+            if not out.flags.writeable:
+                raise ValueError("out must be writeable. Received: a read-only array")
+        result = out if out.flags.carray else np.empty_like(z, order="C", subok=False)
+        if self.keeps == "output":
+            kept = result
+            kept[...] = z
+        else:
+            kept = z.copy(order="C")
+        columns = z.shape[-1] if z.ndim else 1
+        bias = np.zeros(columns, z.dtype)
+        _, kernel = kernels.forward_kernel(self.name, str(z.dtype))
+        if z.size:
+            kernel.ctypes(
+                kept.ctypes.data,
+                result.ctypes.data,
+                bias.ctypes.data,
+                z.size // columns,
+                columns,
+                _pointer(self.packed),
+            )
+        if result is not out:
+            out[...] = result
+        return out
+
+    def derivative(self, kept: Floats) -> Floats:
+        """f' from what a layer keeps: y = f(z) where `keeps` is "output", z where it is "input".
+
+        `kept` is float32 or float64 of any shape; the result is a new array like it.
+        """
+        _check_floats("kept", kept)
+        slopes: Floats = np.ones(kept.shape, kept.dtype)
+        self.pull_back(slopes, kept)
+        return slopes
+
+    def pull_back(self, gradient: Floats, kept: Floats) -> None:
+        """gradient *= f'(kept), in place: a contiguous array of the shape and dtype of `kept`."""
+        if not (kept.flags.c_contiguous and kept.flags.aligned):
+            kept = kept.copy(order="C")
+        _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
+        kernel.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
+
+
+def _pointer(values: NDArray[np.float64]) -> Any:
+    return np.ctypeslib.as_ctypes(values)
+
+
+def _check_floats(name: str, array: object) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
+        received = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"{name} must be a NumPy array of float32 or float64. Received: {received}")
+
+
+def activation(name: str, **parameters: float) -> Activation:
+    """An activation by its name.
+
+    Args:
+        name: identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, gelu, gelu_tanh or silu.
+        parameters: leaky_relu's `slope` (0.01) or elu's `alpha` (1); finite, not negative.
+
+    Raises:
+        ValueError: an unknown name (the names and the nearest are listed), a parameter that is negative or not finite.
+        TypeError: a parameter that the activation does not take, or that is no real number.
+
+    >>> activation("leaky_relu", slope=0.1)
+    Activation(name='leaky_relu', parameters=(('slope', 0.1),))
+    >>> activation("tanh").gain, activation("tanh").keeps
+    (1.6666666666666667, 'output')
+    """
+    return Activation(name, tuple(parameters.items()))
+
+
+def as_activation(x: str | Activation) -> Activation:
+    """An activation from itself or from its name, with the default parameters.
+
+    >>> as_activation("relu") == as_activation(activation("relu"))
+    True
+    """
+    if isinstance(x, Activation):
+        return x
+    if not isinstance(x, str):
+        raise TypeError(f"activation must be a name or an Activation. Received: {x!r}")
+    return activation(x)

@@ -1,0 +1,224 @@
+"""Dense layers for those who bring their own model: forward and backward, the activation inside."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from fastinit._runtime.arrays import Array, address
+from fastinit._runtime.blas import one_blas_thread
+from fastinit._runtime.pool import together
+from fastinit._runtime.threads import count
+from fastinit.kernels.nn import dense
+from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
+from fastinit.kernels.nn.blas import gemm_address
+from fastinit.kernels.nn.network import network_entry
+from fastinit.nn._activations import Activation, as_activation
+from fastinit.nn._losses import as_matrix
+
+# Multiply-adds from which two threads win: about 0.3 ms of products on one.
+PARALLEL_PRODUCTS = 1 << 23
+
+
+def dense_forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    activation: str | Activation = "identity",
+    *,
+    out: Array | None = None,
+    kept: Array | None = None,
+) -> Array:
+    """f(x weight^T + bias): a dense layer and its activation.
+
+    Args:
+        x: (batch, in), float32 or float64.
+        weight: (out, in), as torch has it; all arrays of one dtype.
+        bias: (out,), or None.
+        activation: a name, or an `activation` with parameters.
+        out: (batch, out), C-contiguous: where the result goes. Default: a new array.
+        kept: (batch, out), C-contiguous: gets the activation's input z where `dense_backward` needs it (gelu,
+            gelu_tanh, silu); the others need their output alone, and leave `kept` alone.
+
+    Returns:
+        The result, `out` where it was given.
+
+    Raises:
+        TypeError: no such arrays.
+        ValueError: shapes or dtypes that do not fit, results that share memory with something else, or an unknown
+            activation. Nothing was written.
+
+    >>> import numpy as np
+    >>> x, weight = np.ones((1, 2)), np.array([[1.0, 2.0], [-1.0, -2.0], [0.5, 0.0]])
+    >>> dense_forward(x, weight, np.zeros(3), "relu")
+    array([[3. , 0. , 0.5]])
+    """
+    made = as_activation(activation)
+    x, weight = as_matrix("x", x), as_matrix("weight", weight, dtype=x.dtype)
+    (rows, inputs), outputs = x.shape, weight.shape[0]
+    if weight.shape[1] != inputs:
+        raise ValueError(f"weight must be (out, in) for x of (batch, in). Received: {weight.shape} for {x.shape}")
+    bias = np.zeros(outputs, x.dtype) if bias is None else as_vector("bias", bias, outputs, x.dtype)
+    out = np.empty((rows, outputs), x.dtype) if out is None else as_place("out", out, (rows, outputs), x.dtype)
+    if made.keeps == "output":
+        kept, results = out, {"out": out}
+    else:
+        kept = np.empty_like(out) if kept is None else as_place("kept", kept, (rows, outputs), x.dtype)
+        results = {"out": out, "kept": kept}
+    check_apart(results, {"x": x, "weight": weight, "bias": bias})
+    if not inputs:  # BLAS refuses such matrices; one that is 0 gives the same
+        x, weight, inputs = np.zeros((rows, 1), x.dtype), np.zeros((outputs, 1), x.dtype), 1
+    if rows and outputs:
+        table = np.array([layer_row(made, weight, bias, None, None, kept, out)], np.int64)
+        _run("dense_forward", x, table, rows, rows * inputs * outputs, address(x), rows)
+    return out
+
+
+def dense_backward(
+    dy: Array,
+    x: Array,
+    kept: Array,
+    weight: Array,
+    activation: str | Activation = "identity",
+    *,
+    dx: Array | None = None,
+    dweight: Array | None = None,
+    dbias: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """The gradients of a dense layer, from the gradient `dy` of its result.
+
+    Args:
+        dy: (batch, out), float32 or float64; not changed.
+        x: (batch, in): what the layer read.
+        kept: (batch, out): what the activation keeps: the layer's result y, or its `kept` (gelu, gelu_tanh, silu).
+        weight: (out, in).
+        activation: as in `dense_forward`.
+        dx, dweight, dbias: C-contiguous arrays of the shapes of x, weight and bias: where the gradients go. Default:
+            new ones. dx may be dy.
+
+    Returns:
+        (dx, dweight, dbias).
+
+    Raises:
+        TypeError: no such arrays.
+        ValueError: shapes or dtypes that do not fit, results that share memory with x, weight or one another, or an
+            unknown activation. Nothing was written.
+
+    >>> import numpy as np
+    >>> x, weight = np.ones((1, 2)), np.array([[1.0, 2.0], [-1.0, -2.0]])
+    >>> y = dense_forward(x, weight, activation="relu")
+    >>> dx, dweight, dbias = dense_backward(np.ones((1, 2)), x, y, weight, "relu")
+    >>> dx.tolist(), dweight.tolist(), dbias.tolist()
+    ([[1.0, 2.0]], [[1.0, 1.0], [0.0, 0.0]], [1.0, 0.0])
+    """
+    made = as_activation(activation)
+    dy = as_matrix("dy", dy)
+    x, kept = as_matrix("x", x, dtype=dy.dtype), as_matrix("kept", kept, dtype=dy.dtype)
+    weight = as_matrix("weight", weight, dtype=dy.dtype)
+    (rows, outputs), inputs = dy.shape, weight.shape[1]
+    if x.shape != (rows, inputs) or kept.shape != dy.shape or weight.shape[0] != outputs:
+        raise ValueError(
+            "dy and kept must be (batch, out), x (batch, in) and weight (out, in). "
+            f"Received: dy {dy.shape}, kept {kept.shape}, x {x.shape}, weight {weight.shape}"
+        )
+    places = [
+        np.empty(shape, dy.dtype) if place is None else as_place(name, place, shape, dy.dtype)
+        for name, place, shape in (
+            ("dx", dx, x.shape),
+            ("dweight", dweight, weight.shape),
+            ("dbias", dbias, (outputs,)),
+        )
+    ]
+    check_apart(dict(zip(("dx", "dweight", "dbias"), places, strict=True)), {"x": x, "weight": weight})
+    delta = dy.copy()
+    made.pull_back(delta, kept)
+    if rows and outputs and inputs:
+        table = np.array([layer_row(made, weight, None, places[1], places[2], kept, kept)], np.int64)
+        numbers = address(x), address(delta), address(places[0]), rows
+        _run("dense_backward", x, table, rows, 2 * weight.size * rows, *numbers)
+    else:
+        for place in places[:2]:
+            place[...] = 0
+        places[2][...] = delta.sum(axis=0)
+    return places[0], places[1], places[2]
+
+
+def layer_row(
+    activation: Activation,
+    weight: Array,
+    bias: Array | None,
+    weight_gradient: Array | None,
+    bias_gradient: Array | None,
+    kept: Array | int,
+    out: Array | int,
+) -> list[int]:
+    """A row of the kernels' table of layers; memory that is not used is None."""
+    dtype = weight.dtype.name
+    row = [0] * dense.LAYER_FIELDS
+    row[dense.OUTPUTS], row[dense.INPUTS] = weight.shape
+    row[dense.SIZE] = weight.itemsize
+    places = {
+        dense.WEIGHT: weight,
+        dense.BIAS: bias,
+        dense.WEIGHT_GRADIENT: weight_gradient,
+        dense.BIAS_GRADIENT: bias_gradient,
+        dense.KEPT: kept,
+        dense.OUT: out,
+    }
+    for field, place in places.items():
+        row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
+    row[dense.FORWARD], _ = forward_kernel(activation.name, dtype)
+    row[dense.BACKWARD], _ = backward_kernel(activation.name, dtype)
+    row[dense.PARAMETERS] = address(activation_numbers(activation))
+    return row
+
+
+@functools.cache  # for ever: the kernels read them
+def activation_numbers(activation: Activation) -> Array:
+    """The activation's parameters as its kernels take them."""
+    return activation.packed
+
+
+def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
+    dtype, threads = x.dtype.name, count()
+    slices, counter = min(threads, rows), np.zeros(1, np.int64)
+    entry = network_entry(name, dtype)
+    work = functools.partial(entry, table, gemm_address(dtype), *numbers, slices, address(counter))
+    with one_blas_thread():
+        together(work, slices if products >= PARALLEL_PRODUCTS else 1)
+
+
+def as_vector(name: str, x: Any, size: int, dtype: Any) -> Array:
+    """A contiguous vector of this size and dtype."""
+    check_form(name, x, (size,), dtype)
+    return np.ascontiguousarray(x)
+
+
+def as_place(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A caller's array for a result."""
+    check_form(name, x, shape, dtype)
+    if not x.flags.carray:
+        received = f"strides {x.strides}" if x.flags.writeable else "a read-only array"
+        raise ValueError(f"{name} must be C-contiguous, aligned and writeable. Received: {received}")
+    return x  # type: ignore[no-any-return]
+
+
+def check_form(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """An array of this shape and dtype, or an error."""
+    wanted = f"{name} must be an array of shape {shape} of {np.dtype(dtype).name}"
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{wanted}. Received: {type(x).__name__}")
+    if x.shape != shape or x.dtype != dtype:
+        raise ValueError(f"{wanted}. Received: {x.shape} of {x.dtype}")
+
+
+def check_apart(written: dict[str, Array], read: dict[str, Array]) -> None:
+    """Results must lie apart, from one another and from what is read while they are written."""
+    others = dict(read)
+    for name, place in written.items():
+        for other, array in others.items():
+            if np.may_share_memory(place, array):  # exact: all are contiguous
+                raise ValueError(f"{name} must not share memory with {other}")
+        others[name] = place

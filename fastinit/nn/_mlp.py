@@ -1,0 +1,389 @@
+"""A thin model on one flat buffer of parameters: initialise, forward, loss, backward, clip, update, predict."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastinit._core.checks import non_negative, positive_int, unknown
+from fastinit._core.distributions import Uniform
+from fastinit._core.filling import fill
+from fastinit._core.key import Key, Seed, as_key
+from fastinit._runtime.arrays import FLOATS, Array, as_dtype
+from fastinit._runtime.threads import count
+from fastinit.nn import _training as training
+from fastinit.nn._activations import Activation, as_activation
+from fastinit.nn._losses import Targets, as_targets
+from fastinit.nn._network import Init, Network
+from fastinit.nn._optimizers import Optimizer
+
+OUTPUTS = ("softmax", "sigmoid", "identity")
+
+
+@dataclass
+class History:
+    """What happened in each epoch. With a population, every entry is an array of its members' numbers.
+
+    Attributes:
+        loss: mean over the samples.
+        gradient_norm: mean L2 norm of the gradient before clipping.
+        clipped: share of the steps whose gradient was clipped.
+        validation: score on the validation data; empty without them.
+    """
+
+    loss: list[Any] = field(default_factory=list)
+    gradient_norm: list[Any] = field(default_factory=list)
+    clipped: list[Any] = field(default_factory=list)
+    validation: list[Any] = field(default_factory=list)
+
+
+class MLP:
+    """A multilayer perceptron, or a population of them, trained in compiled code.
+
+    Args:
+        sizes: features, then the units of every layer, the last being the outputs.
+        activation: of the hidden layers: a name, or an `activation` with parameters.
+        output: "softmax" (classes), "sigmoid" (two classes with one output, else independent yes-or-no labels), or
+            "identity" (regression). The loss is the cross-entropy, or the mean squared error.
+        init: the weights' law: a scheme's name, a distribution, or one of those for each layer. Default: he_normal for
+            the relu family (relu, leaky_relu, elu, gelu, gelu_tanh, silu, softplus), lecun_normal for selu,
+            xavier_uniform for the rest. Biases begin at zero.
+        seed: an int or a `Key`; None draws fresh entropy. Layer i's weights are the stream of
+            `Key(seed) / "layers.i.weight"`.
+        dtype: "float32" or "float64".
+        population: so many candidate solutions, evaluated and trained together: `parameters` and all results have a
+            leading axis of this size. None: a single model, without that axis.
+
+    The result of training is the same for the same seed and thread count (BLAS rounds differently for other slices of a
+    batch); the weights to begin with are the same always.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range.
+
+    >>> model = MLP([2, 8, 1], activation="tanh", output="sigmoid", seed=0)
+    >>> {name: array.shape for name, array in model.parameters.items()}["layers.0.weight"]
+    (8, 2)
+    >>> X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), np.array([0, 1, 1, 0])
+    >>> from fastinit import Adam
+    >>> history = model.fit(X, y, epochs=300, batch_size=4, optimizer=Adam(0.05))
+    >>> model.predict(X).tolist(), model.score(X, y)
+    ([0, 1, 1, 0], 1.0)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Activation = "relu",
+        output: str = "softmax",
+        *,
+        init: Init | None = None,
+        seed: Seed = 0,
+        dtype: Any = "float32",
+        population: int | None = None,
+    ) -> None:
+        self.sizes = _as_sizes(sizes)
+        self.activation = as_activation(activation)
+        if output not in OUTPUTS:
+            raise unknown("output", output, OUTPUTS)
+        self.output = output
+        self.dtype = as_dtype(dtype)
+        if self.dtype.name not in FLOATS:
+            raise TypeError(f"dtype must be one of {', '.join(FLOATS)}. Received: dtype={dtype!r}")
+        self.population = None if population is None else positive_int("population", population)
+        self.key = as_key(seed)
+        self.epochs = 0  # that `fit` has made; each has a shuffle of its own
+        self.network = Network(self.sizes, self.activation, self.dtype, self.population)
+        self.parameters: Mapping[str, Array] = self.network.views(self.network.parameters)
+        self.gradients: Mapping[str, Array] = self.network.views(self.network.slopes)
+        self.network.initialise(init, self.key)
+        self._trainer: tuple[Any, training.Trainer] | None = None
+
+    def forward(self, X: Any) -> Array:
+        """The last layer's outputs before their activation (logits): (samples, outputs), for X (samples, features).
+
+        With a population: (members, samples, outputs).
+
+        Raises:
+            TypeError: X is no array of numbers.
+            ValueError: X has another shape.
+        """
+        found = training.predict(self.network, self.as_samples(X))
+        return found if self.population else found[0]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Probabilities, in scikit-learn's shapes: (samples, classes); with one sigmoid output (samples, 2), else
+        (samples, labels). A population has its members in front.
+
+        Raises:
+            ValueError: the output is "identity", or X has another shape.
+        """
+        if self.output == "identity":
+            raise ValueError('an output of "identity" has no probabilities: use predict')
+        logits = self.forward(X)
+        if self.output == "softmax":
+            exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+            return result
+        yes = as_activation("sigmoid")(logits)
+        return np.concatenate([1 - yes, yes], axis=-1) if self.sizes[-1] == 1 else yes
+
+    def predict(self, X: Any) -> Array:
+        """Classes (samples,), yes-or-no labels (samples, labels), or values: (samples,) for one output, else (samples,
+        outputs). A population has its members in front."""
+        logits = self.forward(X)
+        if self.output == "softmax":
+            classes: Array = logits.argmax(axis=-1)
+            return classes
+        found = (logits > 0).astype(np.int64) if self.output == "sigmoid" else logits
+        return found[..., 0] if self.sizes[-1] == 1 else found
+
+    def score(self, X: Any, y: Any) -> Any:
+        """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
+        array of the members' scores."""
+        return self._score(*self._as_data(X, y))
+
+    def _score(self, samples: Array, targets: Targets) -> Any:
+        found = self.predict(samples)
+        if self.output == "identity":
+            wanted = targets.array.reshape(found.shape[1:] if self.population else found.shape).astype(np.float64)
+            axis = 0 if not self.population else 1
+            total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
+            rest = ((wanted - found) ** 2).sum(axis=axis)
+            # Of targets that do not vary all or nothing is explained, as scikit-learn has it.
+            scores = np.where(total > 0, 1 - rest / np.where(total > 0, total, 1), rest == 0)
+            result = scores.mean(axis=-1) if self.sizes[-1] > 1 else scores
+        else:
+            classes = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
+            if self.output == "sigmoid":
+                classes = (classes[:, 0] if self.sizes[-1] == 1 else classes) > 0.5
+            right = found == classes
+            if self.output == "sigmoid" and self.sizes[-1] > 1:
+                right = right.all(axis=-1)
+            result = right.mean(axis=-1)
+        return result if self.population else float(result)
+
+    def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, Mapping[str, Array]]:
+        """The mean loss over all samples, and its gradients: `gradients`, views that the next call overwrites."""
+        return self._one_step(X, y, None, None), self.gradients
+
+    def step(self, X: Any, y: Any, optimizer: Optimizer, max_grad_norm: float | None = None) -> Any:
+        """One step on one batch: forward, loss, backward, clip, update, in one compiled call.
+
+        Args:
+            X: (samples, features) numbers; converted to the model's dtype.
+            y: classes (samples,) as ints, or shares (samples, classes); 0 to 1, or -1 and 1, for "sigmoid"; values for
+                "identity". One output takes (samples,) too.
+            optimizer: an `SGD`, `Adam` or `AdamW`, of this model.
+            max_grad_norm: L2 norm of all gradients together to clip at. `gradients` holds them unclipped.
+
+        Returns:
+            The loss before the step: a float, or an array of the members' losses. NaN in X or the weights reaches it.
+
+        Raises:
+            TypeError, ValueError: what does not fit; nothing was changed.
+        """
+        return self._one_step(X, y, _as_optimizer(optimizer), _as_norm(max_grad_norm))
+
+    def _trainer_of(self, batch: int, targets: Targets) -> training.Trainer:
+        """The trainer for batches of this size, from the last call if it still fits."""
+        wanted = batch, targets.kernel, targets.array.dtype, count()
+        if self._trainer is None or self._trainer[0] != wanted:
+            self._trainer = wanted, training.Trainer(self.network, batch, targets)
+        return self._trainer[1]
+
+    def _one_step(self, X: Any, y: Any, optimizer: Optimizer | None, largest: float | None) -> Any:
+        samples, targets = self._as_data(X, y)
+        [records] = self._trainer_of(len(samples), targets).steps(samples, targets, optimizer, largest)
+        return records[0, :, 0] if self.population else float(records[0, 0, 0])
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        max_grad_norm: float | None = None,
+        validation: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+        progress: bool = False,
+        callback: Callable[[int, History], Any] | None = None,
+    ) -> History:
+        """Train for so many epochs; all steps of an epoch run in compiled code.
+
+        Args:
+            X, y: as in `step`.
+            epochs, batch_size: positive ints. The last batch of an epoch may be smaller.
+            optimizer: of this model. A second `fit` goes on where the first ended, if it gets the same one.
+            max_grad_norm: as in `step`.
+            validation: (X, y) that are scored after every epoch.
+            shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's
+                number.
+            progress: a progress bar on a terminal.
+            callback: called with the epoch's number from 0 and the history; ends the training by returning
+                what is true.
+
+        Returns:
+            What happened, by epoch. A loss that is not finite ends nothing, but is warned of.
+
+        Ctrl-C raises KeyboardInterrupt after a whole step; the model can be used, and trained on.
+
+        Raises:
+            TypeError, ValueError: what does not fit; nothing was changed.
+        """
+        samples, targets = self._as_data(X, y)
+        epochs, batch_size = positive_int("epochs", epochs), positive_int("batch_size", batch_size)
+        held_out = None
+        if validation is not None:
+            if not isinstance(validation, tuple) or len(validation) != 2:
+                raise TypeError(f"validation must be a tuple (X, y). Received: {type(validation).__name__}")
+            held_out = self._as_data(*validation)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable. Received: {callback!r}")
+        optimizer, largest = _as_optimizer(optimizer), _as_norm(max_grad_norm)
+        trainer = self._trainer_of(min(batch_size, len(samples)), targets)
+        weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
+        weights[-1] = len(samples) - weights[:-1].sum()
+        history = History()
+        for epoch in _with_bar(epochs) if progress else range(epochs):
+            order = self._order(len(samples)) if shuffle else None
+            self.epochs += 1
+            records = np.concatenate(list(trainer.steps(samples, targets, optimizer, largest, order)))
+            losses, norms = records[..., 0], records[..., 1]
+            clipped = norms > (math.inf if largest is None else largest)
+            means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
+            for found, mean in zip((history.loss, history.gradient_norm, history.clipped), means, strict=True):
+                found.append(mean if self.population else float(mean[0]))
+            if held_out is not None:
+                history.validation.append(self._score(*held_out))
+            if not np.isfinite(losses).all():
+                warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
+            if callback is not None and callback(epoch, history):
+                break
+        return history
+
+    def _order(self, samples: int) -> Array:
+        numbers = np.empty(samples)
+        fill(numbers, Uniform(), seed=self.key / "shuffle" / str(self.epochs))
+        return np.argsort(numbers, kind="stable").astype(np.int64)
+
+    def as_samples(self, X: Any, at_least: int = 0) -> Array:
+        """X as the kernels take it: contiguous, of the model's dtype; errors as in `step`."""
+        array = np.asarray(X)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"X must be real numbers. Received: dtype {array.dtype}")
+        if array.ndim != 2 or array.shape[1] != self.sizes[0] or len(array) < at_least:
+            some = " and at least one sample" if at_least else ""
+            raise ValueError(f"X must have shape (samples, {self.sizes[0]}){some}. Received: shape {array.shape}")
+        with np.errstate(over="ignore"):  # beyond float32's range: infinite, which the loss will show
+            return np.ascontiguousarray(array, self.dtype)
+
+    def _as_data(self, X: Any, y: Any) -> tuple[Array, Targets]:
+        """At least one sample, and the targets of all."""
+        samples = self.as_samples(X, at_least=1)
+        return samples, as_targets(y, self.output, len(samples), self.sizes[-1], self.dtype)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters, by name, and what `load` needs to a safetensors file."""
+        from safetensors.numpy import save
+
+        tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
+        content = save(tensors, metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
+        place = Path(path)
+        partial = place.with_name(f".{place.name}.partial")  # an older file stays whole until this one is
+        try:
+            partial.write_bytes(content)
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MLP:
+        """The model that `save` wrote.
+
+        Raises:
+            ValueError: the file holds no such model.
+            OSError: it cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        wrong = f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}"
+        Path(path).open("rb").close()  # the system's own error for a folder, or what is not there
+        try:
+            with safe_open(os.fspath(path), framework="numpy") as file:
+                model = _restored(json.loads((file.metadata() or {})["fastinit.MLP"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ValueError(wrong) from error
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+        if found != {name: (array.shape, array.dtype) for name, array in model.parameters.items()}:
+            raise ValueError(f"{wrong}; its tensors are not those of its model")
+        for name, array in model.parameters.items():
+            array[...] = tensors[name]
+        return model
+
+    def _about(self) -> dict[str, Any]:
+        """All but the parameters, as JSON has it."""
+        return {
+            "sizes": list(self.sizes),
+            "activation": [self.activation.name, dict(self.activation.parameters)],
+            "output": self.output,
+            "dtype": self.dtype.name,
+            "population": self.population,
+            "epochs": self.epochs,
+            "seed": [str(self.key.seed), list(self.key.path)],
+        }
+
+    def __repr__(self) -> str:
+        parts = [list(self.sizes), self.activation.name, self.output]
+        more = [f"dtype={self.dtype.name!r}"] + ([f"population={self.population}"] if self.population else [])
+        return f"MLP({', '.join([*map(repr, parts), *more])})"
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are models of their own: views of their own buffer, at its own address."""
+        return _restored, (self._about(), self.network.parameters, self.network.slopes)
+
+
+def _restored(about: dict[str, Any], parameters: Array | None = None, slopes: Array | None = None) -> MLP:
+    about = dict(about)
+    (name, numbers), (seed, names), epochs = about.pop("activation"), about.pop("seed"), about.pop("epochs")
+    key = Key(int(seed), tuple(names))
+    model = MLP(activation=Activation(name, tuple(numbers.items())), seed=key, init="zeros", **about)
+    model.epochs = epochs
+    for target, source in ((model.network.parameters, parameters), (model.network.slopes, slopes)):
+        if source is not None:
+            target[...] = source
+    return model
+
+
+def _as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(sizes, Iterable) or len(found := tuple(sizes)) < 2:
+        raise ValueError(f"sizes must be two or more ints: features, units of each layer. Received: sizes={sizes!r}")
+    return tuple(positive_int("sizes", n) for n in found)
+
+
+def _as_optimizer(optimizer: Any) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an SGD, Adam or AdamW. Received: {optimizer!r}")
+    optimizer.rates()  # a number that was assigned may be out of range
+    return optimizer
+
+
+def _as_norm(max_grad_norm: float | None) -> float | None:
+    return None if max_grad_norm is None else non_negative("max_grad_norm", max_grad_norm)
+
+
+def _with_bar(epochs: int) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(range(epochs), "epochs", console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,244 @@
+"""Optimisers: one fused pass over weights, gradients and the optimiser's memory, the clip factor inside."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastinit._core.checks import finite, non_negative
+from fastinit._runtime.arrays import FLOATS, Array, Arrays, address, check_target
+from fastinit._runtime.pool import together
+from fastinit._runtime.threads import PARALLEL_FROM, count
+from fastinit.kernels.nn.updates import RATES, update_kernel, update_pieces
+
+
+@dataclass(eq=False)
+class Optimizer:
+    """What all optimisers share: `steps` that were made, and memory for the arrays that they were made on.
+
+    An optimiser belongs to one model: it remembers the shapes that it first saw.
+    """
+
+    memories: ClassVar[int] = 1  # arrays of the parameters' size
+
+    learning_rate: float
+    steps: int = field(default=0, init=False)
+    _memory: list[tuple[Array, ...]] = field(default_factory=list, init=False, repr=False)
+    _checked: tuple[Any, Array] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._names = [one.name for one in fields(self) if one.init]
+        self.rates()
+
+    @property
+    def kernel(self) -> str:
+        """The name of its update among the kernels."""
+        raise NotImplementedError
+
+    def rates(self) -> Array:
+        """The numbers that the kernel takes. Read at every step, so `learning_rate` may follow a schedule.
+
+        Raises:
+            TypeError, ValueError: one of them is no number, or out of range.
+        """
+        given = tuple([getattr(self, name) for name in self._names])
+        if self._checked is None or given != self._checked[0]:  # the checks cost as much as a small step's update
+            self._checked = given, self._rates()
+        return self._checked[1]
+
+    def _rates(self) -> Array:
+        """The numbers, checked."""
+        raise NotImplementedError
+
+    def memory(self, arrays: list[Array]) -> list[tuple[Array, ...]]:
+        """The optimiser's memory for these parameters: zeros at first, then what the steps left.
+
+        Raises:
+            ValueError: other parameters than before, by number, shape or dtype.
+        """
+        shapes = [(array.shape, array.dtype.name) for array in arrays]
+        if not self.steps and shapes != [(m[0].shape, m[0].dtype.name) for m in self._memory]:
+            self._memory = [tuple(np.zeros_like(array) for _ in range(self.memories)) for array in arrays]
+        known = [(memory[0].shape, memory[0].dtype.name) for memory in self._memory]
+        if shapes != known:
+            raise ValueError(f"an optimizer belongs to one model. Received: {shapes}, before: {known}")
+        return self._memory
+
+    def update(self, parameters: Arrays, gradients: Arrays, *, factor: float = 1.0) -> None:
+        """One step, in place, for those who bring their own model.
+
+        Args:
+            parameters: C-contiguous float32 or float64 arrays: one, a mapping or an iterable of them.
+            gradients: as many of the same shapes, dtypes and, in a mapping, names. They are not changed.
+            factor: what the gradients are multiplied with on the way: the clip factor.
+
+        Raises:
+            TypeError: no such arrays.
+            ValueError: shapes or dtypes that do not fit, or other parameters than before. Nothing was written.
+
+        >>> import numpy as np
+        >>> weights = np.ones(3, np.float32)
+        >>> SGD(0.5).update(weights, np.array([1, 2, 3], np.float32), factor=0.5)
+        >>> weights
+        array([0.75, 0.5 , 0.25], dtype=float32)
+        """
+        weights, slopes = _paired(parameters, gradients)
+        factor, rates = finite("factor", factor), self.rates()
+        memory = self.memory(weights)
+        for dtype in dict.fromkeys(array.dtype.name for array in weights):
+            pieces = np.array(
+                [
+                    [address(w), address(g), address(m[0]), address(m[-1]), w.size]
+                    for w, g, m in zip(weights, slopes, memory, strict=True)
+                    if w.dtype.name == dtype and w.size
+                ],
+                np.int64,
+            ).reshape(-1, 5)
+            kernel, _ = update_kernel(self.kernel, dtype)
+            counter = np.zeros(1, np.int64)
+            size = np.dtype(dtype).itemsize
+            numbers = (kernel, size, factor, float(self.steps + 1), address(rates), address(counter))
+            large = pieces[:, 4].sum() >= PARALLEL_FROM
+            together(functools.partial(update_pieces(), pieces, *numbers), count() if large else 1)
+        self.steps += 1
+
+
+@dataclass(eq=False)
+class SGD(Optimizer):
+    """Stochastic gradient descent: v = momentum v + g + weight_decay w, w -= learning_rate v.
+
+    Args:
+        learning_rate: the step's size.
+        momentum: share of the velocity that is kept (Polyak 1964; Sutskever et al., ICML 2013), 0 to below 1.
+        nesterov: look ahead: w -= learning_rate (g + momentum v).
+        weight_decay: L2 penalty, added to the gradient.
+
+    Results are torch.optim.SGD's to rounding.
+
+    Raises:
+        TypeError, ValueError: a number out of range, or Nesterov without momentum.
+
+    >>> SGD(0.1, momentum=0.9)
+    SGD(learning_rate=0.1, steps=0, momentum=0.9, nesterov=False, weight_decay=0.0)
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    @property
+    def kernel(self) -> str:
+        """The name of its update among the kernels: the momentum, too, may follow a schedule."""
+        return "momentum" if self.momentum else "sgd"
+
+    def _rates(self) -> Array:
+        momentum = _share("momentum", self.momentum)
+        if not isinstance(self.nesterov, bool):
+            raise TypeError(f"nesterov must be a bool. Received: nesterov={self.nesterov!r}")
+        if self.nesterov and not momentum:
+            raise ValueError(f"nesterov needs a momentum. Received: momentum={self.momentum!r}")
+        return _numbers(
+            non_negative("learning_rate", self.learning_rate),
+            non_negative("weight_decay", self.weight_decay),
+            momentum,
+            float(self.nesterov),
+        )
+
+
+@dataclass(eq=False)
+class Adam(Optimizer):
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1), with bias correction; `weight_decay` is added to the gradient.
+
+    Results are torch.optim.Adam's to rounding.
+
+    Raises:
+        TypeError, ValueError: a number out of range.
+
+    >>> Adam().rates().tolist()[2:5]
+    [0.9, 0.999, 1e-08]
+    """
+
+    kernel = "adam"
+    memories = 2
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def _rates(self) -> Array:
+        decay = non_negative("weight_decay", self.weight_decay)
+        return _numbers(
+            non_negative("learning_rate", self.learning_rate),
+            0.0 if self.decoupled else decay,
+            _share("beta1", self.beta1),
+            _share("beta2", self.beta2),
+            non_negative("epsilon", self.epsilon),
+            decay if self.decoupled else 0.0,
+        )
+
+    decoupled: ClassVar[bool] = False  # whether the weights decay by themselves, beside the gradient
+
+
+@dataclass(eq=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w *= 1 - learning_rate weight_decay (Loshchilov & Hutter, ICLR 2019).
+
+    Results are torch.optim.AdamW's to rounding.
+
+    >>> AdamW(1e-3).weight_decay
+    0.01
+    """
+
+    decoupled = True
+
+    weight_decay: float = 0.01
+
+
+def _numbers(*values: float) -> Array:
+    rates = np.zeros(RATES)
+    rates[: len(values)] = values
+    return rates
+
+
+def _share(name: str, value: float) -> float:
+    result = non_negative(name, value)
+    if result >= 1:
+        raise ValueError(f"{name} must be below 1. Received: {name}={value!r}")
+    return result
+
+
+def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Array]]:
+    """The arrays of both, checked to fit."""
+    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
+        if set(parameters) != set(gradients):
+            raise ValueError(
+                f"gradients must have the parameters' names. Received: {sorted(set(parameters) ^ set(gradients))}"
+            )
+        gradients = [gradients[name] for name in parameters]
+    weights, slopes = _listed("parameters", parameters), _listed("gradients", gradients)
+    if len(weights) != len(slopes):
+        raise ValueError(f"gradients must be as many as parameters. Received: {len(slopes)} for {len(weights)}")
+    for weight, slope in zip(weights, slopes, strict=True):
+        if check_target(weight, "parameters") not in FLOATS:
+            raise TypeError(f"parameters must be of float32 or float64. Received: {weight.dtype}")
+        if not isinstance(slope, np.ndarray) or (slope.shape, slope.dtype) != (weight.shape, weight.dtype):
+            received = f"{slope.shape} of {slope.dtype}" if isinstance(slope, np.ndarray) else type(slope).__name__
+            raise ValueError(f"gradients must be arrays of {weight.shape} of {weight.dtype}. Received: {received}")
+        if not (weight.flags.carray and slope.flags.c_contiguous and slope.flags.aligned):
+            received = f"strides {weight.strides} and {slope.strides}"
+            raise ValueError(f"parameters and gradients must be C-contiguous and aligned. Received: {received}")
+    return weights, slopes
+
+
+def _listed(name: str, arrays: Arrays) -> list[Array]:
+    if isinstance(arrays, np.ndarray):
+        return [arrays]
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"{name} must be an array, a mapping or an iterable of arrays. Received: {arrays!r}")
+    return list(arrays.values() if isinstance(arrays, Mapping) else arrays)

@@ -1,0 +1,269 @@
+"""A plan: parameter name -> shape, dtype and distribution. The noun that everything large speaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastinit._core.composite import Values
+from fastinit._core.distributions import Distribution
+from fastinit._core.key import Key, Seed, as_key
+from fastinit._core.structured import is_portable
+from fastinit._io import documents
+from fastinit._runtime.arrays import Array
+from fastinit.plan import _rules as rules
+from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
+from fastinit.plan._patterns import escape, expand
+
+__all__ = ["Fill", "Given", "Plan", "Tied"]
+
+Given: TypeAlias = "Fill | Tied | tuple[Any, Any, Distribution | str]"
+
+
+class Plan(Mapping[str, "Fill | Tied"]):
+    """An ordered mapping from a tensor's name to its `Fill`, or to the name that it is `Tied` to, and the seed that
+    goes with it.
+
+    Every tensor is drawn with the key `Key(seed) / name`, so no tensor depends on the others, on their order or on
+    who fills it.
+
+    Args:
+        tensors: name -> `Fill`, or -> (shape, dtype, scheme or distribution), or -> `Tied`.
+        seed: what `fill` uses where it is given none.
+
+    Attributes:
+        filled: the tensors without their second names.
+
+    >>> plan = Plan({"embed.weight": ((1000, 64), "bfloat16", "normal"), "norm.weight": ((64,), "float32", "ones")})
+    >>> len(plan), plan.parameters, plan.nbytes
+    (2, 64064, 128256)
+    """
+
+    def __init__(self, tensors: Mapping[str, Given], seed: int = 0) -> None:
+        self.seed = Key(seed).seed
+        self._tensors = {name: _as_tensor(name, value) for name, value in tensors.items()}
+        self.filled = {name: tensor for name, tensor in self.items() if isinstance(tensor, Fill)}
+        for name, tensor in self._tensors.items():
+            if isinstance(tensor, Tied) and tensor.name not in self.filled:
+                raise ValueError(f"{name!r} must be tied to a filled tensor of the plan. Received: {tensor.name!r}")
+
+    def __getitem__(self, name: str) -> Fill | Tied:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self)} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed={self.seed})"
+
+    def first_name(self, name: str) -> str:
+        """The name that a tensor is drawn with: its own, or the one that it is tied to."""
+        tensor = self._tensors[name]
+        return tensor.name if isinstance(tensor, Tied) else name
+
+    def of(self, name: str) -> Fill:
+        """How a tensor is filled, under whichever of its names."""
+        return self.filled[self.first_name(name)]
+
+    def key(self, seed: Seed = None) -> Key:
+        """The key above the tensors' names: of a seed, or by default of the plan's own."""
+        return Key(self.seed) if seed is None else as_key(seed)
+
+    @property
+    def parameters(self) -> int:
+        """The number of elements in all tensors; tied ones count once."""
+        return sum(tensor.size for tensor in self.filled.values())
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors; tied ones count once."""
+        return sum(tensor.nbytes for tensor in self.filled.values())
+
+    def with_dtype(self, dtype: Any) -> Plan:
+        """The same plan with one dtype for all tensors."""
+        changed = {name: t if isinstance(t, Tied) else t.with_dtype(dtype) for name, t in self.items()}
+        return Plan(changed, self.seed)
+
+    def with_seed(self, seed: int) -> Plan:
+        """The same plan with another seed."""
+        return Plan(self, seed)
+
+    def with_rules(
+        self, texts: Iterable[str | rules.Rule], *, scheme: str | None = None, lawless: Collection[str] = ()
+    ) -> Plan:
+        """The same plan with new laws where rules say so.
+
+        A rule, `PATTERN=SCHEME`, gives every tensor whose name matches the law that the scheme gives its shape. Later
+        rules win. Second names and given values stay as they are. `layers`, where a scheme has it and a rule does not
+        give it, is counted from the names that match: by their first component that is an integer.
+
+        Args:
+            texts: e.g. "*.{o_proj,down_proj}.weight=normal(std=0.01)"; `layout="io"` and `batch_axes=0` may be among
+                the parameters, for weights that are no (out, in, *kernel).
+            scheme: stands for the rule `*=SCHEME` before all others. Where it needs matrices, tensors with fewer
+                dimensions keep their law.
+            lawless: the names of tensors whose law here does not count. Of these, where `scheme` needs matrices, those
+                with fewer dimensions get ones if their names end in weight, gamma, scale or g, and zeros otherwise.
+
+        Raises:
+            ValueError: text that is no rule, a rule that no drawn tensor matches, a scheme that a shape or a dtype
+                refuses, or a lawless tensor without a rule.
+
+        >>> plan = Plan({"a.weight": ((3, 4), "float32", "normal"), "a.bias": ((3,), "float32", "zeros")})
+        >>> [fill.scheme for fill in plan.with_rules(["*.weight=normal(std=0.02)"]).filled.values()]
+        ['normal(std=0.02)', 'zeros']
+        """
+        return Plan(rules.applied(self, texts, scheme, lawless), self.seed)
+
+    def portable(self, key: Key) -> Plan:
+        """The same plan under one key, for other processes: what only this one can compute is given as values."""
+        changed: dict[str, Fill | Tied] = dict(self)
+        for name, tensor in self.filled.items():
+            if not is_portable(tensor.distribution):
+                values = np.empty(tensor.shape, tensor.dtype)
+                tensor.fill(values, key / name)
+                changed[name] = Fill(tensor.shape, tensor.dtype, Values(values), persistent=tensor.persistent)
+        return Plan(changed, self.seed)
+
+    def fill(
+        self,
+        arrays: Mapping[str, Array],
+        seed: Seed = None,
+        progress: Callable[[str, Fill], None] | None = None,
+    ) -> None:
+        """Fill arrays by name; the arrays' dtypes rule, not the plan's.
+
+        Args:
+            arrays: some or all of the plan's tensors.
+            seed: an int or a `Key`. Default: the plan's own seed.
+            progress: called with the name and the `Fill` after each tensor.
+
+        Raises:
+            KeyError: a name that the plan does not have.
+            TypeError, ValueError: an array that cannot be filled or has another shape. Nothing was written.
+
+        >>> import numpy as np
+        >>> arrays = {"a": np.empty((2, 3)), "b": np.empty((2, 3))}
+        >>> Plan({name: ((2, 3), "float64", "normal") for name in arrays}).fill(arrays, seed=1)
+        >>> bool((arrays["a"] == arrays["b"]).any())
+        False
+        """
+        for name, array in arrays.items():
+            if name not in self:
+                raise KeyError(f"the plan has no tensor {name!r}")
+            tensor = self.of(name)
+            tensor.check(array, name)
+            if array.shape != tensor.shape:
+                raise ValueError(f"{name} must have the shape {tensor.shape}. Received: {array.shape}")
+        key = self.key(seed)
+        for name, array in arrays.items():
+            first, tensor = self.first_name(name), self.of(name)
+            if first == name or first not in arrays or not np.shares_memory(array, arrays[first]):
+                tensor.fill(array, key / first)
+            if progress is not None:
+                progress(name, tensor)
+
+    def to_table(self) -> dict[str, Any]:
+        """The plan as plain values: what `from_table` makes the same plan of, law for law and bit for bit.
+
+        Raises:
+            ValueError: a tensor whose values a model's code computes; it is named.
+
+        >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
+        {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
+        """
+        return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
+
+    def to_toml(self) -> str:
+        """The plan as the text of a job file."""
+        return documents.as_toml(self.to_table())
+
+    def to_json(self) -> str:
+        """The plan as JSON, one line for each tensor."""
+        table = self.to_table()
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table["tensors"].items())
+        return f'{{\n "seed": {table["seed"]},\n "tensors": {{\n{lines}\n }}\n}}\n'
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> Plan:
+        """A plan from plain values, as a job file holds them (`from_toml`) and `to_table` gives them.
+
+        Raises:
+            ValueError: what is wrong in it, with the tensor's table and the key named.
+        """
+        documents.only(dict(table), ("seed", "dtype", "tensors", "rules"))
+        tables = table.get("tensors")
+        if not isinstance(tables, dict) or not tables:
+            raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
+        tensors: dict[str, Fill | Tied] = {}
+        for pattern, row in tables.items():
+            try:
+                tensor = tensor_of(row, table.get("dtype", "float32"))
+                for name in expand(pattern):
+                    if name in tensors:
+                        raise ValueError(f"{name!r} is named twice")
+                    tensors[name] = tensor
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'[tensors."{pattern}"]: {error}') from None
+        given = table.get("rules", {})
+        if not isinstance(given, dict) or not all(isinstance(scheme, str) for scheme in given.values()):
+            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r}')
+        try:
+            plan = cls(tensors, table.get("seed", 0))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return plan.with_rules(rules.of(pattern, scheme) for pattern, scheme in given.items()) if given else plan
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Plan:
+        """Read a job file, or a plan that was saved by `to_toml` or `to_json`.
+
+        `seed` and `dtype` at the top are the defaults; every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
+        the scheme's parameters, and may hold `dtype`, `layout` and `batch_axes`. In a pattern `{0..11}` counts and
+        `{q,k,v}` lists, as in a shell. The table `[rules]` holds `"PATTERN" = "SCHEME"`, applied last, as by
+        `with_rules`. (`docs/checkpoints.md` lists the other keys, which saved plans have.)
+
+        Args:
+            path: of a .toml or .json file.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: what is wrong in it, with the file and the table named.
+        """
+        path = Path(path)
+        if path.suffix not in (".toml", ".json"):
+            raise ValueError(f"{path}: must be a .toml or a .json file")
+        return cls._from_document(path, documents.read(path))
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Plan:
+        """Read a job file, as `from_file` does, whatever its suffix."""
+        path = Path(path)
+        return cls._from_document(path, documents.read(path, toml=True))
+
+    @classmethod
+    def _from_document(cls, path: Path, table: dict[str, Any]) -> Plan:
+        try:
+            return cls.from_table(table)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _as_tensor(name: str, value: Given) -> Fill | Tied:
+    if not isinstance(name, str):
+        raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
+    if name in ("", "__metadata__") or "\0" in name:
+        raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
+    Key(0) / name  # raises what no key can hold
+    if isinstance(value, (Fill, Tied)):
+        return value
+    if not isinstance(value, tuple) or len(value) != 3:
+        raise TypeError(f"{name} must be a Fill or (shape, dtype, scheme or distribution). Received: {value!r}")
+    return Fill(*value)

@@ -1,0 +1,167 @@
+"""Rules: PATTERN=SCHEME gives the tensors of a plan whose names match a law by their shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastinit._core.fans import item_shape
+from fastinit.plan import _serialization as spec
+from fastinit.plan._fills import Fill, Tied
+from fastinit.plan._patterns import matches
+from fastinit.schemes import ALIASES, SCHEMES, law
+
+_AXES = ("layout", "batch_axes")
+# The last `=` before what looks like a scheme: a name may hold others.
+_RULE = re.compile(r"(.*)=(\s*[A-Za-z_]\w*\s*(?:\(.*\)\s*)?)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A pattern, as `patterns.matches` takes it, and a scheme with those of its parameters that are given.
+
+    `axes` holds the layout and the batch axes, where they are not to be the tensor's own.
+    """
+
+    pattern: str
+    scheme: str
+    parameters: dict[str, Any]
+    axes: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        return spec.shown(self.scheme, {**self.parameters, **self.axes})
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.label}"
+
+    @property
+    def needs_matrices(self) -> bool:
+        """Whether the scheme has no law for fewer than two dimensions, though it has one for more."""
+        return not self._fits((2,)) and any(map(self._fits, ((2, 2), (2, 2, 2))))
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        try:
+            law(self.scheme, shape, **self.parameters).check(shape, "float64")
+        except (TypeError, ValueError):
+            return False
+        return True
+
+    def matched(self, names: Iterable[str]) -> list[str]:
+        """The names that match.
+
+        Raises:
+            ValueError: the pattern is none.
+        """
+        try:
+            return [name for name in names if matches(self.pattern, name)]
+        except ValueError as error:
+            raise ValueError(f"rule {str(self)!r}: {error}") from None
+
+    def counted(self, names: Collection[str]) -> Rule:
+        """The rule with the number of layers, where its scheme wants one that is not given: the different block
+        indices in the names, each a name's first component that is an integer, as the 7 of `model.layers.7.weight`.
+
+        Raises:
+            ValueError: the names have none, or lie in several stacks, as those of an encoder and a decoder.
+        """
+        if "layers" in self.parameters or "layers" not in SCHEMES[ALIASES.get(self.scheme, self.scheme)].parameters:
+            return self
+        stacks: dict[str, set[int]] = {}
+        for stack, index in filter(None, map(_block, names)):
+            stacks.setdefault(stack, set()).add(index)
+        if len(stacks) != 1:
+            found = ", ".join(f"{len(blocks)} in {stack}" for stack, blocks in stacks.items()) or "none"
+            raise ValueError(
+                f"rule {str(self)!r}: layers are counted in one stack of blocks; of the names that match there are "
+                f"{found}: give layers, or a rule for each"
+            )
+        (blocks,) = stacks.values()
+        return replace(self, parameters={**self.parameters, "layers": len(blocks)})
+
+
+def parse(text: str) -> Rule:
+    """A rule from text.
+
+    Raises:
+        ValueError: it is none, its scheme is unknown (the nearest is named), or a parameter is.
+
+    >>> parse("*.{o,down}_proj.weight=normal(std=0.01)")
+    Rule(pattern='*.{o,down}_proj.weight', scheme='normal', parameters={'std': 0.01}, axes={})
+    """
+    found = _RULE.fullmatch(text)
+    if found is None or not found[1]:
+        raise ValueError(f"a rule must be PATTERN=SCHEME, e.g. '*.bias=zeros'. Received: {text!r}")
+    return of(found[1], found[2])
+
+
+def of(pattern: str, scheme: str) -> Rule:
+    """The rule of a pattern and a scheme, e.g. "normal(std=0.01)"."""
+    try:
+        name, parameters = spec.called(scheme, _AXES)
+    except ValueError as error:
+        raise ValueError(f"rule {f'{pattern}={scheme}'!r}: {error}") from None
+    axes = {key: parameters.pop(key) for key in _AXES if key in parameters}
+    return Rule(pattern, name, parameters, axes)
+
+
+def _block(name: str) -> tuple[str, int] | None:
+    """The stack and the index in it of the block that a name lies in: `model.layers` and 7."""
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isascii() and part.isdigit():
+            return ".".join(parts[:i]), int(part)
+    return None
+
+
+# --- a plan's tensors ---
+
+
+def applied(
+    tensors: Mapping[str, Fill | Tied], rules: Iterable[str | Rule], scheme: str | None, lawless: Collection[str]
+) -> dict[str, Fill | Tied]:
+    """The tensors with the laws that rules give them; arguments and errors are those of `Plan.with_rules`."""
+    chosen = {} if scheme is None else _by_scheme(tensors, of("*", scheme), set(lawless))
+    for rule in (text if isinstance(text, Rule) else parse(text) for text in rules):
+        matched = rule.matched(tensors)
+        targets = [name for name in matched if _replaceable(tensors[name])]
+        if not targets:
+            kept = f": {matched[0]!r} is tied or holds given values" if matched else ""
+            raise ValueError(f"rule {str(rule)!r} matches no tensor that is drawn{kept}")
+        chosen.update(dict.fromkeys(targets, rule.counted(matched)))
+    bare = [name for name in lawless if name not in chosen]
+    if bare:
+        raise ValueError(f"{bare[0]!r} has no law ({len(bare):,} tensors have none): give a scheme or a rule")
+    return {name: _with_law(name, tensor, chosen.get(name)) for name, tensor in tensors.items()}
+
+
+def _replaceable(tensor: Fill | Tied) -> bool:
+    return isinstance(tensor, Fill) and tensor.replaceable
+
+
+def _by_scheme(tensors: Mapping[str, Fill | Tied], rule: Rule, lawless: set[str]) -> dict[str, Rule]:
+    """Which rule the tensors get from a scheme for all."""
+    rule, matrices, chosen = rule.counted(tensors), rule.needs_matrices, {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tied) or not tensor.replaceable:
+            continue
+        if not matrices or len(item_shape(tensor.shape, tensor.layout, tensor.batch_axes)) >= 2:
+            chosen[name] = rule
+        elif name in lawless:
+            last = name.rpartition(".")[2]
+            gain = last == "g" or last.endswith(("weight", "gamma", "scale"))
+            chosen[name] = Rule(name, "ones" if gain else "zeros", {}, {})
+    return chosen
+
+
+def _with_law(name: str, tensor: Fill | Tied, rule: Rule | None) -> Fill | Tied:
+    if rule is None or isinstance(tensor, Tied):
+        return tensor
+    axes: dict[str, Any] = {"layout": tensor.layout, "batch_axes": tensor.batch_axes, **rule.axes}
+    try:
+        found = law(rule.scheme, tensor.shape, **axes, **rule.parameters)
+        return Fill(tensor.shape, tensor.dtype, found, rule.label, **axes, persistent=tensor.persistent)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"rule {str(rule)!r}: {name!r}: {error}") from None

@@ -1,0 +1,240 @@
+"""Curves over layers or epochs; what a logarithmic axis cannot hold stands at its ends, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastinit._runtime.arrays import Array
+from fastinit.nn._mlp import History
+from fastinit.plots._probes import Probes, as_probes, common_title, labels
+from fastinit.plots._style import legend, panels, style, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DECADES = 2.0  # that a logarithmic axis shows at least: what hardly changes shall look flat
+_ROW = 0.055  # of the axis' height, for a row of marks at its end, and for the word that says what they are
+_RANGE = (1e-290, 1e290)  # of what is drawn; float64's own ends leave no space for margins
+_LAST = (-307.0, 307.0)  # the powers of ten between which an axis ends
+_STEPS, _TICKS = (1, 2, 5, 10, 20, 50, 100), 8  # decades between the ticks, and how many of those at most
+_MARKED = 10  # marks on a curve, about
+_QUANTILES = (0.1, 0.9)  # of a population, around its median
+
+TITLES = {
+    "loss": "loss",
+    "gradient_norm": "norm of the gradient",
+    "clipped": "share of the steps that were clipped",
+    "validation": "score on the validation data",
+}
+LOGARITHMIC = ("loss", "gradient_norm")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over 1, 2, ..., and a band around it."""
+
+    label: str
+    values: Array
+    low: Array | None = None
+    high: Array | None = None
+
+
+def layers(probes: Probes) -> Figure:
+    """The root mean square of activations and of gradients, layer by layer: a line for every probe.
+
+    Args:
+        probes: a `Probe`, a `Comparison`, or several probes.
+
+    Returns:
+        A figure of two panels, its layers numbered from 1, the last being the output. What is 0 or not finite is
+        marked at the bottom or the top.
+
+    Raises:
+        TypeError, ValueError: something else, or no probe.
+        ImportError: matplotlib is missing.
+
+    >>> from fastinit import compare
+    >>> figure = layers(compare([64, *[32] * 10, 10], ["normal(std=0.01)", "he_normal"]))
+    >>> [axes.get_title("left") for axes in figure.axes]
+    ['activations, root mean square', 'gradients, root mean square']
+    """
+    found = as_probes(probes)
+    named = labels(found, verdicts=True)
+    with styled():
+        figure, both = panels(1, 2, (8.3, 2.7 + 0.22 * -(-len(found) // 3)))
+        for axes, name in zip(both, ("activations", "gradients"), strict=True):
+            sizes = [np.array([getattr(layer, name).rms for layer in probe.layers]) for probe in found]
+            draw(axes, [Curve(label, values) for label, values in zip(named, sizes, strict=True)], log=True)
+            axes.set_title(f"{name}, root mean square")
+            axes.set_xlabel("layer")
+        figure.suptitle(common_title(found))
+        legend(figure)
+    return figure
+
+
+def history(histories: History | Mapping[str, History]) -> Figure:
+    """Training curves, epoch by epoch: loss, norm of the gradient, share of the steps clipped, validation score.
+
+    Args:
+        histories: what `MLP.fit` returned, or several by their names. Of a population the median is shown, and the
+            band between the quantiles 0.1 and 0.9.
+
+    Returns:
+        A figure with a panel for everything that there is something to say about.
+
+    Raises:
+        TypeError, ValueError: something else, or no epoch.
+        ImportError: matplotlib is missing.
+
+    >>> from fastinit import History
+    >>> figure = history(History(loss=[2.3, 0.7], gradient_norm=[1.0, 3.0], clipped=[0.0, 0.5]))
+    >>> len(figure.axes)
+    3
+    """
+    named = _histories(histories)
+    shown = [name for name in TITLES if any(np.any(getattr(one, name)) for one in named.values())]
+    shown = shown or ["loss"]
+    with styled():
+        rows = -(-len(shown) // 2)
+        extra = 0.25 if len(named) > 1 else 0.0
+        figure, each = panels(rows, min(len(shown), 2), (4.15 * min(len(shown), 2), 2.5 * rows + extra), len(shown))
+        for axes, name in zip(each, shown, strict=True):
+            curves = [_curve(label, getattr(one, name)) for label, one in named.items()]
+            draw(axes, curves, log=name in LOGARITHMIC)
+            axes.set_title(TITLES[name])
+            axes.set_xlabel("epoch")
+        if len(named) > 1:
+            legend(figure)
+    return figure
+
+
+def _histories(given: Any) -> dict[str, History]:
+    named = {"training": given} if isinstance(given, History) else given
+    if not isinstance(named, Mapping) or not all(isinstance(one, History) for one in named.values()):
+        raise TypeError(f"histories must be a History, or a dict of them by name. Received: {given!r:.200}")
+    if not named or not all(one.loss for one in named.values()):
+        raise ValueError("histories must have at least one epoch each")
+    return {str(name): one for name, one in named.items()}
+
+
+def _curve(label: str, entries: Sequence[Any]) -> Curve:
+    """Of a population the median and two quantiles, which are members themselves: what is not finite counts as the
+    largest."""
+    values = np.asarray(entries, np.float64)
+    if values.ndim < 2:
+        return Curve(label, values)
+    ordered = np.where(np.isfinite(values), values, math.inf)
+    low, middle, high = np.quantile(ordered, (_QUANTILES[0], 0.5, _QUANTILES[1]), axis=1, method="inverted_cdf")
+    return Curve(label, middle, low, high)
+
+
+def draw(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
+    """Curves over 1, 2, ...; on a logarithmic axis marks at the bottom for zeros; at the top for what is not finite."""
+    for i, curve in enumerate(curves):
+        look, xs, values = style(i), np.arange(1, len(curve.values) + 1), _drawable(curve.values, log)
+        axes.plot(xs, values, label=curve.label, markevery=_marked(values, i), **look)
+        if curve.low is not None and curve.high is not None:
+            low, high = _drawable(curve.low, log), _drawable(curve.high, log)
+            axes.fill_between(xs, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    number = max(len(curve.values) for curve in curves)
+    margin = max(0.03 * (number - 1), 0.3)
+    axes.set_xlim(1 - margin, number + margin)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= number])
+    _ends(axes, curves, log=log)
+
+
+def _marked(values: Array, shift: int) -> list[int]:
+    """Where the i-th curve has its marks: apart from those of others, and wherever there would be no line."""
+    every = max(1, len(values) // _MARKED)
+    gaps = np.isnan(np.concatenate([[math.nan], values, [math.nan]]))
+    alone = np.flatnonzero(~gaps[1:-1] & gaps[:-2] & gaps[2:])
+    return sorted({*range(shift % every, len(values), every), *alone.tolist()})
+
+
+def _drawable(values: Array, log: bool) -> Array:
+    """The values, NaN where an axis cannot show them."""
+    shown = np.isfinite(values)
+    if log:
+        with np.errstate(invalid="ignore"):
+            shown &= (values >= _RANGE[0]) & (values <= _RANGE[1])
+    return np.where(shown, values, math.nan)
+
+
+def _ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
+    """The limits of the axis, and a row of marks beyond them for every curve that has values there."""
+    shown = [_drawable(part, log) for c in curves for part in (c.values, c.low, c.high) if part is not None]
+    present = np.concatenate([part[~np.isnan(part)] for part in shown])
+    with np.errstate(invalid="ignore"):
+        beyond = [c.values > _RANGE[1] if log else np.isinf(c.values) for c in curves]
+        above = [np.isnan(c.values) | far for c, far in zip(curves, beyond, strict=True)]
+        below = [(c.values < _RANGE[0]) & log for c in curves]
+    rows = [sum(bool(np.any(marked)) for marked in each) for each in (below, above)]
+    low, high = _limits(present, log)
+    heights = [_ROW * (count + 1.4) if count else 0.0 for count in rows]
+    unit = (high - low) / max(0.2, 1 - sum(heights))
+    bottom, top = low - unit * heights[0], high + unit * heights[1]
+    if log:
+        bottom, top = max(bottom, _LAST[0]), min(top, _LAST[1])
+        axes.set_ylim(10.0**bottom, 10.0**top)
+        axes.set_yscale("log")
+        step = next(step for step in _STEPS if (high - low) / step <= _TICKS)
+        axes.set_yticks([10.0**k for k in range(math.ceil(low), math.floor(high) + 1) if k % step == 0])
+        axes.minorticks_off()
+    else:
+        axes.set_ylim(bottom, top)
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    _marks(
+        axes,
+        below,
+        (low - bottom) / (top - bottom),
+        "0" if _only_zeros(curves) else "0, or below 1e-290",
+        from_below=True,
+    )
+    _marks(axes, above, (top - high) / (top - bottom), "not finite", from_below=False)
+
+
+def _only_zeros(curves: Sequence[Curve]) -> bool:
+    return not any(((curve.values > 0) & (curve.values < _RANGE[0])).any() for curve in curves)
+
+
+def _limits(values: Array, log: bool) -> tuple[float, float]:
+    """Of the axis, with margins; in powers of ten where it is logarithmic."""
+    if not values.size:
+        return (-1.0, 1.0) if log else (0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if log:
+        low, high = math.log10(low), math.log10(high)
+        missing = max(0.0, _DECADES - (high - low)) / 2
+        low, high = low - missing, high + missing
+    margin = 0.05 * (high - low) or max(abs(low) * 0.05, 0.05)
+    low, high = low - margin, high + margin
+    return (max(low, _LAST[0] + 5), min(high, _LAST[1] - 5)) if log else (low, high)
+
+
+def _marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *, from_below: bool) -> None:
+    """Rows of marks in the lowest or the highest share of a panel."""
+    from matplotlib.patches import Rectangle
+
+    rows = [i for i, where in enumerate(marked) if np.any(where)]
+    if not rows:
+        return
+    place = (0.0, 0.0 if from_below else 1 - share)
+    axes.add_patch(Rectangle(place, 1, share, color="#eeeeee", zorder=0, transform=axes.transAxes))
+    height = share / (len(rows) + 1.4)
+    for row, i in enumerate(rows):
+        centre = height * (len(rows) - row - 0.2)
+        xs = np.flatnonzero(marked[i]) + 1
+        every = max(1, len(marked[i]) // (2 * _MARKED))
+        look = style(i) | {"linestyle": "none", "markersize": 4}
+        ys = np.full(len(xs), centre if from_below else 1 - centre)
+        axes.plot(xs, ys, transform=axes.get_xaxis_transform(), markevery=every, gid=f"{word}: {i}", **look)
+    middle = share - 0.6 * height
+    place = (0.012, middle if from_below else 1 - middle)
+    axes.text(*place, word, transform=axes.transAxes, ha="left", va="center", fontsize=7)

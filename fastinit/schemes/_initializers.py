@@ -1,0 +1,145 @@
+"""The functions that come out of the table of schemes: one for every row, one for every alias."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastinit._core.fans import as_axes
+from fastinit._core.filling import fill
+from fastinit._core.key import Seed
+from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target
+from fastinit.schemes import SCHEMES, law_of
+
+
+class Initializer(Protocol):
+    """What every function of the table takes, beside its scheme's own parameters."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        shape: int | Sequence[int] | None = None,
+        *,
+        out: Array | None = None,
+        seed: Seed = None,
+        dtype: Any = "float32",
+        layout: str = "oi",
+        batch_axes: int | Sequence[int] = (),
+        region: tuple[slice, ...] | None = None,
+        **parameters: Any,
+    ) -> Array: ...
+
+
+_SHARED = """
+    Args:
+        shape: an int or a sequence of ints: the global shape. Default: the shape of `out`.
+        out: a writeable array of float16, bfloat16, float32 or float64 to fill; it keeps its dtype. Default: a new one.
+        seed: an int or a `Key`; None draws fresh entropy. The same seed gives every tensor the same values: use
+            `Key(seed) / name`, one name per tensor.
+        dtype: of a new array.
+        layout: "oi", (out, in, *kernel), as in torch; "io", (*kernel, in, out), as in JAX and Keras.
+        batch_axes: axes that the fans leave out: a population of candidates, a stack of experts.
+        region: a tuple of slices of the global shape: only this part, with the values that it has in the
+            whole.{parameters}
+
+    Returns:
+        The filled array: `out`, or a new one of the region's shape.
+
+    Raises:
+        TypeError: an argument of the wrong type, or a dtype that cannot be filled.
+        ValueError: a value out of range, an unknown name, or a shape that the scheme does not exist for. Nothing was
+            written.
+
+    >>> {name}({shape}, seed=0{example}).shape
+    {shape}
+    """
+
+
+def _initializer(name: str) -> Initializer:
+    def initialize(
+        shape: int | Sequence[int] | None = None,
+        *,
+        out: Array | None = None,
+        seed: Seed = None,
+        dtype: Any = "float32",
+        layout: str = "oi",
+        batch_axes: int | Sequence[int] = (),
+        region: tuple[slice, ...] | None = None,
+        **parameters: Any,
+    ) -> Array:
+        if shape is not None:
+            whole = as_shape(shape)
+        elif out is None:
+            raise TypeError(f"{name} needs a shape or out")
+        elif region is not None:
+            raise TypeError("region needs shape, the global one")
+        else:
+            check_target(out)
+            whole = out.shape
+        batch = () if isinstance(batch_axes, tuple) and not batch_axes else as_axes(batch_axes)
+        distribution = law_of(name, whole, layout, batch, parameters)
+        if out is None:
+            new_dtype = as_dtype(dtype)
+            indices = None if region is None else as_region(region, whole)
+            out = np.empty(whole if indices is None else tuple(map(len, indices)), new_dtype)
+        else:
+            check_target(out)
+        if region is None and out.shape == whole and not distribution.structured:
+            return fill(out, distribution, seed=seed)
+        return fill(out, distribution, seed=seed, shape=whole, region=region, layout=layout, batch_axes=batch)
+
+    _describe(initialize, name)
+    return initialize
+
+
+def _describe(function: Any, name: str) -> None:
+    """The name, the docstring and the signature that the table gives a function."""
+    scheme = SCHEMES[name]
+    summary, parameters = scheme.doc
+    shape, example = scheme.example
+    shared = _SHARED.format(
+        name=name,
+        parameters=f"\n{parameters}".replace("\n", "\n        ") if parameters else "",
+        shape=shape,
+        example=example,
+    )
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{summary}\n\n    {scheme.formula}. {scheme.source}.\n{shared}"
+    signature = inspect.signature(function)
+    common = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    function.__signature__ = signature.replace(parameters=[*common, *scheme.parameters.values()])
+
+
+zeros = _initializer("zeros")
+ones = _initializer("ones")
+constant = _initializer("constant")
+uniform = _initializer("uniform")
+normal = _initializer("normal")
+truncated_normal = _initializer("truncated_normal")
+heuristic_uniform = _initializer("heuristic_uniform")
+heuristic_normal = _initializer("heuristic_normal")
+xavier_uniform = _initializer("xavier_uniform")
+xavier_normal = _initializer("xavier_normal")
+he_uniform = _initializer("he_uniform")
+he_normal = _initializer("he_normal")
+lecun_uniform = _initializer("lecun_uniform")
+lecun_normal = _initializer("lecun_normal")
+variance_scaling = _initializer("variance_scaling")
+orthogonal = _initializer("orthogonal")
+delta_orthogonal = _initializer("delta_orthogonal")
+eye = _initializer("eye")
+dirac = _initializer("dirac")
+sparse = _initializer("sparse")
+depth_scaled = _initializer("depth_scaled")
+mup = _initializer("mup")
+deepnet = _initializer("deepnet")
+tfixup = _initializer("tfixup")
+fixup = _initializer("fixup")
+hadamard = _initializer("hadamard")
+
+glorot_uniform, glorot_normal = xavier_uniform, xavier_normal
+kaiming_uniform, kaiming_normal = he_uniform, he_normal

@@ -1,0 +1,139 @@
+"""The table of schemes itself: its rows, and how a name, a shape and parameters become a distribution."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastinit._core.checks import unknown
+from fastinit._core.distributions import Distribution
+from fastinit._core.fans import Fans, as_axes, canonical_axes, fans
+from fastinit._runtime.arrays import as_shape
+
+Lazy = Callable[[], Fans]  # the fans are computed only by the schemes that use them
+Row = TypeVar("Row", bound=Callable[..., Distribution])
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A row of the table."""
+
+    name: str
+    law: Callable[..., Distribution]  # (fans: Lazy, **parameters) -> Distribution
+    formula: str
+    source: str
+    aliases: tuple[str, ...]
+    example: tuple[str, str]  # a shape, and the parameters that have no default: what a doctest needs
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The scheme's own parameters, with their defaults."""
+        return dict(list(inspect.signature(self.law).parameters.items())[1:])
+
+    @property
+    def doc(self) -> tuple[str, str]:
+        """The summary, and what the parameters mean."""
+        summary, _, parameters = inspect.cleandoc(self.law.__doc__ or "").partition("\n\n")
+        return summary, parameters
+
+
+SCHEMES: dict[str, Scheme] = {}  # in the order in which the modules of this package define them
+ALIASES: dict[str, str] = {}
+
+
+def scheme(
+    formula: str, source: str, *, aliases: tuple[str, ...] = (), shape: str = "(3, 4)", example: str = ""
+) -> Callable[[Row], Row]:
+    """Enter a law into the table."""
+
+    def enter(row: Row) -> Row:
+        name = row.__name__
+        SCHEMES[name] = Scheme(name, row, formula, source, aliases, (shape, example))
+        ALIASES.update(dict.fromkeys(aliases, name))
+        return row
+
+    return enter
+
+
+def law(
+    scheme: str,
+    shape: int | Sequence[int],
+    *,
+    layout: str = "oi",
+    batch_axes: int | Sequence[int] = (),
+    **parameters: Any,
+) -> Distribution:
+    """The distribution that a scheme gives a shape.
+
+    Args:
+        scheme: a name or an alias of the table, e.g. "he_uniform" or "kaiming_uniform".
+        shape, layout, batch_axes: as in the functions of the table.
+        parameters: the scheme's own.
+
+    A structured law (orthogonal, dirac, ...) is one over (out, in, *kernel): give `fill` the layout and the batch
+    axes too.
+
+    Raises:
+        ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
+
+    >>> law("he_uniform", (1000, 10))
+    Uniform(low=-0.7745966692414834, high=0.7745966692414834)
+    """
+    name = ALIASES.get(scheme, scheme)
+    if name not in SCHEMES:
+        raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
+    return law_of(name, as_shape(shape), layout, as_axes(batch_axes), parameters)
+
+
+def law_of(
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
+) -> Distribution:
+    """`law` for a name of the table and checked arguments."""
+    # Flat, so that the cache sees the types: True is not the 1 that was asked for before.
+    flat = itertools.chain.from_iterable(parameters.items()) if parameters else ()
+    try:
+        return _remembered(name, shape, layout, batch_axes, *flat)
+    except TypeError:  # a parameter that cannot be hashed: the law's own check says what is wrong with it
+        return _made(name, shape, layout, batch_axes, parameters)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _remembered(
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], *parameters: Any
+) -> Distribution:
+    """A model asks for the law of the same few shapes again and again; making one takes 5 us."""
+    return _made(name, shape, layout, batch_axes, dict(zip(parameters[::2], parameters[1::2], strict=True)))
+
+
+def _made(
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
+) -> Distribution:
+    row = SCHEMES[name]
+    for parameter in parameters:
+        if parameter not in row.parameters:
+            allowed = ", ".join(row.parameters) or "none"
+            raise TypeError(f"{name} takes no parameter {parameter!r}. Allowed: {allowed}")
+    missing = [p.name for p in row.parameters.values() if p.default is p.empty and p.name not in parameters]
+    if missing:
+        raise TypeError(f"{name} needs the parameter {missing[0]!r}")
+    canonical_axes(len(shape), layout, batch_axes)
+    return row.law(lambda: fans(shape, layout, batch_axes), **parameters)
+
+
+def table() -> str:
+    """The table in Markdown, as `docs/schemes.md` shows it.
+
+    >>> print(table().splitlines()[2])
+    | `zeros` | 0 |  | A baseline |
+    """
+    lines = ["| scheme | law | parameters | source |", "| --- | --- | --- | --- |"]
+    for scheme in SCHEMES.values():
+        names = ", ".join(f"`{name}`" for name in (scheme.name, *scheme.aliases))
+        shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in scheme.parameters.values()]
+        parameters = f"`{', '.join(shown)}`" if shown else ""
+        lines.append(f"| {names} | {scheme.formula} | {parameters} | {scheme.source} |")
+    return "\n".join(lines)

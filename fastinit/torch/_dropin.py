@@ -1,0 +1,135 @@
+"""From a function that says which law it means to one that fills a tensor, or leaves that to torch."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeAlias
+
+import torch
+
+from fastinit._core.distributions import Distribution, TruncatedNormal, Uniform
+from fastinit._core.filling import fill
+from fastinit._runtime.arrays import Array, check_target
+from fastinit.torch._record.draws import fits
+from fastinit.torch._tensors import DTYPES, active, followed, host_array, mark_written
+
+P = ParamSpec("P")
+Law: TypeAlias = Distribution | None  # None: the call is left to torch
+Body: TypeAlias = Callable[P, Law]  # `tensor` is its first parameter, and `generator` one of what is random
+Function: TypeAlias = Callable[P, torch.Tensor]
+
+_WORD = 63  # bits; torch's integers have a sign
+
+
+def twin(body: Body[P]) -> Function[P]:
+    """torch's function of the same name, filling with the law that `body` returns.
+
+    Where `body` returns None or raises a TypeError or ValueError, and for tensors that are not filled here, torch's
+    function is called with the caller's arguments: results, warnings and errors are torch's.
+    """
+    # Bound now: a twin that is put into torch.nn.init, in place of torch's function, must not find itself.
+    function = _filling(body, getattr(torch.nn.init, body.__name__))
+    function.__doc__ = f"{inspect.getdoc(body)}\n\nWarnings and errors are those of `torch.nn.init.{body.__name__}`.\n"
+    return function
+
+
+def addition(body: Body[P]) -> Function[P]:
+    """A function that torch does not have. Tensors that are not filled here go to torch's functions of the law's kind,
+    with the law's numbers; errors are ours."""
+    signature = inspect.signature(body)
+    in_torch = torch.nn.init.uniform_, torch.nn.init.normal_, torch.nn.init.trunc_normal_
+
+    def theirs(*args: P.args, **kwargs: P.kwargs) -> torch.Tensor:
+        given = signature.bind(*args, **kwargs).arguments
+        tensor, generator = given["tensor"], given.get("generator")
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"tensor must be a torch.Tensor. Received: {type(tensor).__name__}")
+        distribution: Any = body(*args, **kwargs)
+        uniform_, normal_, trunc_normal_ = in_torch
+        match distribution:
+            case Uniform(low=low, high=high):
+                return uniform_(tensor, low, high, generator)
+            case TruncatedNormal(normal=normal, low=low, high=high) if normal.std > 0:
+                return trunc_normal_(tensor, normal.mean, normal.std, low, high, generator)
+            case _:
+                return normal_(tensor, distribution.mean, distribution.std, generator)
+
+    return _filling(body, theirs)
+
+
+def _filling(body: Body[P], theirs: Function[P]) -> Function[P]:
+    """A function that fills its tensor with the law that `body` returns, or calls `theirs`."""
+    signature = inspect.signature(body)
+    names = list(signature.parameters)
+    random = "generator" in names
+    place = names.index("generator") if random else sys.maxsize
+
+    @functools.wraps(body)
+    def function(*args: P.args, **kwargs: P.kwargs) -> torch.Tensor:
+        tensor: Any = args[0] if args else kwargs.get("tensor")
+        generator = args[place] if len(args) > place else kwargs.get("generator")
+        if _fill(tensor, functools.partial(body, *args, **kwargs), generator, random):
+            return tensor  # type: ignore[no-any-return]
+        return theirs(*args, **kwargs)
+
+    function.__signature__ = signature.replace(return_annotation="torch.Tensor")  # type: ignore[attr-defined]
+    return function
+
+
+def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> bool:
+    """Fill a tensor now, or let the recorder do it later; False, with nothing changed, where that is torch's work."""
+    if active.recorder is not None:  # what it does not take is torch's: it would not see NumPy's writes
+        return offer(tensor, law)
+    array = _target(tensor, generator) if random else None  # what is not random torch does as well, to the bit
+    found = None if array is None else _possible(tensor, law)
+    if array is None or found is None:
+        return False
+    fill(array, found, seed=_seed(generator))
+    mark_written(tensor)
+    return True
+
+
+def offer(tensor: Any, law: Callable[[], Law]) -> bool:
+    """Let this thread's recorder take a fill; False where there is none, or it does not."""
+    recorder = active.recorder
+    if recorder is None or not isinstance(tensor, torch.Tensor):
+        return False
+    found = _possible(tensor, law)
+    return found is not None and recorder.fill(tensor, found)
+
+
+def _target(tensor: Any, generator: Any) -> Array | None:
+    """The memory of a tensor that NumPy may write, where the generator can give a seed."""
+    if followed():
+        return None
+    if generator is not None and not (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
+        return None
+    array = host_array(tensor)
+    if array is None or (tensor.is_inference() and not torch.is_inference_mode_enabled()):
+        return None
+    try:
+        check_target(array)
+    except ValueError:  # elements share memory
+        return None
+    return array
+
+
+def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
+    """The law of a call, if there is one and the tensor can hold it."""
+    if tensor.dtype not in DTYPES or tensor.numel() == 0:
+        return None
+    try:
+        distribution = law()
+    except (TypeError, ValueError):
+        return None
+    return distribution if distribution is not None and fits(distribution, tensor.shape, tensor.dtype) else None
+
+
+def _seed(generator: torch.Generator | None) -> int:
+    """The next seed out of a generator."""
+    # On the CPU whatever `torch.device` is in force.
+    first, second = torch.randint((1 << _WORD) - 1, (2,), generator=generator, device="cpu").tolist()
+    return int(first << _WORD | second)
