@@ -183,7 +183,7 @@ def _drawn(text: str) -> object:
 
     name, parameters = called(text)
     shape = (200, 400)
-    return fi.fill(np.empty(shape, np.float32), fi.law(name, shape, **parameters), seed=fi.Key(0) / name)
+    return fi.fill(np.empty(shape, np.float32), fi.distribution(name, shape, **parameters), seed=fi.Key(0) / name)
 
 
 @picture(

@@ -34,7 +34,7 @@ _HOMES = {
     "plan._fills": "Fill Tied",
     "plan._plan": "Plan",
     "_probe.probe": "compare probe",
-    "schemes": "law",
+    "schemes": "distribution",
     "nn._lsuv": "lsuv",
     "_probe.records": "Comparison Probe",
     "_core.structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",

@@ -44,7 +44,7 @@ from fastinit.nn._optimizers import AdamW as AdamW
 from fastinit.plan._fills import Fill as Fill
 from fastinit.plan._fills import Tied as Tied
 from fastinit.plan._plan import Plan as Plan
-from fastinit.schemes import law as law
+from fastinit.schemes import distribution as distribution
 from fastinit.schemes._initializers import constant as constant
 from fastinit.schemes._initializers import deepnet as deepnet
 from fastinit.schemes._initializers import delta_orthogonal as delta_orthogonal

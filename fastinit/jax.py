@@ -253,7 +253,7 @@ def uniform(scale: Any = 1e-2, dtype: Any = None) -> Initializer:
     """
 
     def law(_: tuple[int, ...], size: float) -> Distribution:
-        return schemes.law("uniform", (), low=0.0, high=size)
+        return schemes.distribution("uniform", (), low=0.0, high=size)
 
     return _initializer(theirs.uniform(scale, dtype), law, scale, dtype)
 
@@ -270,7 +270,7 @@ def normal(stddev: Any = 1e-2, dtype: Any = None) -> Initializer:
     """
 
     def law(_: tuple[int, ...], size: float) -> Distribution:
-        return schemes.law("normal", (), std=size)
+        return schemes.distribution("normal", (), std=size)
 
     return _initializer(theirs.normal(stddev, dtype), law, stddev, dtype)
 
@@ -332,7 +332,7 @@ def _family(name: str, **parameters: Any) -> Callable[..., Initializer]:
     def factory(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None) -> Initializer:
         def law(shape: tuple[int, ...], _: float) -> Distribution:
             numbers = axis_fans(shape, in_axis, out_axis, batch_axis)
-            return scheme.law(lambda: numbers, **parameters)
+            return scheme.distribution(lambda: numbers, **parameters)
 
         return _initializer(getattr(theirs, name)(in_axis, out_axis, batch_axis, dtype), law, 1.0, dtype)
 
@@ -376,7 +376,7 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> In
     """
 
     def law(_: tuple[int, ...], size: float) -> Distribution:
-        return schemes.law("orthogonal", (), gain=size)
+        return schemes.distribution("orthogonal", (), gain=size)
 
     return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis)
 
@@ -395,6 +395,6 @@ def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None)
     """
 
     def law(_: tuple[int, ...], size: float) -> Distribution:
-        return schemes.law("delta_orthogonal", (), gain=size)
+        return schemes.distribution("delta_orthogonal", (), gain=size)
 
     return _initializer(theirs.delta_orthogonal(scale, column_axis, dtype), law, scale, dtype)

@@ -43,12 +43,12 @@ import numpy as np
 from keras.initializers import STFT
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope  # the scope is public, the question is not
 
+from fastinit import schemes
 from fastinit._core import distributions
 from fastinit._core.distributions import Distribution
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
-from fastinit.schemes import law
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it
 
@@ -129,7 +129,7 @@ class Zeros(_Filled, keras.initializers.Zeros):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("zeros", shape)
+        return schemes.distribution("zeros", shape)
 
 
 @_registered
@@ -141,7 +141,7 @@ class Ones(_Filled, keras.initializers.Ones):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("ones", shape)
+        return schemes.distribution("ones", shape)
 
 
 @_registered
@@ -154,7 +154,7 @@ class Constant(_Filled, keras.initializers.Constant):
 
     def _law(self, shape: tuple[int, ...]) -> Distribution | None:
         plain = type(self.value) in (int, float) and math.isfinite(self.value)
-        return law("constant", shape, value=self.value) if plain else None
+        return schemes.distribution("constant", shape, value=self.value) if plain else None
 
 
 @_registered
@@ -166,7 +166,7 @@ class Identity(_Filled, keras.initializers.Identity):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("eye", shape, gain=self.gain)
+        return schemes.distribution("eye", shape, gain=self.gain)
 
 
 # --- laws with parameters of their own ---
@@ -181,7 +181,7 @@ class RandomNormal(_Filled, keras.initializers.RandomNormal):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("normal", shape, mean=float(self.mean), std=float(self.stddev))
+        return schemes.distribution("normal", shape, mean=float(self.mean), std=float(self.stddev))
 
 
 @_registered
@@ -205,7 +205,7 @@ class RandomUniform(_Filled, keras.initializers.RandomUniform):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("uniform", shape, low=float(self.minval), high=float(self.maxval))
+        return schemes.distribution("uniform", shape, low=float(self.minval), high=float(self.maxval))
 
 
 @_registered
@@ -218,7 +218,7 @@ class Orthogonal(_Filled, keras.initializers.Orthogonal):
     """
 
     def _law(self, shape: tuple[int, ...]) -> Distribution:
-        return law("orthogonal", shape, gain=float(self.gain))
+        return schemes.distribution("orthogonal", shape, gain=float(self.gain))
 
 
 # --- the families of variance scaling ---
@@ -235,7 +235,9 @@ class VarianceScaling(_Filled, keras.initializers.VarianceScaling):
     def _law(self, shape: tuple[int, ...]) -> Distribution:
         distribution = "normal" if self.distribution == "untruncated_normal" else self.distribution
         matrix = self._matrix(shape)
-        return law("variance_scaling", matrix, layout="io", scale=self.scale, mode=self.mode, distribution=distribution)
+        return schemes.distribution(
+            "variance_scaling", matrix, layout="io", scale=self.scale, mode=self.mode, distribution=distribution
+        )
 
     def _matrix(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape with the fans that Keras gives `shape`: vectors and scalars have some there."""

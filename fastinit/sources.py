@@ -90,11 +90,11 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, lawless = _found(source, dtype, lean)
+    plan, own, without_rule = _found(source, dtype, lean)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
-    if rules or scheme is not None or lawless:
-        plan = plan.with_rules(rules, scheme=scheme, lawless=lawless)
+    if rules or scheme is not None or without_rule:
+        plan = plan.with_rules(rules, scheme=scheme, without_rule=without_rule)
     return Source(plan, own if config is None else config, dtype)
 
 

@@ -212,7 +212,13 @@ def test_truncation_far_from_the_mean(kind, side, sigma):
 # --- names ---
 
 UNKNOWN = [
-    (lambda: fi.law("he_unifrom", (3, 4)), "scheme", "he_unifrom", "he_uniform", "zeros, ones, constant, uniform,"),
+    (
+        lambda: fi.distribution("he_unifrom", (3, 4)),
+        "scheme",
+        "he_unifrom",
+        "he_uniform",
+        "zeros, ones, constant, uniform,",
+    ),
     (
         lambda: fi.he_normal((3, 4), mode="fan_inn"),
         "mode",
@@ -260,7 +266,7 @@ def test_fans_need_two_dimensions(shape):
     for call in (
         lambda: fi.he_normal(shape),
         lambda: fi.xavier_uniform(out=out),
-        lambda: fi.law("lecun_normal", shape),
+        lambda: fi.distribution("lecun_normal", shape),
     ):
         with pytest.raises(ValueError, match=r"^Fan in and fan out") as caught:
             call()

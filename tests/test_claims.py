@@ -91,7 +91,7 @@ def test_the_jacobians_of_a_tanh_network_have_singular_values_around_what_is_cla
     assert np.mean(values) == pytest.approx(around, abs=0.1)
     # Without tanh it is the mean of the quarter circle law, 8 / (3 pi) at the variance 1/n.
     weight = model.parameters["layers.2.weight"]
-    std = fi.law(scheme, weight.shape).std * math.sqrt(250)
+    std = fi.distribution(scheme, weight.shape).std * math.sqrt(250)
     assert np.linalg.svd(weight, compute_uv=False).mean() == pytest.approx(std * 8 / (3 * math.pi), rel=0.02)
 
 

@@ -293,7 +293,7 @@ import fastinit as fi, numpy as np
 for dtype in ("float64", "float32", "float16", "bfloat16"):
     for scheme, options in (("normal", {}), ("uniform", {}), ("truncated_normal", {}), ("ones", {})):
         x = getattr(fi, scheme)((300, 300), seed=0, dtype=dtype, **options)
-        fi.summarize(fi.add(x, fi.law(scheme, x.shape), seed=1))
+        fi.summarize(fi.add(x, fi.distribution(scheme, x.shape), seed=1))
     fi.truncated_normal((30, 30), low=-5, high=5, dtype=dtype, seed=0)
     fi.orthogonal((30, 30), dtype=dtype, seed=0)
 fi.normal((50, 50, 50), region=(slice(5), slice(5), slice(9)), seed=1)

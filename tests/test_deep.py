@@ -49,7 +49,7 @@ each_law = pytest.mark.parametrize(("name", "parameters", "std"), STDS, ids=str)
 
 @each_law
 def test_stds_are_the_papers(name, parameters, std):
-    law = fi.law(name, (50, 30), **parameters)
+    law = fi.distribution(name, (50, 30), **parameters)
     assert law.mean == 0
     assert law.std == pytest.approx(std, rel=1e-11)
     uniform = name == "tfixup" and parameters.get("role") != "embedding"
@@ -68,7 +68,7 @@ def test_what_is_drawn_has_the_std(name):
 @pytest.mark.parametrize("role", ["input", "hidden", "output"])
 def test_mup_at_the_base_is_what_was_tuned_to_the_bit(role):
     for std, base in itertools.product((0.02, 0.7, 1 / 3, 1e-3), (3, 49, 768, 5120)):
-        assert fi.law("mup", (50, base), base=base, std=std, role=role) == fi.Normal(0, std)
+        assert fi.distribution("mup", (50, base), base=base, std=std, role=role) == fi.Normal(0, std)
 
 
 def test_mup_keeps_hidden_activations_whatever_the_width():
@@ -84,14 +84,14 @@ def test_mup_keeps_hidden_activations_whatever_the_width():
 
 
 def test_convolutions_count_their_kernel():
-    assert fi.law("fixup", (8, 5, 3, 2), layers=16).std == pytest.approx(math.sqrt(2 / 30) / 4)
-    assert fi.law("mup", (8, 5, 3, 2), base=120).std == pytest.approx(0.04)
-    assert fi.law("deepnet", (5, 3, 10), layers=2).std == pytest.approx(XAVIER / 2)
+    assert fi.distribution("fixup", (8, 5, 3, 2), layers=16).std == pytest.approx(math.sqrt(2 / 30) / 4)
+    assert fi.distribution("mup", (8, 5, 3, 2), base=120).std == pytest.approx(0.04)
+    assert fi.distribution("deepnet", (5, 3, 10), layers=2).std == pytest.approx(XAVIER / 2)
 
 
 def test_an_embeddings_features_are_its_fan_in_with_layout_oi():
-    assert fi.law("tfixup", (1000, 16), layers=9, role="embedding").std == pytest.approx(1 / 12)
-    assert fi.law("tfixup", (16, 1000), layers=9, role="embedding", layout="io").std == pytest.approx(1 / 12)
+    assert fi.distribution("tfixup", (1000, 16), layers=9, role="embedding").std == pytest.approx(1 / 12)
+    assert fi.distribution("tfixup", (16, 1000), layers=9, role="embedding", layout="io").std == pytest.approx(1 / 12)
 
 
 def test_what_has_no_use_for_fans_takes_any_shape():
@@ -119,8 +119,8 @@ def test_roots_are_rounded_once():
 
 
 def test_a_million_layers():
-    assert fi.law("depth_scaled", (3, 4), layers=10**6).std == pytest.approx(0.02 / math.sqrt(2e6))
-    assert 0 < fi.law("deepnet", (3, 4), layers=10**300, other_layers=10**300, role="encoder").std < 1e-90
+    assert fi.distribution("depth_scaled", (3, 4), layers=10**6).std == pytest.approx(0.02 / math.sqrt(2e6))
+    assert 0 < fi.distribution("deepnet", (3, 4), layers=10**300, other_layers=10**300, role="encoder").std < 1e-90
 
 
 @pytest.mark.parametrize(

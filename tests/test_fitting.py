@@ -60,12 +60,12 @@ def test_our_draws_are_recognised(name):
 def check_recognised(law, dtype, seed):
     x = drawn(law, dtype, seed)
     found = fitted(x)
-    assert type(found.law) is type(law)
+    assert type(found.distribution) is type(law)
     assert found.p > ALPHA
-    step = float(ml_dtypes.finfo(dtype).eps)  # of bfloat16: a hundredth
-    assert_allclose([found.law.mean, found.law.std], [law.mean, law.std], rtol=0.02, atol=0.02 * law.std + step * 1e-3)
+    near, step = found.distribution, float(ml_dtypes.finfo(dtype).eps)  # of bfloat16: a hundredth
+    assert_allclose([near.mean, near.std], [law.mean, law.std], rtol=0.02, atol=0.02 * law.std + step * 1e-3)
     if isinstance(law, fi.Uniform):
-        assert_allclose([found.law.low, found.law.high], [law.low, law.high], rtol=2 * step, atol=3e-3 * law.std)
+        assert_allclose([near.low, near.high], [law.low, law.high], rtol=2 * step, atol=3e-3 * law.std)
     ks, p = distance(Sample.of(x[::7], dtype), law, dtype)
     assert p > ALPHA
     assert ks < 0.05
@@ -78,7 +78,7 @@ def check_recognised(law, dtype, seed):
 def test_a_cut_normal_law_is_found_before_its_cut(name):
     law = LAWS[name]
     for dtype in ("float32", "float64"):
-        found = fitted(drawn(law, dtype, 9, 1 << 19), step=101).law
+        found = fitted(drawn(law, dtype, 9, 1 << 19), step=101).distribution
         assert_allclose([found.normal.mean, found.normal.std], [law.normal.mean, law.normal.std], rtol=0.03, atol=0.03)
         assert_allclose([found.mean, found.std], [law.mean, law.std], rtol=5e-3, atol=5e-3 * law.std)
         assert found.low == pytest.approx(law.low, abs=1e-3)
@@ -88,15 +88,15 @@ def test_a_cut_normal_law_is_found_before_its_cut(name):
     "scheme", ["he_normal", "xavier_uniform", "lecun_normal", "truncated_normal", "kaiming_uniform"]
 )
 def test_the_schemes_are_recognised(scheme):
-    law = fi.law(scheme, (300, 200))
+    law = fi.distribution(scheme, (300, 200))
     found = fitted(drawn(law, "bfloat16", 3))
-    assert type(found.law) is type(law.simplest if isinstance(law, fi.TruncatedNormal) else law)
+    assert type(found.distribution) is type(law.simplest if isinstance(law, fi.TruncatedNormal) else law)
 
 
 def test_weights_scaled_by_lsuv_stay_normal():
     """Whatever looks at the data and scales, the law stays: of orthogonal matrices, nearly normal for large ones."""
     x = 1.7 * drawn(fi.Normal(), "float32", 5)
-    assert_allclose(fitted(x).law.std, 1.7, rtol=0.02)
+    assert_allclose(fitted(x).distribution.std, 1.7, rtol=0.02)
 
 
 OTHERS = {
@@ -118,9 +118,9 @@ def test_other_laws_are_refused(name):
     for dtype, seed in itertools.product(DTYPES, range(3)):
         x = OTHERS[name](np.random.default_rng(seed)).astype(DTYPES[dtype])
         found = fitted(x, step=1)
-        assert found.law is None or name in ("exponential", "triangle")
+        assert found.distribution is None or name in ("exponential", "triangle")
         if name in ("exponential", "triangle"):  # a cut normal law may have nearly these shapes; never a simple one
-            assert found.law is None or isinstance(found.law, fi.TruncatedNormal)
+            assert found.distribution is None or isinstance(found.distribution, fi.TruncatedNormal)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -208,35 +208,35 @@ def test_boundaries_are_where_rounding_changes(dtype):
 @pytest.mark.parametrize("size", [0, 1, 2, FEWEST - 1])
 def test_few_numbers_are_of_no_law(size):
     found = fitted(drawn(fi.Normal(), "float32", size=size), step=1)
-    assert found.law is None
+    assert found.distribution is None
     assert math.isnan(found.ks)
 
 
 def test_two_equal_numbers_are_constant_and_one_is_nothing():
-    assert fitted(np.full(2, 3.0), step=1).law == fi.Constant(3.0)
-    assert fitted(np.full(1, 3.0), step=1).law is None
+    assert fitted(np.full(2, 3.0), step=1).distribution == fi.Constant(3.0)
+    assert fitted(np.full(1, 3.0), step=1).distribution is None
 
 
 def test_what_is_not_finite_is_left_out():
     x = drawn(fi.Normal(0, 0.02), "float32", 2)
     x[::50] = np.nan
     x[1::50] = np.inf
-    assert_allclose(fitted(x, step=3).law.std, 0.02, rtol=0.03)
-    assert fitted(np.full(500, np.nan), step=1).law is None
+    assert_allclose(fitted(x, step=3).distribution.std, 0.02, rtol=0.03)
+    assert fitted(np.full(500, np.nan), step=1).distribution is None
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e30, 1e38])
 def test_the_ends_of_float32(scale):
     x = (drawn(fi.Uniform(-1, 1), "float64", 1) * scale).astype(np.float32)
-    assert isinstance(fitted(x).law, fi.Uniform)
+    assert isinstance(fitted(x).distribution, fi.Uniform)
 
 
 @pytest.mark.parametrize("scale", [1.7e308, 1e200, 1e-200, 1e-300, 1e-310])
 def test_the_ends_of_float64(scale):
     x = drawn(fi.Uniform(-1, 1), "float64", 1) * scale
-    assert fitted(x).law == fi.Uniform(float(x.min()), float(x.max()))
+    assert fitted(x).distribution == fi.Uniform(float(x.min()), float(x.max()))
     x = drawn(fi.Normal(0.5, 0.1), "float64", 1) * scale
-    law = fitted(x).law
+    law = fitted(x).distribution
     assert_allclose([law.mean / scale, law.std / scale], [0.5, 0.1], rtol=0.01)
     law = fi.Normal(0.5 * scale, 0.1 * scale)
     assert same_moments(fi.summarize(x), law, rounding(law, "float64")) == (True, True)
@@ -257,4 +257,4 @@ def test_quick_moments_serve_as_well(dtype):
     x = drawn(LAWS["narrow"], dtype, 1)
     found = merged(chunks(x, quick=True), x.size)
     quick, slow = fit(Sample.of(x, dtype), found, dtype), fitted(x, step=1)
-    assert_allclose(quick.law.normal.std, slow.law.normal.std, rtol=1e-4)
+    assert_allclose(quick.distribution.normal.std, slow.distribution.normal.std, rtol=1e-4)

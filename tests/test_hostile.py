@@ -465,7 +465,7 @@ def test_a_checkpoint_is_written_over_itself(job):
     assert command("write", "out", "--scheme", "he_normal", "--out", "out", "--overwrite", "--seed", "9")[0] == 0
     found = values("out")
     np.testing.assert_array_equal(found["ids"], np.arange(500))
-    expected = fi.fill(np.empty((40, 30), np.float32), fi.law("he_normal", (40, 30)), seed=fi.Key(9) / "w")
+    expected = fi.fill(np.empty((40, 30), np.float32), fi.distribution("he_normal", (40, 30)), seed=fi.Key(9) / "w")
     np.testing.assert_array_equal(found["w"], expected)
     assert checkpoint.verify("out").problems == ()
 

@@ -93,7 +93,7 @@ def test_every_scheme_is_tested_here():
     assert {
         name
         for name, row in SCHEMES.items()
-        if isinstance(fi.law(name, shape_of(name), **NEEDED.get(name, {})), fi.Uniform)
+        if isinstance(fi.distribution(name, shape_of(name), **NEEDED.get(name, {})), fi.Uniform)
     } == {
         *BOUNDS,
         "uniform",
@@ -118,7 +118,7 @@ def test_signatures():
         assert [parameters[p].default for p in shared] == [None, None, None, "float32", "oi", (), None]
         assert all(parameters[p].kind is inspect.Parameter.KEYWORD_ONLY for p in list(parameters)[1:])
         assert {p for p in parameters if parameters[p].default is inspect.Parameter.empty} == set(NEEDED.get(name, {}))
-        assert list(inspect.signature(row.law).parameters)[1:] == list(row.parameters)
+        assert list(inspect.signature(row.distribution).parameters)[1:] == list(row.parameters)
 
 
 def test_docstrings_name_every_argument():
@@ -146,7 +146,7 @@ def test_aliases():
     assert not set(ALIASES) & set(SCHEMES)
     for alias, name in ALIASES.items():
         assert getattr(fi, alias) is getattr(fi, name)
-        assert fi.law(alias, (8, 5)) == fi.law(name, (8, 5))
+        assert fi.distribution(alias, (8, 5)) == fi.distribution(name, (8, 5))
 
 
 # --- the laws ---
@@ -155,7 +155,7 @@ def test_aliases():
 @each_family
 def test_variances(name):
     for shape in SHAPES:
-        law = fi.law(name, shape, **NEEDED.get(name, {}))
+        law = fi.distribution(name, shape, **NEEDED.get(name, {}))
         expected = VARIANCES[name](*torch_fans(shape))
         assert law.mean == 0
         assert law.std**2 == pytest.approx(expected, rel=1e-14)
@@ -177,7 +177,7 @@ def test_what_is_drawn_has_the_variance(name):
 
 
 def test_laws_without_fans():
-    assert {name: fi.law(name, shape_of(name), **NEEDED.get(name, {})) for name in FIXED} == FIXED
+    assert {name: fi.distribution(name, shape_of(name), **NEEDED.get(name, {})) for name in FIXED} == FIXED
 
 
 FAN_MODES = {"fan_in": lambda n, m: n, "fan_out": lambda n, m: m, "fan_avg": lambda n, m: (n + m) / 2}
@@ -189,7 +189,9 @@ def test_modes(name):
     base = VARIANCES[name](1, 1)
     for shape, mode in itertools.product(SHAPES, MODES):
         expected = base / FAN_MODES[mode](*torch_fans(shape))
-        assert fi.law(name, shape, mode=mode, **NEEDED.get(name, {})).std ** 2 == pytest.approx(expected, rel=1e-14)
+        assert fi.distribution(name, shape, mode=mode, **NEEDED.get(name, {})).std ** 2 == pytest.approx(
+            expected, rel=1e-14
+        )
 
 
 @having("nonlinearity")
@@ -198,23 +200,23 @@ def test_nonlinearities(name):
         k = fi.gain(nonlinearity) ** 2
         if name == "heuristic_normal" and nonlinearity == "tanh":
             k = 1  # the heuristic's own constant, where torch's gain is 5/3
-        assert fi.law(name, (30, 20), nonlinearity=nonlinearity).std ** 2 == pytest.approx(k / 20, rel=1e-14)
+        assert fi.distribution(name, (30, 20), nonlinearity=nonlinearity).std ** 2 == pytest.approx(k / 20, rel=1e-14)
 
 
 @having("slope")
 def test_slopes(name):
     for slope in (0, 0.01, 0.2, 1, -0.3, math.sqrt(5)):
-        law = fi.law(name, (30, 20), nonlinearity="leaky_relu", slope=slope)
+        law = fi.distribution(name, (30, 20), nonlinearity="leaky_relu", slope=slope)
         assert law.std**2 == pytest.approx(2 / ((1 + slope**2) * 20), rel=1e-14)
 
 
 def test_the_heuristic_for_relu_is_he():
-    assert fi.law("heuristic_normal", (30, 20), nonlinearity="relu").std ** 2 == pytest.approx(2 / 20)
+    assert fi.distribution("heuristic_normal", (30, 20), nonlinearity="relu").std ** 2 == pytest.approx(2 / 20)
 
 
 @having("truncated")
 def test_truncation_keeps_the_wanted_std(name):
-    law = fi.law(name, (30, 20), truncated=True)
+    law = fi.distribution(name, (30, 20), truncated=True)
     wanted = math.sqrt(VARIANCES[name](20, 30))
     before = law.normal.std
     assert (law.low, law.high) == pytest.approx((-2 * before, 2 * before), rel=1e-15)
@@ -239,7 +241,7 @@ def test_gain_is_a_factor(name):
 def test_variance_scaling_is_the_common_denominator(distribution):
     kinds = {"uniform": fi.Uniform, "normal": fi.Normal, "truncated_normal": fi.TruncatedNormal}
     for scale in (0.3, 1, 2):
-        law = fi.law("variance_scaling", (30, 20), scale=scale, mode="fan_avg", distribution=distribution)
+        law = fi.distribution("variance_scaling", (30, 20), scale=scale, mode="fan_avg", distribution=distribution)
         assert law.std**2 == pytest.approx(scale / 25, rel=1e-14)
         assert type(law) is kinds[distribution]
 
@@ -248,10 +250,10 @@ def test_variance_scaling_is_the_common_denominator(distribution):
 def test_the_default_of_torchs_linear_is_the_uniform_heuristic(inputs, outputs):
     torch.manual_seed(0)
     largest = torch.nn.Linear(inputs, outputs).weight.abs().max().item()
-    law = fi.law("heuristic_uniform", (outputs, inputs))
+    law = fi.distribution("heuristic_uniform", (outputs, inputs))
     assert law.high * 0.999 < largest <= law.high * (1 + 1e-6)
     assert law.high == pytest.approx(
-        fi.law("he_uniform", (outputs, inputs), nonlinearity="leaky_relu", slope=5**0.5).high
+        fi.distribution("he_uniform", (outputs, inputs), nonlinearity="leaky_relu", slope=5**0.5).high
     )
 
 
@@ -265,10 +267,10 @@ def test_a_population_has_the_law_of_one_member(name):
 
 def assert_members_have_the_law(name, one, layout, needed):
     """Members along every axis in turn."""
-    law = fi.law(name, one, layout=layout, **needed)
+    law = fi.distribution(name, one, layout=layout, **needed)
     for at in range(len(one) + 1):
         population = (*one[:at], 7, *one[at:])
-        assert fi.law(name, population, layout=layout, batch_axes=at, **needed) == law
+        assert fi.distribution(name, population, layout=layout, batch_axes=at, **needed) == law
         out = getattr(fi, name)(population, seed=KEY, layout=layout, batch_axes=at, **needed)
         first = getattr(fi, name)(one, seed=KEY, layout=layout, **needed)
         assert out.shape == population
@@ -280,7 +282,7 @@ def test_layout_changes_the_fans_only():
     for name in VARIANCES:
         needed = NEEDED.get(name, {})
         x = getattr(fi, name)((3, 5, 40), seed=KEY, layout="io", dtype="float64", **needed)
-        y = fi.fill(np.empty((3, 5, 40)), fi.law(name, (40, 5, 3), **needed), seed=KEY)
+        y = fi.fill(np.empty((3, 5, 40)), fi.distribution(name, (40, 5, 3), **needed), seed=KEY)
         assert same_bits(x, y)
 
 
@@ -297,7 +299,7 @@ DTYPES = {
 @each_scheme
 def test_a_function_fills_by_its_law(name):
     shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
-    law = fi.law(name, shape, **needed)
+    law = fi.distribution(name, shape, **needed)
     for dtype, kind in DTYPES.items():
         expected = fi.fill(np.empty(shape, kind), law, seed=KEY)
         for argument in (dtype, kind, np.dtype(kind)):

@@ -302,7 +302,7 @@ def test_the_default_law_fits_the_activation(activation):
     scheme = FITTING.get(activation, "xavier_uniform")
     for i, shape in enumerate([(200, 300), (10, 200)]):
         name = f"layers.{i}.weight"
-        expected = fi.fill(np.empty(shape, np.float32), fi.law(scheme, shape), seed=fi.Key(4) / name)
+        expected = fi.fill(np.empty(shape, np.float32), fi.distribution(scheme, shape), seed=fi.Key(4) / name)
         np.testing.assert_array_equal(model.parameters[name], expected)
         assert (model.parameters[f"layers.{i}.bias"] == 0).all()
 

@@ -142,7 +142,7 @@ def test_tables_take_layout_and_parameters(tmp_path):
     plan = fi.Plan.from_toml(path)
     assert plan["conv"].distribution == fi.Normal(0, math.sqrt(2 / (9 * 32)))
     assert plan["conv"].dtype == "bfloat16"
-    assert plan["experts"].distribution == fi.law("xavier_uniform", (64, 32))
+    assert plan["experts"].distribution == fi.distribution("xavier_uniform", (64, 32))
     assert plan["experts"].dtype == "float64"
 
 

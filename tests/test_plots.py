@@ -227,7 +227,7 @@ def test_weights_and_their_laws():
         np.testing.assert_array_equal(edges, histogram.edges)
         np.testing.assert_allclose(values * np.diff(edges), np.array(histogram.counts) / array.size)
         [line] = axes.lines
-        law = fi.law("xavier_uniform", array.shape)
+        law = fi.distribution("xavier_uniform", array.shape)
         inside = np.abs(line.get_xdata()) < 0.99 * law.high
         np.testing.assert_allclose(line.get_ydata()[inside], 1 / (2 * law.high))
         assert line.get_ydata()[0] == line.get_ydata()[-1] == 0

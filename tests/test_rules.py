@@ -81,7 +81,7 @@ def test_later_rules_win_and_the_rest_stays():
     found = PLAN.with_rules(["*=normal(std=0.5)", "h.*.w=he_normal", "h.3.*=zeros"])
     assert laws(found) | {"mask": 0, "table": 0} == {
         "embed.weight": fi.Normal(0, 0.5),
-        "h.0.w": fi.law("he_normal", (4, 8)),
+        "h.0.w": fi.distribution("he_normal", (4, 8)),
         "h.0.bias": fi.Normal(0, 0.5),
         "h.3.w": fi.Constant(0),
         "mask": 0,
@@ -97,9 +97,9 @@ def test_later_rules_win_and_the_rest_stays():
 
 
 def test_the_tensors_own_layout_counts_unless_the_rule_has_one():
-    assert PLAN.with_rules(["h.3.w=he_normal"])["h.3.w"].distribution == fi.law("he_normal", (8, 4))
+    assert PLAN.with_rules(["h.3.w=he_normal"])["h.3.w"].distribution == fi.distribution("he_normal", (8, 4))
     found = PLAN.with_rules(["h.3.w=he_normal(layout='oi')"])["h.3.w"]
-    assert (found.distribution, found.layout) == (fi.law("he_normal", (4, 8)), "oi")
+    assert (found.distribution, found.layout) == (fi.distribution("he_normal", (4, 8)), "oi")
     assert found.scheme == "he_normal(layout=oi)"
 
 
@@ -160,7 +160,7 @@ def test_the_first_integer_is_the_block():
 
 def test_a_scheme_for_all_comes_first_and_spares_what_is_no_matrix():
     found = PLAN.with_rules(["h.0.w=zeros"], scheme="he_normal")
-    assert found["embed.weight"].distribution == fi.law("he_normal", (10, 4))
+    assert found["embed.weight"].distribution == fi.distribution("he_normal", (10, 4))
     assert found["h.0.w"].distribution == fi.Constant(0)
     assert found["h.0.bias"] is PLAN["h.0.bias"]
     everywhere = PLAN.with_rules([], scheme="normal(std=0.5)")
@@ -175,7 +175,7 @@ def test_tensors_without_a_law_of_their_own():
         "embedding": (4,), "t": (),
     }  # fmt: skip
     plan = fi.Plan({name: (shape, "float32", "zeros") for name, shape in shapes.items()})
-    found = plan.with_rules([], scheme="orthogonal(gain=2)", lawless=shapes)
+    found = plan.with_rules([], scheme="orthogonal(gain=2)", without_rule=shapes)
     assert laws(found) == {
         "w": fi.Orthogonal(2.0),
         **dict.fromkeys(("ln.weight", "ln.g", "norm.gamma", "q_scale"), fi.Constant(1)),
@@ -183,7 +183,7 @@ def test_tensors_without_a_law_of_their_own():
     }
     assert found["ln.g"].scheme == "ones"
     with pytest.raises(ValueError, match=r"'ln.bias' has no law \(3 tensors have none\): give a scheme or a rule"):
-        plan.with_rules(["{w,*.weight,*.g,*gamma,*scale}=normal"], lawless=shapes)
+        plan.with_rules(["{w,*.weight,*.g,*gamma,*scale}=normal"], without_rule=shapes)
 
 
 def test_what_is_computed_may_get_a_law():

@@ -91,7 +91,7 @@ def test_rules_for_a_config(tmp_path):
     assert plan["model.layers.2.mlp.up_proj.weight"].distribution == fi.Normal(0, 0.02)
     everywhere = sources.read(str(path), scheme="he_normal").plan
     assert everywhere["model.norm.weight"].distribution == fi.Constant(1)
-    assert everywhere["model.layers.0.mlp.up_proj.weight"].distribution == fi.law("he_normal", (24, 16))
+    assert everywhere["model.layers.0.mlp.up_proj.weight"].distribution == fi.distribution("he_normal", (24, 16))
 
 
 def test_schemes_know_which_axes_are_in_and_out(tmp_path):
@@ -164,7 +164,7 @@ def check_stored(plan):
     assert {name: (fill.shape, fill.dtype) for name, fill in plan.filled.items()} == {
         name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in TENSORS.items()
     }
-    assert plan["h.0.w"].distribution == fi.law("xavier_normal", (4, 6))
+    assert plan["h.0.w"].distribution == fi.distribution("xavier_normal", (4, 6))
     assert plan["h.0.norm.weight"].distribution == fi.Constant(1)
     assert plan["h.0.bias"].distribution == fi.Constant(0)
     for name in ("ids", "flags", "none", "count"):

@@ -44,9 +44,9 @@ def same_law(a, b):
                 b.array.tobytes(),
             )
         case Cast():
-            return a.dtype == b.dtype and same_law(a.law, b.law)
+            return a.dtype == b.dtype and same_law(a.distribution, b.distribution)
         case SameAs():
-            return (a.path, a.dtype) == (b.path, b.dtype) and same_law(a.law, b.law)
+            return (a.path, a.dtype) == (b.path, b.dtype) and same_law(a.distribution, b.distribution)
         case Patched():
             regions = [region for region, _ in a.parts], [region for region, _ in b.parts]
             return regions[0] == regions[1] and all(
@@ -286,8 +286,8 @@ W = {"shape": [3, 4], "dtype": "float32"}
         ({**W, "scheme": "normal", "drawn_as": "int8"}, "drawn_as: dtype must be one of"),
         ({**W, "scheme": "normal", "same_as": ["a"]}, "same_as needs drawn_as"),
         ({**W, "scheme": "normal", "same_as": "a", "drawn_as": "float32"}, "same_as must be a list of names"),
-        ({**W, "law": {"scheme": "nromal"}}, "did you mean 'normal'"),
-        ({**W, "law": 3}, "must be a table"),
+        ({**W, "distribution": {"scheme": "nromal"}}, "did you mean 'normal'"),
+        ({**W, "distribution": 3}, "must be a table"),
         ({"tied": "a", "shape": [3]}, "unknown key 'shape'. Allowed: tied"),
         ({"tied": 3}, "tied must be a tensor's name"),
         ({"tied": "b"}, "must be tied to a filled tensor"),

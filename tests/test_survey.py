@@ -133,7 +133,7 @@ def test_the_whole_range_of_float64(tmp_path, scale):
     plan = fi.Plan({"x": (x.shape, "float64", fi.Normal(0, scale / 10))})
     for found in (only(tmp_path, x), only(tmp_path, x, plan=plan)):
         assert_allclose([found.mean / scale, found.std / scale], [u.mean(), u.std()], rtol=1e-10)
-        assert found.fit.law == fi.Uniform(x.min(), x.max())
+        assert found.fit.distribution == fi.Uniform(x.min(), x.max())
         assert found.histogram == Histogram.of(_sampled(x), low=float(x.min()), high=float(x.max()))
     assert re.match("differs from the plan: .*std", found.verdict)
 
@@ -144,7 +144,7 @@ def test_other_dtypes_have_numbers_but_no_law(tmp_path, dtype):
         x = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, size).astype(dtype)
         found = only(tmp_path, x)
         assert_agrees(found, x)
-        assert found.fit.law is None
+        assert found.fit.distribution is None
         assert found.histogram == (Histogram.of(_sampled(x), low=found.min, high=found.max) if size else None)
 
 
@@ -491,8 +491,8 @@ def test_json_is_strict_and_complete(tmp_path):
     table = json.loads(survey.to_json(), parse_constant=lambda text: pytest.fail(text))
     assert table == survey.to_table()
     rows = {row["name"]: row for row in table["tensors"]}
-    assert rows["a"]["fit"]["law"]["scheme"] == "normal"
-    assert rows["a"]["planned"] == {"law": None, "ks": None, "p": None}
+    assert rows["a"]["fit"]["distribution"]["scheme"] == "normal"
+    assert rows["a"]["planned"] == {"distribution": None, "ks": None, "p": None}
     assert rows["b"]["min"] is rows["b"]["std"] is rows["c"]["mean"] is None
     assert (rows["d"]["mean"], rows["d"]["std"]) == (0, 1.7e308)
     assert rows["b"]["nonfinite"] == 3

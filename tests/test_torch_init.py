@@ -261,12 +261,16 @@ def test_what_is_not_random_is_torchs_to_the_bit(name, arguments, shape):
         ("lecun_normal_", {}, fi.Normal(0, math.sqrt(1 / 500))),
         ("variance_scaling_", {}, fi.Normal(0, math.sqrt(1 / 500))),
         ("variance_scaling_", {"mode": "fan_out", "scale": 3}, fi.Normal(0, math.sqrt(3 / 80))),
-        ("variance_scaling_", {"mode": "fan_avg", "distribution": "uniform"}, fi.law("xavier_uniform", (80, 500))),
+        (
+            "variance_scaling_",
+            {"mode": "fan_avg", "distribution": "uniform"},
+            fi.distribution("xavier_uniform", (80, 500)),
+        ),
         ("variance_scaling_", {"mode": "fan_geo_avg", "distribution": "truncated_normal"}, None),
     ],
 )
 def test_the_additions_are_their_schemes(name, arguments, law):
-    law = law or fi.law("variance_scaling", (80, 500), **arguments)
+    law = law or fi.distribution("variance_scaling", (80, 500), **arguments)
     with recording(Taking()) as recorder:
         getattr(ours, name)(torch.empty(80, 500), **arguments)
     assert recorder.fills[0][1] == law

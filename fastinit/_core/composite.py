@@ -51,7 +51,7 @@ class Cast(Structured):
     """A law drawn in another dtype, and the values taken over: what is left of float32 weights in a float64 model.
 
     Args:
-        law: what is drawn.
+        distribution: what is drawn.
         dtype: in which.
 
     >>> from fastinit import Normal, fill
@@ -60,20 +60,20 @@ class Cast(Structured):
     True
     """
 
-    law: Distribution
+    distribution: Distribution
     dtype: str
 
     @property
     def inner(self) -> tuple[Distribution, ...]:
-        return (self.law,)
+        return (self.distribution,)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        self.law.check(shape, self.dtype)
-        self.law.check(shape, dtype)
+        self.distribution.check(shape, self.dtype)
+        self.distribution.check(shape, dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         target = out if out.dtype == as_dtype(self.dtype) else np.empty(out.shape, as_dtype(self.dtype))
-        _make(target, self.law, key, shape, indices, offset)
+        _make(target, self.distribution, key, shape, indices, offset)
         if target is not out:
             out[...] = target
 
@@ -84,21 +84,21 @@ class SameAs(Structured):
 
     Args:
         path: the names in the other's key, after what the plan's own key has.
-        law: what is drawn.
+        distribution: what is drawn.
         dtype: the other's; the copy has its values, rounded.
     """
 
     path: tuple[str, ...]
-    law: Distribution
+    distribution: Distribution
     dtype: str
 
     @property
     def _values(self) -> Cast:
-        return Cast(self.law, self.dtype)
+        return Cast(self.distribution, self.dtype)
 
     @property
     def inner(self) -> tuple[Distribution, ...]:
-        return (self.law,)
+        return (self.distribution,)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         self._values.check(shape, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._core.fans import NONLINEARITIES
 from fastinit._probe.records import Probe
@@ -12,7 +13,6 @@ from fastinit._probe.verdicts import HEALTHY
 from fastinit.nn._activations import Activation
 from fastinit.nn._network import FITTING
 from fastinit.plan._serialization import called, label
-from fastinit.schemes import law
 
 Scheme = str | Distribution | Sequence[str | Distribution]
 AS_IT_IS = "as it is"  # of a model that brought its own weights
@@ -63,7 +63,7 @@ def _law(scheme: str | Distribution, shape: tuple[int, ...]) -> Distribution:
     if isinstance(scheme, Distribution):
         return scheme
     name, parameters = called(scheme)
-    return law(name, shape, **parameters)
+    return schemes.distribution(name, shape, **parameters)
 
 
 def _name(scheme: str | Distribution, shape: tuple[int, ...]) -> str:

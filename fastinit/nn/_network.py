@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import Array
 from fastinit.nn._activations import Activation
-from fastinit.schemes import law
 
 # The scheme that fits an activation: He's for those that are linear on one side, LeCun's for the self-normalising one,
 # Xavier's for the rest.
@@ -82,7 +82,7 @@ class Network:
         if len(each) != layers:
             raise ValueError(f"init must be one law, or one for each of {layers} layers. Received: {len(each)}")
         laws = [
-            law(one, shape) if isinstance(one, str) else one
+            schemes.distribution(one, shape) if isinstance(one, str) else one
             for one, shape in zip(each, self._shapes[::2], strict=True)
         ]  # fmt: skip
         for (name, target), distribution in zip(list(self.views(self.parameters).items())[::2], laws, strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes, item_shape
@@ -18,7 +19,6 @@ from fastinit._core.structured import Structured
 from fastinit._io import documents
 from fastinit._runtime.arrays import DTYPES, Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
 from fastinit.plan import _serialization as spec
-from fastinit.schemes import law
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class Fill:
     ) -> None:
         sizes, batch = as_shape(shape), as_axes(batch_axes)
         found = (
-            law(distribution, sizes, layout=layout, batch_axes=batch) if isinstance(distribution, str) else distribution
+            schemes.distribution(distribution, sizes, layout=layout, batch_axes=batch)
+            if isinstance(distribution, str)
+            else distribution
         )
         if not isinstance(found, Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")

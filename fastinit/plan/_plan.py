@@ -96,7 +96,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
         return Plan(self, seed)
 
     def with_rules(
-        self, texts: Iterable[str | rules.Rule], *, scheme: str | None = None, lawless: Collection[str] = ()
+        self, texts: Iterable[str | rules.Rule], *, scheme: str | None = None, without_rule: Collection[str] = ()
     ) -> Plan:
         """The same plan with new laws where rules say so.
 
@@ -109,18 +109,19 @@ class Plan(Mapping[str, "Fill | Tied"]):
                 the parameters, for weights that are no (out, in, *kernel).
             scheme: stands for the rule `*=SCHEME` before all others. Where it needs matrices, tensors with fewer
                 dimensions keep their law.
-            lawless: the names of tensors whose law here does not count. Of these, where `scheme` needs matrices, those
-                with fewer dimensions get ones if their names end in weight, gamma, scale or g, and zeros otherwise.
+            without_rule: the names of tensors whose distribution here does not count. Of these, where `scheme` needs
+                matrices, those with fewer dimensions get ones if their names end in weight, gamma, scale or g, and zeros
+                otherwise.
 
         Raises:
             ValueError: text that is no rule, a rule that no drawn tensor matches, a scheme that a shape or a dtype
-                refuses, or a lawless tensor without a rule.
+                refuses, or a without_rule tensor without a rule.
 
         >>> plan = Plan({"a.weight": ((3, 4), "float32", "normal"), "a.bias": ((3,), "float32", "zeros")})
         >>> [fill.scheme for fill in plan.with_rules(["*.weight=normal(std=0.02)"]).filled.values()]
         ['normal(std=0.02)', 'zeros']
         """
-        return Plan(rules.applied(self, texts, scheme, lawless), self.seed)
+        return Plan(rules.applied(self, texts, scheme, without_rule), self.seed)
 
     def portable(self, key: Key) -> Plan:
         """The same plan under one key, for other processes: what only this one can compute is given as values."""

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastinit import schemes
 from fastinit._core.fans import item_shape
 from fastinit.plan import _serialization as spec
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._patterns import matches
-from fastinit.schemes import ALIASES, SCHEMES, law
+from fastinit.schemes import ALIASES, SCHEMES
 
 _AXES = ("layout", "batch_axes")
 # The last `=` before what looks like a scheme: a name may hold others.
@@ -44,7 +45,7 @@ class Rule:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         try:
-            law(self.scheme, shape, **self.parameters).check(shape, "float64")
+            schemes.distribution(self.scheme, shape, **self.parameters).check(shape, "float64")
         except (TypeError, ValueError):
             return False
         return True
@@ -120,10 +121,10 @@ def _block(name: str) -> tuple[str, int] | None:
 
 
 def applied(
-    tensors: Mapping[str, Fill | Tied], rules: Iterable[str | Rule], scheme: str | None, lawless: Collection[str]
+    tensors: Mapping[str, Fill | Tied], rules: Iterable[str | Rule], scheme: str | None, without_rule: Collection[str]
 ) -> dict[str, Fill | Tied]:
     """The tensors with the laws that rules give them; arguments and errors are those of `Plan.with_rules`."""
-    chosen = {} if scheme is None else _by_scheme(tensors, of("*", scheme), set(lawless))
+    chosen = {} if scheme is None else _by_scheme(tensors, of("*", scheme), set(without_rule))
     for rule in (text if isinstance(text, Rule) else parse(text) for text in rules):
         matched = rule.matched(tensors)
         targets = [name for name in matched if _replaceable(tensors[name])]
@@ -131,7 +132,7 @@ def applied(
             kept = f": {matched[0]!r} is tied or holds given values" if matched else ""
             raise ValueError(f"rule {str(rule)!r} matches no tensor that is drawn{kept}")
         chosen.update(dict.fromkeys(targets, rule.counted(matched)))
-    bare = [name for name in lawless if name not in chosen]
+    bare = [name for name in without_rule if name not in chosen]
     if bare:
         raise ValueError(f"{bare[0]!r} has no law ({len(bare):,} tensors have none): give a scheme or a rule")
     return {name: _with_law(name, tensor, chosen.get(name)) for name, tensor in tensors.items()}
@@ -141,7 +142,7 @@ def _replaceable(tensor: Fill | Tied) -> bool:
     return isinstance(tensor, Fill) and tensor.replaceable
 
 
-def _by_scheme(tensors: Mapping[str, Fill | Tied], rule: Rule, lawless: set[str]) -> dict[str, Rule]:
+def _by_scheme(tensors: Mapping[str, Fill | Tied], rule: Rule, without_rule: set[str]) -> dict[str, Rule]:
     """Which rule the tensors get from a scheme for all."""
     rule, matrices, chosen = rule.counted(tensors), rule.needs_matrices, {}
     for name, tensor in tensors.items():
@@ -149,7 +150,7 @@ def _by_scheme(tensors: Mapping[str, Fill | Tied], rule: Rule, lawless: set[str]
             continue
         if not matrices or len(item_shape(tensor.shape, tensor.layout, tensor.batch_axes)) >= 2:
             chosen[name] = rule
-        elif name in lawless:
+        elif name in without_rule:
             last = name.rpartition(".")[2]
             gain = last == "g" or last.endswith(("weight", "gamma", "scale"))
             chosen[name] = Rule(name, "ones" if gain else "zeros", {}, {})
@@ -161,7 +162,7 @@ def _with_law(name: str, tensor: Fill | Tied, rule: Rule | None) -> Fill | Tied:
         return tensor
     axes: dict[str, Any] = {"layout": tensor.layout, "batch_axes": tensor.batch_axes, **rule.axes}
     try:
-        found = law(rule.scheme, tensor.shape, **axes, **rule.parameters)
+        found = schemes.distribution(rule.scheme, tensor.shape, **axes, **rule.parameters)
         return Fill(tensor.shape, tensor.dtype, found, rule.label, **axes, persistent=tensor.persistent)
     except (TypeError, ValueError) as error:
         raise ValueError(f"rule {str(rule)!r}: {name!r}: {error}") from None

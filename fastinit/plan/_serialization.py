@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from fastinit import schemes
 from fastinit._core.checks import unknown
 from fastinit._core.composite import Cast, Patched, SameAs, Values
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._io.documents import only
 from fastinit._runtime.arrays import Array, as_dtype, as_region, dtype_name
-from fastinit.schemes import ALIASES, SCHEMES, law
+from fastinit.schemes import ALIASES, SCHEMES
 
-FORMS = ("scheme", "parts", "values", "law")  # exactly one of these says what is drawn
+FORMS = ("scheme", "parts", "values", "distribution")  # exactly one of these says what is drawn
 AROUND = ("same_as", "drawn_as")
 _SHORT: dict[Distribution, str] = {Constant(0.0): "zeros", Constant(1.0): "ones"}
 
@@ -49,9 +50,9 @@ def to_table(found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[st
             other = {} if found.array.dtype == np.dtype(dtype) else {"values_dtype": found.array.dtype.name}
             return {"values": _packed(found.array), **other}
         case Cast():
-            return {"drawn_as": found.dtype, **_inner(found.law, shape, dtype)}
+            return {"drawn_as": found.dtype, **_inner(found.distribution, shape, dtype)}
         case SameAs():
-            return {"same_as": list(found.path), "drawn_as": found.dtype, **_inner(found.law, shape, dtype)}
+            return {"same_as": list(found.path), "drawn_as": found.dtype, **_inner(found.distribution, shape, dtype)}
         case Patched():
             return {"parts": [_part(region, part, shape, dtype) for region, part in found.parts]}
     return _scheme_of(found, shape)
@@ -59,7 +60,7 @@ def to_table(found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[st
 
 def _inner(found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     table = to_table(found, shape, dtype)
-    return {"law": table} if table.keys() & set(AROUND) else table
+    return {"distribution": table} if table.keys() & set(AROUND) else table
 
 
 def _part(region: tuple[slice, ...], found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _scheme_of(found: Distribution, shape: tuple[int, ...]) -> dict[str, Any]:
     if name in SCHEMES:
         try:
             parameters = {p: _parameter(found, p) for p in SCHEMES[name].parameters}
-            if law(name, shape, **parameters) == found:
+            if schemes.distribution(name, shape, **parameters) == found:
                 return {"scheme": name, **parameters}
         except AttributeError:
             pass
@@ -152,7 +153,7 @@ def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> D
     for name in parameters:
         if name not in row.parameters:
             raise unknown(f"key of {scheme}", name, row.parameters)
-    return law(scheme, shape, **parameters)
+    return schemes.distribution(scheme, shape, **parameters)
 
 
 def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:
@@ -190,12 +191,12 @@ def _from_values(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> D
     return Values(array.byteswap() if sys.byteorder == "big" else array)
 
 
-def _from_law(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:
-    only(table, ["law"])
-    return from_table(table["law"], shape, dtype)
+def _from_distribution(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:
+    only(table, ["distribution"])
+    return from_table(table["distribution"], shape, dtype)
 
 
-_READERS = {"scheme": _from_scheme, "parts": _from_parts, "values": _from_values, "law": _from_law}
+_READERS = {"scheme": _from_scheme, "parts": _from_parts, "values": _from_values, "distribution": _from_distribution}
 
 
 def _named(key: str, value: Any, check: Any) -> Any:
@@ -299,9 +300,9 @@ def label(found: Distribution, shape: tuple[int, ...]) -> str:
         case Values():
             return "values"
         case Cast():
-            return f"{label(found.law, shape)} drawn as {found.dtype}"
+            return f"{label(found.distribution, shape)} drawn as {found.dtype}"
         case SameAs():
-            return f"{label(found.law, shape)}, same as {'/'.join(found.path)}"
+            return f"{label(found.distribution, shape)}, same as {'/'.join(found.path)}"
         case Patched():
             parts = (
                 f"{_shown_region(region)} {label(part, tuple(map(len, as_region(region, shape))))}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._probe.records import Probe
 from fastinit._probe.statistics import Signal
@@ -17,14 +18,13 @@ from fastinit.nn._mlp import MLP
 from fastinit.plan._serialization import called, label
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
 from fastinit.plots._style import DASHES, legend, panels, shortened, style, styled
-from fastinit.schemes import law
 from fastinit.stats._histograms import Histogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Laws: TypeAlias = "str | Distribution | Mapping[str, str | Distribution]"
+Distributions: TypeAlias = "str | Distribution | Mapping[str, str | Distribution]"
 
 NAMED = 6  # layers in a legend; the others are thin lines between them
 _SMALLER, _LARGER = 20.0, 3.0  # axes fit the layers whose size is within these factors of those signals begin at
@@ -70,13 +70,14 @@ def gradients(probes: Probes) -> Figure:
     return _by_layer(probes, "gradients")
 
 
-def weights(arrays: Mapping[str, Any] | MLP | Probe, laws: Laws | None = None) -> Figure:
+def weights(arrays: Mapping[str, Any] | MLP | Probe, distributions: Distributions | None = None) -> Figure:
     """Normalised histograms of weights, and the density of the law that they should have.
 
     Args:
         arrays: real arrays of any shape by name, the weights of an `MLP`, or those that a `Probe` saw; at most 60.
-        laws: a scheme's name, text such as "normal(std=0.02)" or an elementwise distribution; or a dict of those for
-            some of the names. Schemes compute fans from shapes, which a `Probe` does not know: distributions only.
+        distributions: a scheme's name, text such as "normal(std=0.02)" or an elementwise distribution; or a dict of
+            those for some of the names. Schemes compute fans from shapes, which a `Probe` does not know: give
+            distributions there.
 
     Returns:
         A figure with a panel for each; values that are not finite are left out, and counted in its title.
@@ -86,14 +87,14 @@ def weights(arrays: Mapping[str, Any] | MLP | Probe, laws: Laws | None = None) -
         ImportError: matplotlib is missing.
 
     >>> import fastinit as fi
-    >>> figure = weights({"head": fi.he_normal((10, 256), seed=0)}, laws="he_normal")
+    >>> figure = weights({"head": fi.he_normal((10, 256), seed=0)}, distributions="he_normal")
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['he_normal']
     """
     found = list(_weights(arrays))
     if not 0 < len(found) <= _PANELS:
         raise ValueError(f"arrays must be 1 to {_PANELS}: choose some. Received: {len(found)}")
-    chosen = _laws(found, laws)
+    chosen = _laws(found, distributions)
     columns = min(len(found), 3 if len(found) < 13 else 5)
     rows = -(-len(found) // columns)
     with styled():
@@ -267,20 +268,20 @@ def _weights(given: Any) -> Iterator[_Weight]:
         yield _Weight(str(name), histogram, values.shape[skipped:], left_out)
 
 
-def _laws(found: Sequence[_Weight], laws: Any) -> dict[str, tuple[str, Distribution]]:
+def _laws(found: Sequence[_Weight], distributions: Any) -> dict[str, tuple[str, Distribution]]:
     """What the law of each that has one is called, and the law, asked for its density."""
-    if laws is None:
+    if distributions is None:
         return {}
     names = [weight.name for weight in found]
-    given = laws if isinstance(laws, Mapping) else dict.fromkeys(names, laws)
+    given = distributions if isinstance(distributions, Mapping) else dict.fromkeys(names, distributions)
     if unknown := [name for name in given if name not in names]:
-        raise ValueError(f"laws must be for names of arrays. Received: {unknown[0]!r}")
+        raise ValueError(f"distributions must be for names of arrays. Received: {unknown[0]!r}")
     chosen = {weight.name: _law(given[weight.name], weight) for weight in found if weight.name in given}
     for name, (_, one) in chosen.items():
         try:
             one.density(np.zeros(1))
         except ValueError as error:
-            raise ValueError(f"laws must have densities, for {name!r}: {error}") from None
+            raise ValueError(f"distributions must have densities, for {name!r}: {error}") from None
     return chosen
 
 
@@ -288,11 +289,11 @@ def _law(given: Any, weight: _Weight) -> tuple[str, Distribution]:
     if isinstance(given, Distribution):
         return label(given, weight.shape or (1, 1)), given
     if not isinstance(given, str):
-        raise TypeError(f"laws must be schemes or distributions. Received: {given!r:.200}")
+        raise TypeError(f"distributions must be schemes or distributions. Received: {given!r:.200}")
     if weight.shape is None:
-        raise ValueError(f"laws of a Probe must be distributions: it has no shapes. Received: {given!r}")
+        raise ValueError(f"distributions of a Probe must be distributions: it has no shapes. Received: {given!r}")
     name, parameters = called(given)
-    return given.strip(), law(name, weight.shape, **parameters)
+    return given.strip(), schemes.distribution(name, weight.shape, **parameters)
 
 
 def _weight_panel(axes: Axes, weight: _Weight, given: tuple[str, Distribution] | None) -> None:

@@ -12,7 +12,7 @@ from fastinit._core.fans import as_axes
 from fastinit._core.filling import fill
 from fastinit._core.key import Seed
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target
-from fastinit.schemes import SCHEMES, law_of
+from fastinit.schemes import SCHEMES, distribution_of
 
 
 class Initializer(Protocol):
@@ -81,7 +81,7 @@ def _initializer(name: str) -> Initializer:
             check_target(out)
             whole = out.shape
         batch = () if isinstance(batch_axes, tuple) and not batch_axes else as_axes(batch_axes)
-        distribution = law_of(name, whole, layout, batch, parameters)
+        distribution = distribution_of(name, whole, layout, batch, parameters)
         if out is None:
             new_dtype = as_dtype(dtype)
             indices = None if region is None else as_region(region, whole)

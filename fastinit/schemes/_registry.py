@@ -23,7 +23,7 @@ class Scheme:
     """A row of the table."""
 
     name: str
-    law: Callable[..., Distribution]  # (fans: Lazy, **parameters) -> Distribution
+    distribution: Callable[..., Distribution]  # (fans: Lazy, **parameters) -> Distribution
     formula: str
     source: str
     aliases: tuple[str, ...]
@@ -32,12 +32,12 @@ class Scheme:
     @functools.cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The scheme's own parameters, with their defaults."""
-        return dict(list(inspect.signature(self.law).parameters.items())[1:])
+        return dict(list(inspect.signature(self.distribution).parameters.items())[1:])
 
     @property
     def doc(self) -> tuple[str, str]:
         """The summary, and what the parameters mean."""
-        summary, _, parameters = inspect.cleandoc(self.law.__doc__ or "").partition("\n\n")
+        summary, _, parameters = inspect.cleandoc(self.distribution.__doc__ or "").partition("\n\n")
         return summary, parameters
 
 
@@ -59,7 +59,7 @@ def scheme(
     return enter
 
 
-def law(
+def distribution(
     scheme: str,
     shape: int | Sequence[int],
     *,
@@ -80,19 +80,19 @@ def law(
     Raises:
         ValueError: an unknown scheme (the names and the nearest are listed), or a shape without fans.
 
-    >>> law("he_uniform", (1000, 10))
+    >>> distribution("he_uniform", (1000, 10))
     Uniform(low=-0.7745966692414834, high=0.7745966692414834)
     """
     name = ALIASES.get(scheme, scheme)
     if name not in SCHEMES:
         raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
-    return law_of(name, as_shape(shape), layout, as_axes(batch_axes), parameters)
+    return distribution_of(name, as_shape(shape), layout, as_axes(batch_axes), parameters)
 
 
-def law_of(
+def distribution_of(
     name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
 ) -> Distribution:
-    """`law` for a name of the table and checked arguments."""
+    """`distribution` for a name of the table and checked arguments."""
     # Flat, so that the cache sees the types: True is not the 1 that was asked for before.
     flat = itertools.chain.from_iterable(parameters.items()) if parameters else ()
     try:
@@ -121,7 +121,7 @@ def _made(
     if missing:
         raise TypeError(f"{name} needs the parameter {missing[0]!r}")
     canonical_axes(len(shape), layout, batch_axes)
-    return row.law(lambda: fans(shape, layout, batch_axes), **parameters)
+    return row.distribution(lambda: fans(shape, layout, batch_axes), **parameters)
 
 
 def table() -> str:
@@ -130,7 +130,7 @@ def table() -> str:
     >>> print(table().splitlines()[2])
     | `zeros` | 0 |  | A baseline |
     """
-    lines = ["| scheme | law | parameters | source |", "| --- | --- | --- | --- |"]
+    lines = ["| scheme | distribution | parameters | source |", "| --- | --- | --- | --- |"]
     for scheme in SCHEMES.values():
         names = ", ".join(f"`{name}`" for name in (scheme.name, *scheme.aliases))
         shown = [p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in scheme.parameters.values()]

@@ -32,8 +32,8 @@ class Fit:
     """The law that numbers look like.
 
     Attributes:
-        law: Constant, Uniform, Normal or TruncatedNormal with its parameters; None where none of them fits, or there
-            are fewer than 100 different numbers to tell by.
+        distribution: Constant, Uniform, Normal or TruncatedNormal with its parameters; None where none of them fits, or
+            there are fewer than 100 different numbers to tell by.
         ks: Kolmogorov's distance from it, or from the nearest one where none fits; NaN where none was tried.
         p: how often numbers of that law are as far from it or farther. The parameters come from the numbers
             themselves, so it is too large (Lilliefors, JASA 62, 1967; at most by a factor of some ten for a sample
@@ -41,7 +41,7 @@ class Fit:
             often, and never refused too often.
     """
 
-    law: Distribution | None
+    distribution: Distribution | None
     ks: float
     p: float
 
@@ -250,7 +250,7 @@ def fit(sample: Sample, found: Summary, dtype: str) -> Fit:
 
     >>> from fastinit import normal, summarize
     >>> x = normal(5000, std=0.02, seed=0)
-    >>> fit(Sample.of(x, "float32"), summarize(x), "float32").law.std.__round__(3)
+    >>> fit(Sample.of(x, "float32"), summarize(x), "float32").distribution.std.__round__(3)
     0.02
     """
     number = found.count - found.nonfinite

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.init import calculate_gain
 
+from fastinit import schemes
 from fastinit._core.distributions import TruncatedNormal
-from fastinit.schemes import law
 from fastinit.torch._dropin import Function, Law, P, addition, twin
 
 Generator: TypeAlias = torch.Generator | None
@@ -43,7 +43,7 @@ def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Ge
     >>> uniform_(weight, -1, 1) is weight, bool((weight.abs() <= 1).all())
     (True, True)
     """
-    return law("uniform", tensor.shape, low=a, high=b)
+    return schemes.distribution("uniform", tensor.shape, low=a, high=b)
 
 
 @twin
@@ -61,7 +61,7 @@ def normal_(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, generator
     >>> torch.equal(*[normal_(torch.empty(3, 5), std=0.02, generator=g) for g in seeded])
     True
     """
-    return law("normal", tensor.shape, mean=mean, std=std)
+    return schemes.distribution("normal", tensor.shape, mean=mean, std=std)
 
 
 @twin
@@ -100,7 +100,7 @@ def constant_(tensor: torch.Tensor, val: float) -> Law:
     >>> constant_(torch.empty(3), 0.5)
     tensor([0.5000, 0.5000, 0.5000])
     """
-    return law("constant", tensor.shape, value=val)
+    return schemes.distribution("constant", tensor.shape, value=val)
 
 
 @twin
@@ -113,7 +113,7 @@ def ones_(tensor: torch.Tensor) -> Law:
     >>> ones_(torch.empty(3))
     tensor([1., 1., 1.])
     """
-    return law("ones", tensor.shape)
+    return schemes.distribution("ones", tensor.shape)
 
 
 @twin
@@ -126,7 +126,7 @@ def zeros_(tensor: torch.Tensor) -> Law:
     >>> zeros_(torch.empty(3))
     tensor([0., 0., 0.])
     """
-    return law("zeros", tensor.shape)
+    return schemes.distribution("zeros", tensor.shape)
 
 
 @twin
@@ -140,7 +140,7 @@ def eye_(tensor: torch.Tensor) -> Law:
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
-    return law("eye", tensor.shape)
+    return schemes.distribution("eye", tensor.shape)
 
 
 @twin
@@ -155,7 +155,7 @@ def dirac_(tensor: torch.Tensor, groups: int = 1) -> Law:
     tensor([[1., 0.],
             [0., 1.]])
     """
-    return law("dirac", tensor.shape, groups=groups)
+    return schemes.distribution("dirac", tensor.shape, groups=groups)
 
 
 @twin
@@ -170,7 +170,7 @@ def xavier_uniform_(tensor: torch.Tensor, gain: float = 1.0, generator: Generato
     >>> float(xavier_uniform_(torch.empty(100, 200)).abs().max()) <= (6 / 300) ** 0.5
     True
     """
-    return law("xavier_uniform", tensor.shape, gain=gain)
+    return schemes.distribution("xavier_uniform", tensor.shape, gain=gain)
 
 
 @twin
@@ -185,7 +185,7 @@ def xavier_normal_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator
     >>> xavier_normal_(torch.empty(3, 5), gain=calculate_gain("tanh")).shape
     torch.Size([3, 5])
     """
-    return law("xavier_normal", tensor.shape, gain=gain)
+    return schemes.distribution("xavier_normal", tensor.shape, gain=gain)
 
 
 @twin
@@ -240,7 +240,7 @@ def _kaiming(tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, distr
     if mode not in ("fan_in", "fan_out"):
         return None  # ours has more
     scale = calculate_gain(nonlinearity, a) ** 2
-    return law("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
+    return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
 
 
 @twin
@@ -257,7 +257,7 @@ def orthogonal_(tensor: torch.Tensor, gain: float = 1, generator: Generator = No
     >>> torch.allclose(weight @ weight.T, torch.eye(3), atol=1e-6)
     True
     """
-    return law("orthogonal", tensor.shape, gain=gain)
+    return schemes.distribution("orthogonal", tensor.shape, gain=gain)
 
 
 @twin
@@ -273,7 +273,7 @@ def sparse_(tensor: torch.Tensor, sparsity: float, std: float = 0.01, generator:
     >>> (sparse_(torch.empty(10, 2), sparsity=0.25) == 0).sum(0)
     tensor([3, 3])
     """
-    return law("sparse", tensor.shape, sparsity=sparsity, std=std)
+    return schemes.distribution("sparse", tensor.shape, sparsity=sparsity, std=std)
 
 
 # --- functions that torch does not have ---
@@ -293,7 +293,7 @@ def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> float(lecun_uniform_(torch.empty(100, 200)).abs().max()) <= (3 / 200) ** 0.5
     True
     """
-    return law("lecun_uniform", tensor.shape)
+    return schemes.distribution("lecun_uniform", tensor.shape)
 
 
 @addition
@@ -312,7 +312,7 @@ def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> lecun_normal_(torch.empty(3, 5)).shape
     torch.Size([3, 5])
     """
-    return law("lecun_normal", tensor.shape)
+    return schemes.distribution("lecun_normal", tensor.shape)
 
 
 @addition
@@ -338,7 +338,7 @@ def variance_scaling_(
     >>> variance_scaling_(torch.empty(3, 5), 2.0, "fan_avg", "truncated_normal").shape
     torch.Size([3, 5])
     """
-    return law("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
+    return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
 
 
 # --- the old names ---

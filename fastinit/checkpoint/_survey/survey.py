@@ -79,8 +79,8 @@ class Tensor:
             **numbers,
             "zeros": self.zeros,
             "nonfinite": self.nonfinite,
-            "fit": {"law": _law(self.fit.law), "ks": _plain(self.fit.ks), "p": _plain(self.fit.p)},
-            "planned": {"law": _law(self.planned), "ks": _plain(self.planned_ks), "p": _plain(self.planned_p)},
+            "fit": {"distribution": _law(self.fit.distribution), "ks": _plain(self.fit.ks), "p": _plain(self.fit.p)},
+            "planned": {"distribution": _law(self.planned), "ks": _plain(self.planned_ks), "p": _plain(self.planned_p)},
             "verdict": self.verdict,
             "histogram": None if self.histogram is None else self.histogram.to_table(),
         }
@@ -160,7 +160,7 @@ class Survey:
                 _shape(tensor),
                 *(value if math.isfinite(value := getattr(tensor, name)) else None for name in _NUMBERS),
                 None if tensor.histogram is None else page.bars(tensor.histogram),
-                in_words(tensor.fit.law),
+                in_words(tensor.fit.distribution),
                 _plain(tensor.fit.ks),
                 tensor.verdict,
             )
@@ -179,7 +179,7 @@ def _shape(tensor: Tensor) -> str:
 def _line(tensor: Tensor) -> tuple[str, ...]:
     values = [getattr(tensor, name) for name in _NUMBERS[1:]]
     numbers = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if math.isfinite(v) else "" for v in values]
-    law, ks = in_words(tensor.fit.law), f"{tensor.fit.ks:.4f}" if math.isfinite(tensor.fit.ks) else ""
+    law, ks = in_words(tensor.fit.distribution), f"{tensor.fit.ks:.4f}" if math.isfinite(tensor.fit.ks) else ""
     return printable(tensor.name), tensor.dtype, _shape(tensor), *numbers, law, ks, tensor.verdict
 
 

@@ -77,7 +77,7 @@ def _elementwise(law: Distribution, dtype: str) -> tuple[Distribution | None, st
     """The law whose draws the elements are, one by one, and the dtype that rounded them most."""
     while isinstance(law, Cast | SameAs):
         inner = law
-        law, dtype = inner.law, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
+        law, dtype = inner.distribution, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
     if isinstance(law, TruncatedNormal):
         law = law.simplest
     return (None if law.structured else law), dtype

@@ -156,7 +156,7 @@ class Recording(Eager):
 
     def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
         """Take over what an inner block would fill: a plan has names and seeds of its own."""
-        return all(self.fill(tensor[r], law.law if isinstance(law, SameAs) else law) for r, law in parts)
+        return all(self.fill(tensor[r], law.distribution if isinstance(law, SameAs) else law) for r, law in parts)
 
     def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
         """Arguments for the log: what is not random is copied, for its memory may change later."""
