@@ -179,11 +179,10 @@ def weights() -> Figure:
 def _drawn(text: str) -> object:
     import numpy as np
 
-    from fastinit.plan._serialization import called
+    from fastinit.schemes import as_distribution
 
-    name, parameters = called(text)
-    shape = (200, 400)
-    return fi.fill(np.empty(shape, np.float32), fi.distribution(name, shape, **parameters), seed=fi.Key(0) / name)
+    name, shape = text.partition("(")[0], (200, 400)
+    return fi.fill(np.empty(shape, np.float32), as_distribution(text, shape), seed=fi.Key(0) / name)
 
 
 @picture(

@@ -336,7 +336,7 @@ def _family(name: str, **parameters: Any) -> Callable[..., Initializer]:
 
         return _initializer(getattr(theirs, name)(in_axis, out_axis, batch_axis, dtype), law, 1.0, dtype)
 
-    scheme = schemes.SCHEMES[schemes.ALIASES.get(name, name)]
+    scheme = schemes.find(name)
     cut = ", cut at 2 sigma with the std corrected" if parameters else ""
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = f"""{scheme.doc[0]}

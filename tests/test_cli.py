@@ -210,7 +210,7 @@ def test_an_error_is_one_line_and_exit_code_1(job, tmp_path, arguments, message)
         ('[tensors.a]\nshape = [3]\nscheme = "zeros"\n[tensors.a]', "line 4"),
         ('[tensors."__metadata__"]\nshape = [3]\nscheme = "zeros"', "__metadata__"),
         ('[tensors."a\\u0000b"]\nshape = [3]\nscheme = "zeros"', "NUL"),
-        ('[tensors."a"]\nshape = [3]\nscheme = "zeros"\nvalue = 3', "unknown key of zeros 'value'"),
+        ('[tensors."a"]\nshape = [3]\nscheme = "zeros"\nvalue = 3', "unknown parameter of zeros 'value'"),
     ],
 )
 def test_a_job_file_that_is_wrong(tmp_path, text, message):

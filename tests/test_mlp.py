@@ -407,7 +407,7 @@ X, Y = np.zeros((4, 5), np.float32), np.array([0, 1, 2, 0])
         ({"population": 0}, ValueError, "population must be positive. Received: population=0"),
         ({"population": 2.0}, TypeError, "population must be an int. Received: population=2.0"),
         ({"init": "he"}, ValueError, "unknown scheme 'he'"),
-        ({"init": ["he_normal"]}, ValueError, "init must be one law, or one for each of 2 layers. Received: 1"),
+        ({"init": ["he_normal"]}, ValueError, "init must be one, or one for each of 2 layers. Received: 1"),
         ({"init": 3}, TypeError, "init must be a scheme's name, a distribution, or a sequence of them. Received: 3"),
         ({"seed": -1}, ValueError, "seed must not be negative. Received: seed=-1"),
     ],

@@ -98,7 +98,7 @@ TENSOR = '[tensors."w"]\nshape = [3, 4]\nscheme = "he_normal"\n'
         ('[tensors."w"]\nshape = "3"\nscheme = "zeros"', "must be an int or a sequence of ints"),
         ('[tensors."w"]\nshape = [3]\nscheme = "he_normal"', "fewer than 2 dimensions"),
         ('[tensors."w"]\nshape = [3, 3]\nscheme = "he_norml"', "did you mean 'he_normal'"),
-        (f"{TENSOR}sdt = 0.1", "unknown key of he_normal 'sdt'. Allowed: mode, nonlinearity"),
+        (f"{TENSOR}sdt = 0.1", "unknown parameter of he_normal 'sdt'. Allowed: mode, nonlinearity"),
         (f'{TENSOR}mode = "fan"', "unknown mode 'fan'"),
         ('[tensors."w"]\nshape = [3]\nscheme = "normal"\nstd = -1', "std must not be negative"),
         ('[tensors."w"]\nshape = [3]\nscheme = "normal"\nstd = "x"', "std must be a real number"),

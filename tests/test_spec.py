@@ -271,7 +271,7 @@ W = {"shape": [3, 4], "dtype": "float32"}
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({**W, "scheme": "normal", "sdt": 1.0}, "unknown key of normal 'sdt'; did you mean 'std'"),
+        ({**W, "scheme": "normal", "sdt": 1.0}, "unknown parameter of normal 'sdt'; did you mean 'std'"),
         ({**W, "scheme": "normal", "presistent": False}, "'presistent'"),
         ({**W, "scheme": "normal", "persistent": 0}, "persistent must be true or false"),
         ({**W, "scheme": 3}, "scheme must be a name"),

@@ -1,38 +1,20 @@
-"""The rooms of the house: who may import whom, what is compiled where, and what `import fastinit` brings along."""
+"""The structure: what may import what, what is compiled where, what `import fastinit` loads, what readers find."""
 
 import ast
 import functools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+
+from importlinter.cli import lint_imports
 
 import fastinit
 
 ROOT = Path(fastinit.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-LINES = 450
-
-# Lowest first. A room imports only from rooms in lines before its own; rooms of one line do not know each other.
-ROOMS = [
-    ["kernels"],
-    ["_runtime"],
-    ["_core"],
-    ["clip", "schemes", "stats"],
-    ["_io"],
-    ["nn", "plan"],
-    ["checkpoint"],
-    ["__init__"],  # fastinit itself
-    ["jax", "keras", "torch"],
-    ["_probe", "sources"],
-    ["plots"],
-    ["cli"],
-]
-FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+MODULES, LINES, FUNCTION = 13, 400, 60  # at most: in a folder; of a file and of a function, their docstrings aside
 FRAMEWORKS = ["torch", "jax", "keras", "tensorflow", "ray", "transformers", "matplotlib", "scipy.linalg", "safetensors"]
-
-
-def room_of(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 @functools.cache
@@ -50,34 +32,36 @@ def imported(path):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def rooms_imported(path):
-    """The rooms that a file imports from."""
-    for name in imported(path):
-        package, _, rest = name.partition(".")
-        if package == "fastinit":
-            room = rest.partition(".")[0]
-            yield room if (ROOT / room).is_dir() or (ROOT / f"{room}.py").exists() else "__init__"
+def test_imports_go_down():
+    """The contracts in pyproject.toml, by import-linter: folders in layers, no circle, Numba in its place."""
+    assert lint_imports(config_filename=str(ROOT.parent / "pyproject.toml"), no_cache=True) == 0
 
 
-def test_a_room_imports_from_rooms_below_only():
-    assert {room_of(path) for path in FILES} <= set(FLOORS), "some have no place in the list of rooms"
-    wrong = [
-        f"{path.relative_to(ROOT)} imports from {other}"
-        for path in FILES
-        for other in sorted(set(rooms_imported(path)) - {room_of(path)})
-        if FLOORS[other] >= FLOORS[room_of(path)]
+def length(node, path):
+    """The lines of a module or a function without docstrings."""
+    inside = [
+        part.body[0]
+        for part in ast.walk(node)
+        if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(part, clean=False)
     ]
-    assert wrong == []
+    lines = len(path.read_text().splitlines()) if isinstance(node, ast.Module) else node.end_lineno - node.lineno + 1
+    return lines - sum(docstring.end_lineno - docstring.lineno + 1 for docstring in inside)
 
 
-def test_files_are_short():
-    assert [path for path in FILES if len(path.read_text().splitlines()) > LINES] == []
+def test_folders_files_and_functions_are_short():
+    folders = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    assert [(folder, number) for folder, number in folders.items() if number > MODULES] == []
+    assert [(path, lines) for path in FILES if (lines := length(tree_of(path), path)) > LINES] == []
+    functions = [
+        (path, node) for path in FILES for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)
+    ]
+    long = [(path, node.name, lines) for path, node in functions if (lines := length(node, path)) > FUNCTION]
+    assert long == []
 
 
-def test_numba_is_imported_where_code_is_compiled():
-    allowed = {ROOT / "_runtime" / name for name in ("environment.py", "threads.py")}  # Numba's version and threads
-    others = [path for path in FILES if room_of(path) != "kernels" and path not in allowed]
-    assert [p for p in others if {name.partition(".")[0] for name in imported(p)} & {"numba", "llvmlite"}] == []
+def test_a_folder_says_what_lives_there():
+    texts = {path: ast.get_docstring(tree_of(path)) for path in FILES if path.name == "__init__.py"}
+    assert [path for path, text in texts.items() if path.parent != ROOT and len(text.splitlines()) < 3] == []
 
 
 COMPILERS = {"njit", "jit", "cfunc", "vectorize", "guvectorize", "stencil", "generated_jit", "overload", "intrinsic"}
@@ -121,7 +105,7 @@ def test_importing_fastinit_imports_no_framework_and_compiles_nothing():
     assert (done.stdout, done.stderr) == ("[]\n[0, 0, 0]\n", "")
 
 
-def test_the_checkpoint_room_is_opened_when_it_is_asked_for():
+def test_the_checkpoint_package_is_imported_when_it_is_used():
     script = (
         "import sys, fastinit as fi\n"
         "print('fastinit.checkpoint' in sys.modules, callable(fi.checkpoint.write), hasattr(fi, 'nothing'))"
@@ -156,7 +140,7 @@ def test_type_checkers_see_the_public_names():
 
 
 def test_no_module_hides_a_public_name():
-    assert not {room_of(path) for path in FILES} & set(fastinit.__all__)
+    assert not {path.stem for path in [*ROOT.iterdir()]} & set(fastinit.__all__)
 
 
 def test_public_names_are_documented():

@@ -16,7 +16,7 @@ def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     names = list(allowed)
     near = difflib.get_close_matches(str(received), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names)}")
+    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
 
 
 def real(name: str, value: object) -> float:

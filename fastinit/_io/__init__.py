@@ -1,1 +1,5 @@
-"""Files and texts."""
+"""Files and texts: strict JSON, TOML and safetensors headers, atomic files and locks, progress, HTML pages.
+
+Nothing here knows what a checkpoint, a plan or a probe is. May import `stats`, `_core`, `_runtime`.
+Start at `files.put` (a file is complete or not there) and `safetensors.read_header`.
+"""

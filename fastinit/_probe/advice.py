@@ -12,7 +12,7 @@ from fastinit._probe.records import Probe
 from fastinit._probe.verdicts import HEALTHY
 from fastinit.nn._activations import Activation
 from fastinit.nn._network import FITTING
-from fastinit.plan._serialization import called, label
+from fastinit.plan._serialization import label
 
 Scheme = str | Distribution | Sequence[str | Distribution]
 AS_IT_IS = "as it is"  # of a model that brought its own weights
@@ -49,22 +49,9 @@ def laws_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Dis
     Raises:
         TypeError, ValueError: no such scheme, or not as many as weights.
     """
-    each = [scheme] * len(shapes) if isinstance(scheme, str | Distribution) else scheme
-    if not isinstance(each, Sequence) or not all(isinstance(one, str | Distribution) for one in each):
-        raise TypeError(f"scheme must be a name, a distribution, or a sequence of them. Received: {scheme!r:.200}")
-    if len(each) != len(shapes):
-        raise ValueError(f"scheme must be one law, or one for each of {len(shapes)} layers. Received: {len(each)}")
-    laws = [_law(one, shape) for one, shape in zip(each, shapes, strict=True)]
-    names = dict.fromkeys(_name(one, shape) for one, shape in zip(each, shapes, strict=True))
-    return laws, next(iter(names)) if len(names) == 1 else f"{len(names)} schemes"
-
-
-def _law(scheme: str | Distribution, shape: tuple[int, ...]) -> Distribution:
-    if isinstance(scheme, Distribution):
-        return scheme
-    name, parameters = called(scheme)
-    return schemes.distribution(name, shape, **parameters)
-
-
-def _name(scheme: str | Distribution, shape: tuple[int, ...]) -> str:
-    return scheme.strip() if isinstance(scheme, str) else label(scheme, shape)
+    each = schemes.one_per_layer("scheme", scheme, len(shapes))
+    distributions = [schemes.as_distribution(one, shape) for one, shape in zip(each, shapes, strict=True)]
+    names = dict.fromkeys(
+        one.strip() if isinstance(one, str) else label(one, shape) for one, shape in zip(each, shapes, strict=True)
+    )
+    return distributions, next(iter(names)) if len(names) == 1 else f"{len(names)} schemes"

@@ -76,15 +76,8 @@ class Network:
         layers = len(self.activations)
         if init is None:
             init = FITTING.get(self.activations[0].name, "xavier_uniform")
-        each = [init] * layers if isinstance(init, str | Distribution) else init
-        if not isinstance(each, Sequence) or not all(isinstance(one, str | Distribution) for one in each):
-            raise TypeError(f"init must be a scheme's name, a distribution, or a sequence of them. Received: {init!r}")
-        if len(each) != layers:
-            raise ValueError(f"init must be one law, or one for each of {layers} layers. Received: {len(each)}")
-        laws = [
-            schemes.distribution(one, shape) if isinstance(one, str) else one
-            for one, shape in zip(each, self._shapes[::2], strict=True)
-        ]  # fmt: skip
+        each = schemes.one_per_layer("init", init, layers)
+        laws = [schemes.as_distribution(one, shape) for one, shape in zip(each, self._shapes[::2], strict=True)]
         for (name, target), distribution in zip(list(self.views(self.parameters).items())[::2], laws, strict=True):
             fill(target, distribution, seed=key / name, batch_axes=() if self.population is None else 0)
 

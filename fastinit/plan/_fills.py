@@ -57,13 +57,9 @@ class Fill:
         persistent: bool = True,
     ) -> None:
         sizes, batch = as_shape(shape), as_axes(batch_axes)
-        found = (
-            schemes.distribution(distribution, sizes, layout=layout, batch_axes=batch)
-            if isinstance(distribution, str)
-            else distribution
-        )
-        if not isinstance(found, Distribution):
+        if not isinstance(distribution, str | Distribution):
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
+        found = schemes.as_distribution(distribution, sizes, layout=layout, batch_axes=batch)
         name, item = _dtype_of(found, dtype), item_shape(sizes, layout, batch)
         found.check(item, name)  # what cannot be drawn is refused here
         object.__setattr__(self, "shape", sizes)
@@ -194,7 +190,7 @@ def tensor_of(table: Any, dtype: Any) -> Fill | Tied:
     item = item_shape(shape, **axes)
     found = spec.from_table(values, item, dtype)
     plain = "scheme" in values and not values.keys() & set(spec.AROUND)
-    label = spec.shown(values.pop("scheme"), {**values, **axes}) if plain else None
+    label = schemes.describe(values.pop("scheme"), {**values, **axes}) if plain else None
     return Fill(shape, dtype, found, label, **axes, persistent=persistent)
 
 

@@ -110,7 +110,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
             scheme: stands for the rule `*=SCHEME` before all others. Where it needs matrices, tensors with fewer
                 dimensions keep their law.
             without_rule: the names of tensors whose distribution here does not count. Of these, where `scheme` needs
-                matrices, those with fewer dimensions get ones if their names end in weight, gamma, scale or g, and zeros
+                matrices, those with fewer dimensions get ones where their names end in weight, gamma, scale or g, zeros
                 otherwise.
 
         Raises:

@@ -9,10 +9,8 @@ from typing import Any
 
 from fastinit import schemes
 from fastinit._core.fans import item_shape
-from fastinit.plan import _serialization as spec
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._patterns import matches
-from fastinit.schemes import ALIASES, SCHEMES
 
 _AXES = ("layout", "batch_axes")
 # The last `=` before what looks like a scheme: a name may hold others.
@@ -33,7 +31,7 @@ class Rule:
 
     @property
     def label(self) -> str:
-        return spec.shown(self.scheme, {**self.parameters, **self.axes})
+        return schemes.describe(self.scheme, {**self.parameters, **self.axes})
 
     def __str__(self) -> str:
         return f"{self.pattern}={self.label}"
@@ -68,7 +66,7 @@ class Rule:
         Raises:
             ValueError: the names have none, or lie in several stacks, as those of an encoder and a decoder.
         """
-        if "layers" in self.parameters or "layers" not in SCHEMES[ALIASES.get(self.scheme, self.scheme)].parameters:
+        if "layers" in self.parameters or "layers" not in schemes.find(self.scheme).parameters:
             return self
         stacks: dict[str, set[int]] = {}
         for stack, index in filter(None, map(_block, names)):
@@ -101,7 +99,7 @@ def parse(text: str) -> Rule:
 def of(pattern: str, scheme: str) -> Rule:
     """The rule of a pattern and a scheme, e.g. "normal(std=0.01)"."""
     try:
-        name, parameters = spec.called(scheme, _AXES)
+        name, parameters = schemes.parse(scheme, _AXES)
     except ValueError as error:
         raise ValueError(f"rule {f'{pattern}={scheme}'!r}: {error}") from None
     axes = {key: parameters.pop(key) for key in _AXES if key in parameters}

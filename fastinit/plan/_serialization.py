@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import binascii
 import math
 import re
 import sys
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastinit import schemes
-from fastinit._core.checks import unknown
 from fastinit._core.composite import Cast, Patched, SameAs, Values
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._io.documents import only
 from fastinit._runtime.arrays import Array, as_dtype, as_region, dtype_name
-from fastinit.schemes import ALIASES, SCHEMES
+from fastinit.schemes import SCHEMES
 
 FORMS = ("scheme", "parts", "values", "distribution")  # exactly one of these says what is drawn
 AROUND = ("same_as", "drawn_as")
@@ -147,13 +144,7 @@ def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> D
     scheme = parameters.pop("scheme")
     if not isinstance(scheme, str):
         raise ValueError(f"scheme must be a name. Received: scheme={scheme!r}")
-    row = SCHEMES.get(ALIASES.get(scheme, scheme))
-    if row is None:
-        raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
-    for name in parameters:
-        if name not in row.parameters:
-            raise unknown(f"key of {scheme}", name, row.parameters)
-    return schemes.distribution(scheme, shape, **parameters)
+    return schemes.distribution_of(schemes.find(scheme).name, shape, "oi", (), parameters)
 
 
 def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:
@@ -240,55 +231,6 @@ def _read_region(text: Any, ndim: int) -> tuple[slice, ...]:
     return tuple(slices)
 
 
-def called(text: str, others: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-    """A scheme and its parameters from text: a name alone, or a call of literals.
-
-    Args:
-        text: what people write.
-        others: parameters that are allowed beside the scheme's own.
-
-    Raises:
-        ValueError: it is neither, the scheme is unknown (the nearest is named), or a parameter is.
-
-    >>> called("normal(std=0.01)")
-    ('normal', {'std': 0.01})
-    """
-    wrong = ValueError(f"a scheme must be NAME or NAME(parameter=value, ...). Received: {text!r}")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        call = ast.Call(tree, [], []) if isinstance(tree, ast.Name) else tree
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise wrong
-        pairs = [(keyword.arg, ast.literal_eval(keyword.value)) for keyword in call.keywords]
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        raise wrong from None
-    name, parameters = call.func.id, {key: value for key, value in pairs if key is not None}
-    if len(parameters) < len(pairs):  # twice the same, or **
-        raise wrong
-    row = SCHEMES.get(ALIASES.get(name, name))
-    if row is None:
-        raise unknown("scheme", name, [*SCHEMES, *ALIASES])
-    for parameter in parameters:
-        if parameter not in row.parameters and parameter not in others:
-            raise unknown(f"parameter of {name}", parameter, [*row.parameters, *others])
-    return name, parameters
-
-
-# --- for people ---
-
-
-def shown(scheme: str, parameters: dict[str, Any]) -> str:
-    """A scheme with those of its parameters that are not the defaults.
-
-    >>> shown("normal", {"mean": 0.0, "std": 0.02})
-    'normal(std=0.02)'
-    """
-    known = SCHEMES[ALIASES.get(scheme, scheme)].parameters
-    given = {name: value for name, value in parameters.items() if name not in known or value != known[name].default}
-    texts = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in given.items())
-    return f"{scheme}({', '.join(texts)})" if given else scheme
-
-
 def label(found: Distribution, shape: tuple[int, ...]) -> str:
     """A law in words.
 
@@ -313,4 +255,4 @@ def label(found: Distribution, shape: tuple[int, ...]) -> str:
         table = _scheme_of(found, shape)
     except ValueError:
         return type(found).__name__
-    return shown(table.pop("scheme"), table)
+    return schemes.describe(table.pop("scheme"), table)

@@ -15,7 +15,7 @@ from fastinit._probe.records import Probe
 from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
 from fastinit.nn._mlp import MLP
-from fastinit.plan._serialization import called, label
+from fastinit.plan._serialization import label
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
 from fastinit.plots._style import DASHES, legend, panels, shortened, style, styled
 from fastinit.stats._histograms import Histogram
@@ -292,8 +292,7 @@ def _law(given: Any, weight: _Weight) -> tuple[str, Distribution]:
         raise TypeError(f"distributions must be schemes or distributions. Received: {given!r:.200}")
     if weight.shape is None:
         raise ValueError(f"distributions of a Probe must be distributions: it has no shapes. Received: {given!r}")
-    name, parameters = called(given)
-    return given.strip(), schemes.distribution(name, weight.shape, **parameters)
+    return given.strip(), schemes.as_distribution(given, weight.shape)
 
 
 def _weight_panel(axes: Axes, weight: _Weight, given: tuple[str, Distribution] | None) -> None:

@@ -1,10 +1,10 @@
-"""The functions that come out of the table of schemes: one for every row, one for every alias."""
+"""The functions made from the table of schemes, one for each name and alias; `_initializers.pyi` has their signatures."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,26 +13,6 @@ from fastinit._core.filling import fill
 from fastinit._core.key import Seed
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target
 from fastinit.schemes import SCHEMES, distribution_of
-
-
-class Initializer(Protocol):
-    """What every function of the table takes, beside its scheme's own parameters."""
-
-    __name__: str
-
-    def __call__(
-        self,
-        shape: int | Sequence[int] | None = None,
-        *,
-        out: Array | None = None,
-        seed: Seed = None,
-        dtype: Any = "float32",
-        layout: str = "oi",
-        batch_axes: int | Sequence[int] = (),
-        region: tuple[slice, ...] | None = None,
-        **parameters: Any,
-    ) -> Array: ...
-
 
 _SHARED = """
     Args:
@@ -59,7 +39,7 @@ _SHARED = """
     """
 
 
-def _initializer(name: str) -> Initializer:
+def _initializer(name: str) -> Callable[..., Array]:
     def initialize(
         shape: int | Sequence[int] | None = None,
         *,
@@ -114,32 +94,5 @@ def _describe(function: Any, name: str) -> None:
     function.__signature__ = signature.replace(parameters=[*common, *scheme.parameters.values()])
 
 
-zeros = _initializer("zeros")
-ones = _initializer("ones")
-constant = _initializer("constant")
-uniform = _initializer("uniform")
-normal = _initializer("normal")
-truncated_normal = _initializer("truncated_normal")
-heuristic_uniform = _initializer("heuristic_uniform")
-heuristic_normal = _initializer("heuristic_normal")
-xavier_uniform = _initializer("xavier_uniform")
-xavier_normal = _initializer("xavier_normal")
-he_uniform = _initializer("he_uniform")
-he_normal = _initializer("he_normal")
-lecun_uniform = _initializer("lecun_uniform")
-lecun_normal = _initializer("lecun_normal")
-variance_scaling = _initializer("variance_scaling")
-orthogonal = _initializer("orthogonal")
-delta_orthogonal = _initializer("delta_orthogonal")
-eye = _initializer("eye")
-dirac = _initializer("dirac")
-sparse = _initializer("sparse")
-depth_scaled = _initializer("depth_scaled")
-mup = _initializer("mup")
-deepnet = _initializer("deepnet")
-tfixup = _initializer("tfixup")
-fixup = _initializer("fixup")
-hadamard = _initializer("hadamard")
-
-glorot_uniform, glorot_normal = xavier_uniform, xavier_normal
-kaiming_uniform, kaiming_normal = he_uniform, he_normal
+for _scheme in SCHEMES.values():
+    globals().update(dict.fromkeys((_scheme.name, *_scheme.aliases), _initializer(_scheme.name)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +34,13 @@ class Scheme:
         """The scheme's own parameters, with their defaults."""
         return dict(list(inspect.signature(self.distribution).parameters.items())[1:])
 
+    def check_names(self, names: Iterable[str], others: Sequence[str] = ()) -> None:
+        """Raise TypeError for a name that is neither a parameter of the scheme nor one of `others`."""
+        allowed = [*self.parameters, *others]
+        for name in names:
+            if name not in allowed:
+                raise TypeError(str(unknown(f"parameter of {self.name}", name, allowed)))
+
     @property
     def doc(self) -> tuple[str, str]:
         """The summary, and what the parameters mean."""
@@ -42,7 +49,7 @@ class Scheme:
 
 
 SCHEMES: dict[str, Scheme] = {}  # in the order in which the modules of this package define them
-ALIASES: dict[str, str] = {}
+_BY_ANY_NAME: dict[str, Scheme] = {}  # by aliases too
 
 
 def scheme(
@@ -53,7 +60,7 @@ def scheme(
     def enter(row: Row) -> Row:
         name = row.__name__
         SCHEMES[name] = Scheme(name, row, formula, source, aliases, (shape, example))
-        ALIASES.update(dict.fromkeys(aliases, name))
+        _BY_ANY_NAME.update(dict.fromkeys((name, *aliases), SCHEMES[name]))
         return row
 
     return enter
@@ -83,10 +90,18 @@ def distribution(
     >>> distribution("he_uniform", (1000, 10))
     Uniform(low=-0.7745966692414834, high=0.7745966692414834)
     """
-    name = ALIASES.get(scheme, scheme)
-    if name not in SCHEMES:
-        raise unknown("scheme", scheme, [*SCHEMES, *ALIASES])
-    return distribution_of(name, as_shape(shape), layout, as_axes(batch_axes), parameters)
+    return distribution_of(find(scheme).name, as_shape(shape), layout, as_axes(batch_axes), parameters)
+
+
+def find(name: str) -> Scheme:
+    """Return the row of a scheme's name or alias.
+
+    Raises:
+        ValueError: an unknown name; the message lists all names, and the nearest.
+    """
+    if name not in _BY_ANY_NAME:
+        raise unknown("scheme", name, _BY_ANY_NAME)
+    return _BY_ANY_NAME[name]
 
 
 def distribution_of(
@@ -113,10 +128,7 @@ def _made(
     name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
 ) -> Distribution:
     row = SCHEMES[name]
-    for parameter in parameters:
-        if parameter not in row.parameters:
-            allowed = ", ".join(row.parameters) or "none"
-            raise TypeError(f"{name} takes no parameter {parameter!r}. Allowed: {allowed}")
+    row.check_names(parameters)
     missing = [p.name for p in row.parameters.values() if p.default is p.empty and p.name not in parameters]
     if missing:
         raise TypeError(f"{name} needs the parameter {missing[0]!r}")
