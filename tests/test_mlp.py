@@ -527,6 +527,9 @@ def test_callbacks_and_progress():
     history = fi.MLP([5, 4, 3], seed=0).fit(X, Y, 9, 2, fi.SGD(0.1), callback=stop, progress=True)
     assert seen == [(0, 1), (1, 2), (2, 3)]
     assert len(history.loss) == 3
+    counts = []
+    fi.MLP([5, 4, 3], seed=0).fit(X, Y, 3, 2, fi.SGD(0.1), progress=lambda *both: counts.append(both))
+    assert counts == [(1, 3), (2, 3), (3, 3)]
     assert history.validation == []
 
 

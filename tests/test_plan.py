@@ -43,9 +43,9 @@ def test_fills_by_name_and_not_by_order(tmp_path):
     first = {name: np.empty((3, 4), np.float32) for name in "abc"}
     second = {name: np.empty((3, 4), np.float32) for name in "cb"}
     done = []
-    plan.fill(first, progress=lambda name, tensor: done.append(name))
+    plan.fill(first, progress=lambda *counts: done.append(counts))
     plan.fill(second)
-    assert done == ["a", "b", "c"]
+    assert done == [(48, 144), (96, 144), (144, 144)]
     assert not np.array_equal(first["a"], first["b"])
     for name in "cb":
         np.testing.assert_array_equal(first[name], second[name])

@@ -124,21 +124,6 @@ def test_public_names_are_imported_when_they_are_asked_for():
     assert (done.stdout, done.stderr) == ("False set() True\nTrue True False\n", "")
 
 
-def test_type_checkers_see_the_public_names():
-    """`__init__.pyi` imports each from the module that the table names, and all that the table has."""
-    stub = ast.parse((ROOT / "__init__.pyi").read_text())
-    told = {
-        name.asname: node.module.partition(".")[2]
-        for node in stub.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for name in node.names
-    }
-    assert told == fastinit._HOME_OF
-    assert len(told) == sum(len(names.split()) for names in fastinit._HOMES.values())
-    modules = {name.asname for node in stub.body if getattr(node, "module", "") is None for name in node.names}
-    assert modules == fastinit._MODULES
-
-
 def test_no_module_hides_a_public_name():
     assert not {path.stem for path in [*ROOT.iterdir()]} & set(fastinit.__all__)
 

@@ -29,7 +29,7 @@ from ray.exceptions import RayError, RayTaskError
 from fastinit._io import files
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
-from fastinit.checkpoint._shards import Engine, Progress, write_shards
+from fastinit.checkpoint._shards import Advance, Engine, write_shards
 
 RETRIES = 5  # of a task whose worker died; Ray counts those that ran out of memory apart
 REACH_SECONDS = 20
@@ -45,14 +45,14 @@ def engine(address: str | None) -> Engine:
             Where the caller's Ray is initialised already, that one is used, and left running.
     """
 
-    def run(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress) -> None:
+    def run(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
         with _connected(address):
-            _write(job, shards, folder.absolute(), threads, fsync, progress)
+            _write(job, shards, folder.absolute(), threads, fsync, advance)
 
     return run
 
 
-def _write(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress) -> None:
+def _write(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
     task = ray.remote(_write_shard)
     numbers = {shard: number for number, shard in enumerate(job.layout.shards)}
     sent = ray.put(dataclasses.replace(job, files={}))  # a new one: the old one has its layout with it
@@ -65,7 +65,7 @@ def _write(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync:
         while pending:
             (done,), _ = ray.wait(list(pending))
             ray.get(done)
-            progress(pending.pop(done).nbytes)
+            advance(pending.pop(done).nbytes)
     except RayTaskError as error:
         raise error.cause from None  # what the task raised
     except RayError as error:

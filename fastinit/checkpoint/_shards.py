@@ -16,14 +16,12 @@ from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
-Progress = Callable[[int], None]
-# Writes the shards into a folder: (job, shards, folder, threads, fsync, progress).
-Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Progress], None]
+Advance = Callable[[int], None]
+# Writes the shards into a folder: (job, shards, folder, threads, fsync, advance).
+Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Advance], None]
 
 
-def write_shards(
-    job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, progress: Progress
-) -> None:
+def write_shards(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
     """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
     maker = Maker(job.key)
     open_files: set[_Unfinished] = set()
@@ -43,7 +41,7 @@ def write_shards(
             if file.write(maker.make(block, buffer), block.start):
                 file.finish()
                 open_files.discard(file)
-            progress(block.nbytes)
+            advance(block.nbytes)
 
         return work
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastinit._core.checks import finite, positive_int
 from fastinit._io import files
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime import threads as fill_threads
 from fastinit.checkpoint._blocks import Block, blocks
 from fastinit.checkpoint._compare import compare
@@ -54,7 +54,7 @@ def verify(
     sample: float | str = 1.0,
     repair: bool = False,
     threads: int | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Verification:
     """Compare a checkpoint with what its plan and seed give, which stand in `fastinit.json` beside it.
 
@@ -65,7 +65,8 @@ def verify(
         sample: the share of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
         repair: write what differs or is missing, which needs all of it compared.
         threads: how many. Default: as many as a large fill has.
-        progress: whether to show a bar (lines, without a terminal) on stderr.
+        progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
+            bytes that are done, and all of them.
 
     Raises:
         FileNotFoundError: there is no such folder, no `fastinit.json` in it, or an unfinished `write`.
@@ -85,7 +86,7 @@ def verify(
         chosen = _sample([block for shard in present for block in blocks(shard)], share)
         items = ((block, place.path / block.shard.name) for block in chosen)
         nbytes = sum(block.nbytes for block in chosen)
-        with shown(nbytes, quiet=not progress) as advance:
+        with progress_bar(progress, nbytes) as advance:
             differences = compare(items, job.key, number, advance, repair=repair)
         if repair and (problems or differences):
             _restore(place, job, present, number)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fastinit._core.checks import positive_int, unknown
 from fastinit._core.key import Seed
 from fastinit._io import files
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime import threads as fill_threads
 from fastinit.checkpoint._blocks import blocks
 from fastinit.checkpoint._compare import compare
@@ -23,7 +23,7 @@ from fastinit.checkpoint._folder import REPLACES, Folder
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, share
 from fastinit.checkpoint._parts import Part
-from fastinit.checkpoint._shards import Engine, Progress, write_shards
+from fastinit.checkpoint._shards import Advance, Engine, write_shards
 from fastinit.plan._plan import Plan
 
 
@@ -70,7 +70,7 @@ def write(
     engine: str = "threads",
     address: str | None = None,
     beside: Mapping[str, bytes] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Report:
     """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
 
@@ -92,7 +92,8 @@ def write(
         engine: "threads", or "ray": a task of a Ray cluster for each file.
         address: of the Ray cluster.
         beside: further files for the folder, name -> bytes, e.g. a config.json.
-        progress: whether to show a bar (lines, without a terminal) on stderr.
+        progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
+            bytes that are done, and all of them.
 
     Raises:
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
@@ -112,7 +113,7 @@ def write(
         job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
         shards = job.layout.shards if mine is None else _share_of(job, mine)
         try:
-            with _part_lock(place, mine), shown(sum(s.nbytes for s in shards), quiet=not progress) as advance:
+            with _part_lock(place, mine), progress_bar(progress, sum(s.nbytes for s in shards)) as advance:
                 how = _How(run, overwrite, number, fsync, advance)
                 written = _write_missing(job, shards, place, how)
         except BaseException:
@@ -159,7 +160,7 @@ class _How(NamedTuple):
     overwrite: bool
     threads: int
     fsync: bool
-    progress: Progress
+    advance: Advance
 
 
 def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) -> int:
@@ -178,14 +179,14 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
         if not (replace and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
-    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.progress)}
+    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.advance)}
     for shard, path in found.items():
         if shard.name in wrong and path.parent == place.path:
             raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
         files.check_space(place.path, sum(shard.nbytes for shard in missing))
-        how.engine(job, missing, place.staging, how.threads, how.fsync, how.progress)
+        how.engine(job, missing, place.staging, how.threads, how.fsync, how.advance)
     return len(missing)
 
 

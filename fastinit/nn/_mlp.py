@@ -17,15 +17,16 @@ from fastinit._core.checks import non_negative, positive_int, unknown
 from fastinit._core.distributions import Uniform
 from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
+from fastinit._io.files import put
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import FLOATS, Array, as_dtype
 from fastinit._runtime.threads import count
+from fastinit.nn import _outputs as outputs
 from fastinit.nn import _training as training
 from fastinit.nn._activations import Activation, as_activation
 from fastinit.nn._losses import Targets, as_targets
 from fastinit.nn._network import Init, Network
 from fastinit.nn._optimizers import Optimizer
-
-OUTPUTS = ("softmax", "sigmoid", "identity")
 
 
 @dataclass
@@ -43,6 +44,14 @@ class History:
     gradient_norm: list[Any] = field(default_factory=list)
     clipped: list[Any] = field(default_factory=list)
     validation: list[Any] = field(default_factory=list)
+
+    def _add(self, records: Array, weights: Array, largest: float | None) -> None:
+        """Add an epoch: the losses and norms of its steps (steps, [members,] 2), and how many samples each step had."""
+        losses, norms = records[..., 0], records[..., 1]
+        clipped = norms > (math.inf if largest is None else largest)
+        means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
+        for entries, mean in zip((self.loss, self.gradient_norm, self.clipped), means, strict=True):
+            entries.append(mean if np.ndim(mean) else float(mean))
 
 
 class MLP:
@@ -91,8 +100,8 @@ class MLP:
     ) -> None:
         self.sizes = _as_sizes(sizes)
         self.activation = as_activation(activation)
-        if output not in OUTPUTS:
-            raise unknown("output", output, OUTPUTS)
+        if output not in outputs.OUTPUTS:
+            raise unknown("output", output, outputs.OUTPUTS)
         self.output = output
         self.dtype = as_dtype(dtype)
         if self.dtype.name not in FLOATS:
@@ -128,22 +137,12 @@ class MLP:
         if self.output == "identity":
             raise ValueError('an output of "identity" has no probabilities: use predict')
         logits = self.forward(X)
-        if self.output == "softmax":
-            exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-            result: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-            return result
-        yes = as_activation("sigmoid")(logits)
-        return np.concatenate([1 - yes, yes], axis=-1) if self.sizes[-1] == 1 else yes
+        return outputs.probabilities(self.output, logits)
 
     def predict(self, X: Any) -> Array:
         """Classes (samples,), yes-or-no labels (samples, labels), or values: (samples,) for one output, else (samples,
         outputs). A population has its members in front."""
-        logits = self.forward(X)
-        if self.output == "softmax":
-            classes: Array = logits.argmax(axis=-1)
-            return classes
-        found = (logits > 0).astype(np.int64) if self.output == "sigmoid" else logits
-        return found[..., 0] if self.sizes[-1] == 1 else found
+        return outputs.predictions(self.output, self.forward(X))
 
     def score(self, X: Any, y: Any) -> Any:
         """Accuracy, of whole rows for several labels; R^2, averaged over the outputs, for "identity". A float, or an
@@ -151,24 +150,8 @@ class MLP:
         return self._score(*self._as_data(X, y))
 
     def _score(self, samples: Array, targets: Targets) -> Any:
-        found = self.predict(samples)
-        if self.output == "identity":
-            wanted = targets.array.reshape(found.shape[1:] if self.population else found.shape).astype(np.float64)
-            axis = 0 if not self.population else 1
-            total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
-            rest = ((wanted - found) ** 2).sum(axis=axis)
-            # Of targets that do not vary all or nothing is explained, as scikit-learn has it.
-            scores = np.where(total > 0, 1 - rest / np.where(total > 0, total, 1), rest == 0)
-            result = scores.mean(axis=-1) if self.sizes[-1] > 1 else scores
-        else:
-            classes = targets.array.argmax(axis=-1) if targets.kernel == "softmax_shares" else targets.array
-            if self.output == "sigmoid":
-                classes = (classes[:, 0] if self.sizes[-1] == 1 else classes) > 0.5
-            right = found == classes
-            if self.output == "sigmoid" and self.sizes[-1] > 1:
-                right = right.all(axis=-1)
-            result = right.mean(axis=-1)
-        return result if self.population else float(result)
+        scores = outputs.scores(self.output, training.predict(self.network, samples), targets)
+        return scores if self.population else float(scores[0])
 
     def loss_and_grad(self, X: Any, y: Any) -> tuple[Any, Mapping[str, Array]]:
         """The mean loss over all samples, and its gradients: `gradients`, views that the next call overwrites."""
@@ -214,7 +197,7 @@ class MLP:
         max_grad_norm: float | None = None,
         validation: tuple[Any, Any] | None = None,
         shuffle: bool = True,
-        progress: bool = False,
+        progress: Progress = False,
         callback: Callable[[int, History], Any] | None = None,
     ) -> History:
         """Train for so many epochs; all steps of an epoch run in compiled code.
@@ -227,7 +210,8 @@ class MLP:
             validation: (X, y) that are scored after every epoch.
             shuffle: a new order of the samples in every epoch, from the stream of the model's key and the epoch's
                 number.
-            progress: a progress bar on a terminal.
+            progress: True shows a bar (lines, without a terminal) on stderr; a function is called with the number of
+                epochs that are done, and of all.
             callback: called with the epoch's number from 0 and the history; ends the training by returning
                 what is true.
 
@@ -253,21 +237,19 @@ class MLP:
         weights = np.full(-(-len(samples) // batch_size), min(batch_size, len(samples)), np.float64)
         weights[-1] = len(samples) - weights[:-1].sum()
         history = History()
-        for epoch in _with_bar(epochs) if progress else range(epochs):
-            order = self._order(len(samples)) if shuffle else None
-            self.epochs += 1
-            records = np.concatenate(list(trainer.steps(samples, targets, optimizer, largest, order)))
-            losses, norms = records[..., 0], records[..., 1]
-            clipped = norms > (math.inf if largest is None else largest)
-            means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
-            for found, mean in zip((history.loss, history.gradient_norm, history.clipped), means, strict=True):
-                found.append(mean if self.population else float(mean[0]))
-            if held_out is not None:
-                history.validation.append(self._score(*held_out))
-            if not np.isfinite(losses).all():
-                warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
-            if callback is not None and callback(epoch, history):
-                break
+        with progress_bar(progress, epochs, "epochs") as advance:
+            for epoch in range(epochs):
+                order = self._order(len(samples)) if shuffle else None
+                self.epochs += 1
+                records = np.concatenate(list(trainer.steps(samples, targets, optimizer, largest, order)))
+                history._add(records if self.population else records[:, 0], weights, largest)
+                if held_out is not None:
+                    history.validation.append(self._score(*held_out))
+                if not np.isfinite(records[..., 0]).all():
+                    warnings.warn(f"the loss is not finite in epoch {epoch}", RuntimeWarning, stacklevel=2)
+                advance(1)
+                if callback is not None and callback(epoch, history):
+                    break
         return history
 
     def _order(self, samples: int) -> Array:
@@ -297,13 +279,7 @@ class MLP:
 
         tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
         content = save(tensors, metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
-        place = Path(path)
-        partial = place.with_name(f".{place.name}.partial")  # an older file stays whole until this one is
-        try:
-            partial.write_bytes(content)
-            partial.replace(place)
-        finally:
-            partial.unlink(missing_ok=True)
+        put(Path(path), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -379,11 +355,3 @@ def _as_optimizer(optimizer: Any) -> Optimizer:
 
 def _as_norm(max_grad_norm: float | None) -> float | None:
     return None if max_grad_norm is None else non_negative("max_grad_norm", max_grad_norm)
-
-
-def _with_bar(epochs: int) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(range(epochs), "epochs", console=console, transient=True, disable=not console.is_terminal)

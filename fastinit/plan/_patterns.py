@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import itertools
 import math
@@ -57,7 +58,7 @@ def matches(pattern: str, name: str) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
     pieces = ("|".join(map(_expression, piece)) for piece in _pieces(pattern))
-    return re.compile("".join(f"(?:{piece})" for piece in pieces), re.DOTALL)
+    return re.compile("".join(f"(?:{piece})" for piece in pieces))
 
 
 def _pieces(pattern: str) -> list[list[str]]:
@@ -91,28 +92,7 @@ def _bare(text: str) -> str:
     return re.sub(r"\[([{}])\]", r"\1", text)
 
 
-_TOKENS = re.compile(r"\*+|\?|\[(!?)(\]?[^\]]*)\]|.", re.DOTALL)
-_MEMBERS = re.compile(r"(.)-(.)|.", re.DOTALL)
-
-
 def _expression(glob: str) -> str:
-    """A pattern without braces as a regular expression."""
-    return "".join(map(_token, _TOKENS.finditer(glob)))
-
-
-def _token(found: re.Match[str]) -> str:
-    if found[0][0] == "*":
-        return ".*"
-    if found[0] == "?":
-        return "."
-    if found[2]:
-        return f"[{'^' if found[1] else ''}{''.join(map(_member, _MEMBERS.finditer(found[2])))}]"
-    return re.escape(found[0])
-
-
-def _member(found: re.Match[str]) -> str:
-    if found[1] is None:
-        return re.escape(found[0])
-    if found[1] > found[2]:
-        raise ValueError(f"the range [{found[0]}] runs backwards")
-    return f"{re.escape(found[1])}-{re.escape(found[2])}"
+    """Return a pattern without braces as a regular expression, without the end of the text that fnmatch puts behind."""
+    translated = fnmatch.translate(glob)
+    return translated[: translated.rindex(")") + 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._core.structured import is_portable
 from fastinit._io import documents
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array
 from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
@@ -137,14 +138,15 @@ class Plan(Mapping[str, "Fill | Tied"]):
         self,
         arrays: Mapping[str, Array],
         seed: Seed = None,
-        progress: Callable[[str, Fill], None] | None = None,
+        progress: Progress = False,
     ) -> None:
         """Fill arrays by name; the arrays' dtypes rule, not the plan's.
 
         Args:
             arrays: some or all of the plan's tensors.
             seed: an int or a `Key`. Default: the plan's own seed.
-            progress: called with the name and the `Fill` after each tensor.
+            progress: True shows a bar (lines, without a terminal) on stderr; a function is called with the bytes that
+                are done, and all of them.
 
         Raises:
             KeyError: a name that the plan does not have.
@@ -164,12 +166,12 @@ class Plan(Mapping[str, "Fill | Tied"]):
             if array.shape != tensor.shape:
                 raise ValueError(f"{name} must have the shape {tensor.shape}. Received: {array.shape}")
         key = self.key(seed)
-        for name, array in arrays.items():
-            first, tensor = self.first_name(name), self.of(name)
-            if first == name or first not in arrays or not np.shares_memory(array, arrays[first]):
-                tensor.fill(array, key / first)
-            if progress is not None:
-                progress(name, tensor)
+        with progress_bar(progress, sum(array.nbytes for array in arrays.values())) as advance:
+            for name, array in arrays.items():
+                first = self.first_name(name)
+                if first == name or first not in arrays or not np.shares_memory(array, arrays[first]):
+                    self.of(name).fill(array, key / first)
+                advance(array.nbytes)
 
     def to_table(self) -> dict[str, Any]:
         """The plan as plain values: what `from_table` makes the same plan of, law for law and bit for bit.

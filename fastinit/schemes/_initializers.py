@@ -1,4 +1,4 @@
-"""The functions made from the table of schemes, one for each name and alias; `_initializers.pyi` has their signatures."""
+"""The functions made from the table of schemes, one for each name and alias; signatures are in `_initializers.pyi`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from fastinit._core.composite import Patched, SameAs, Values
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._core.key import Seed, as_key
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import Progress, progress_bar
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._names import clean, named_tensors
@@ -29,7 +29,7 @@ from fastinit.torch._tensors import on_host, values_of
 
 
 @contextlib.contextmanager
-def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
+def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
     """Build models inside this block with unmodified code; their tensors are filled once, at its end, in parallel.
 
     Every parameter and buffer is drawn with the key `Key(seed) / name`, its name in the outermost module built in the
@@ -50,7 +50,7 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
 
     Args:
         seed: an int or a `Key`; None draws fresh entropy.
-        progress: whether to show a bar (lines, without a terminal) on stderr.
+        progress: as in `fastinit.checkpoint.write`.
 
     Raises:
         TypeError, ValueError: the seed is none. An exception of the block passes; what was built is filled first,
@@ -78,11 +78,11 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
     _finish(recorder, roots(), progress)
 
 
-def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: bool) -> None:
+def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: Progress) -> None:
     """Fill all that still waits."""
     settled = recorder.settle(_owners(roots))
     nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
-    with shown(nbytes, quiet=not progress) as advance:
+    with progress_bar(progress, nbytes) as advance:
         for owner, parts in settled:
             recorder.give(owner, parts)
             advance(owner.tensor.nbytes)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastinit._core.key import Key, Seed
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array, Region
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
@@ -24,7 +24,7 @@ Block = tuple[Region, Region]  # a part of the local tensor, and where it is in 
 
 
 def materialize(
-    model: Model, plan: Plan, seed: Seed = 0, *, device: torch.device | str | None = None, progress: bool = False
+    model: Model, plan: Plan, seed: Seed = 0, *, device: torch.device | str | None = None, progress: Progress = False
 ) -> Model:
     """Fill a model with a plan: all parameters and buffers, in place; of sharded ones only what this rank holds.
 
@@ -38,7 +38,7 @@ def materialize(
         plan: from `record`, or any other.
         seed: an int or a `Key`; None is the plan's own.
         device: where meta tensors get their memory. Default: the mesh's for a DTensor, the CPU for others.
-        progress: whether to show a bar (lines, without a terminal) on stderr.
+        progress: as in `fastinit.checkpoint.write`.
 
     Returns:
         The model.
@@ -65,7 +65,7 @@ def materialize(
     _give_memory(model, device)
     tensors = named_tensors(model)
     filled: dict[str, torch.Tensor] = {}
-    with shown(sum(t.nbytes for t in tensors.values()), quiet=not progress) as advance:
+    with progress_bar(progress, sum(t.nbytes for t in tensors.values())) as advance:
         for name, tensor in tensors.items():
             first = plan.first_name(name)
             if filled.get(first) is not tensor:

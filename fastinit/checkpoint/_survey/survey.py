@@ -15,7 +15,7 @@ from fastinit._core.checks import positive_int
 from fastinit._core.distributions import Distribution
 from fastinit._io import html as page
 from fastinit._io.html import printable
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import Progress, progress_bar
 from fastinit._io.safetensors import read_checkpoint
 from fastinit._runtime import threads as fill_threads
 from fastinit._runtime.arrays import DTYPES
@@ -189,7 +189,7 @@ def survey(
     *,
     plan: Plan | None = None,
     threads: int | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     histograms: bool = True,
 ) -> Survey:
     """Look at all tensors of a safetensors checkpoint: their moments, the laws that they look like, and whether they
@@ -200,7 +200,7 @@ def survey(
         names: patterns as in `Plan.with_rules`; the tensors that match one of them. Default: all.
         plan: what the tensors should be. Default: that of the `fastinit.json` in the folder, where there is one.
         threads: how many. Default: as many as a large fill has. The result does not depend on it.
-        progress: whether to show a bar (lines, without a terminal) on stderr.
+        progress: as in `fastinit.checkpoint.write`.
         histograms: whether to make them.
 
     Raises:
@@ -228,7 +228,7 @@ def survey(
             found[tensor.name] = result
 
     nbytes = sum(tensor.stored.end - tensor.stored.start for tensor in chosen)
-    with shown(nbytes, quiet=not progress) as advance:
+    with progress_bar(progress, nbytes) as advance:
         gather(chosen, number, done, advance)
     stored = {tensor.name for tensor in every}
     return Survey(
