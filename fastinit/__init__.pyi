@@ -11,9 +11,9 @@ from ._core.distributions import Normal as Normal
 from ._core.distributions import TruncatedNormal as TruncatedNormal
 from ._core.distributions import Uniform as Uniform
 from ._core.fans import fans as fans
-from ._core.fans import gain as gain
 from ._core.filling import add as add
 from ._core.filling import fill as fill
+from ._core.gains import gain as gain
 from ._core.key import Key as Key
 from ._core.structured import DeltaOrthogonal as DeltaOrthogonal
 from ._core.structured import Dirac as Dirac

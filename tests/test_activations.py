@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit._core.fans import NONLINEARITIES
+from fastinit._core.gains import NONLINEARITIES
 from fastinit._runtime.environment import warmup
 from fastinit.kernels import jit
 from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel

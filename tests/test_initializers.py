@@ -12,7 +12,8 @@ import torch
 
 import fastinit as fi
 from fastinit._core.checks import unknown
-from fastinit._core.fans import MODES, NONLINEARITIES
+from fastinit._core.fans import MODES
+from fastinit._core.gains import NONLINEARITIES
 from fastinit.schemes import SCHEMES, TRUNCATION_STD, find
 
 # The variance by n = fan_in and m = fan_out, written out; the defaults of every scheme.

@@ -8,7 +8,8 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit._core.fans import MODES, NONLINEARITIES, axis_fans
+from fastinit._core.fans import MODES, axis_fans
+from fastinit._core.gains import NONLINEARITIES
 
 SHAPES = [(64, 32), (5, 7), (8, 3, 5), (6, 4, 3, 3), (4, 3, 2, 5, 3), (1, 1), (0, 5), (5, 0), (3, 4, 0)]
 

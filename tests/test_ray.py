@@ -339,7 +339,7 @@ class Here:
 
     def init(self, address, **how):
         self.calls.append(("init", address))
-        os.environ["FASTINIT_TEST_RAY"] = "set by ray.init"
+        os.environ["FASTINIT_TEST_RAY"] = os.environ["FASTINIT_TEST_CHANGED"] = "set by ray.init"
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def shutdown(self):
@@ -403,13 +403,29 @@ def test_a_task_removes_what_a_worker_that_died_has_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [second, job.layout.shards[0].name]
 
 
-def test_a_ray_of_its_own_leaves_the_process_as_it_was(here, tmp_path):
+def test_a_ray_of_its_own_leaves_the_process_as_it_was(here, tmp_path, monkeypatch):
     here.initialized = False
+    monkeypatch.setenv("FASTINIT_TEST_CHANGED", "before")
     level, handler = logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)
     checkpoint.write(SMALL, tmp_path / "out", engine="ray", address="local")
     assert (here.calls[0], here.calls[-1]) == (("init", "local"), "shutdown")
     assert "FASTINIT_TEST_RAY" not in os.environ
+    assert os.environ["FASTINIT_TEST_CHANGED"] == "before"
     assert (logging.getLogger("ray").level, signal.getsignal(signal.SIGTERM)) == (level, handler)
+
+
+def test_variables_that_others_set_while_ray_runs_stay(here, tmp_path, monkeypatch):
+    here.initialized = False
+    for name in ("OTHER", "RAY", "CHANGED"):
+        monkeypatch.setenv(f"FASTINIT_TEST_{name}", "before")
+
+    def progress(done, total):
+        os.environ["FASTINIT_TEST_OTHER"] = "set by another thread"
+        os.environ["FASTINIT_TEST_RAY"] = os.environ["FASTINIT_TEST_CHANGED"] = "by another thread, later"
+
+    checkpoint.write(SMALL, tmp_path / "out", engine="ray", address="local", progress=progress)
+    assert os.environ["FASTINIT_TEST_OTHER"] == "set by another thread"
+    assert os.environ["FASTINIT_TEST_RAY"] == os.environ["FASTINIT_TEST_CHANGED"] == "by another thread, later"
 
 
 def test_nobody_at_the_address():

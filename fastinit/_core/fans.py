@@ -1,4 +1,4 @@
-"""Fans, gains and the axes they are read from."""
+"""Fans, and the axes that they are read from."""
 
 from __future__ import annotations
 
@@ -7,56 +7,10 @@ import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastinit._core.checks import squared, unknown
+from fastinit._core.checks import unknown
 
 LAYOUTS = ("oi", "io")
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
-
-# E[f(z)^2], z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps the second
-# moment. For gelu (Hendrycks & Gimpel 2016) there is a closed form; for silu (Elfwing, Uchibe, Doya 2018) it is an
-# integral. The tests compute both again with SciPy.
-_GELU_MOMENT = 1 / 3 + 1 / (2 * math.pi * math.sqrt(3))
-_SILU_MOMENT = 0.3557755198173522
-
-NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu", "gelu", "silu")
-
-
-def gain_squared(nonlinearity: str, slope: float = 0.01) -> float:
-    """`gain` squared, which is what the variances take: 2 for relu, exactly."""
-    slope_squared = squared("slope", slope)
-    match nonlinearity:
-        case "linear" | "sigmoid":
-            return 1.0
-        case "tanh":
-            return 25 / 9
-        case "relu":
-            return 2.0
-        case "leaky_relu":
-            return 2 / (1 + slope_squared)
-        case "selu":
-            return 9 / 16
-        case "gelu":
-            return 1 / _GELU_MOMENT
-        case "silu":
-            return 1 / _SILU_MOMENT
-    raise unknown("nonlinearity", nonlinearity, NONLINEARITIES)
-
-
-def gain(nonlinearity: str, slope: float = 0.01) -> float:
-    """The factor by which a layer's weights make up for its activation.
-
-    Args:
-        nonlinearity: linear, sigmoid (1), tanh (5/3), relu (sqrt 2), leaky_relu (sqrt(2 / (1 + slope^2))), selu
-            (3/4), as `torch.nn.init.calculate_gain`; gelu and silu by He's second moment, 1 / sqrt(E[f(z)^2]).
-        slope: of leaky_relu's negative side; the others ignore it.
-
-    Raises:
-        ValueError: an unknown name.
-
-    >>> gain("relu"), gain("tanh")
-    (1.4142135623730951, 1.6666666666666667)
-    """
-    return math.sqrt(gain_squared(nonlinearity, slope))
 
 
 class Fans(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
-from fastinit._core.fans import NONLINEARITIES
+from fastinit._core.gains import NONLINEARITIES
 from fastinit._probe.records import Probe
 from fastinit._probe.verdicts import HEALTHY
 from fastinit.nn._activations import Activation

@@ -111,7 +111,7 @@ class Folder:
         """Whether a file in its place is the index or, by its size and header, a shard: training may have put another
         one there."""
         if path.name == INDEX_NAME:
-            return path.read_bytes() == job.layout.index
+            return self.has_index(job)
         return any(_sound(path, shard) for shard in job.layout.shards if shard.name == path.name)
 
     def found(self, job: Job, shards: Iterable[Shard] | None = None) -> dict[Shard, Path]:
@@ -165,13 +165,12 @@ class Folder:
             files.sync_folder(self.path)
 
     def _is_finished(self, job: Job) -> bool:
+        return not self._waiting() and not self.is_moving() and _holds(self.path, job) and self.has_index(job)
+
+    def has_index(self, job: Job) -> bool:
+        """Return True if the index in its place is that of a job, or if there is none and the job has none."""
         index = self.path / INDEX_NAME
-        return (
-            not self._waiting()
-            and not self.is_moving()
-            and _holds(self.path, job)
-            and (index.read_bytes() if index.exists() else None) == job.layout.index
-        )
+        return (index.read_bytes() if index.exists() else None) == job.layout.index
 
     def _waiting(self) -> list[Path]:
         """What is to be moved out of the hidden folder."""

@@ -103,16 +103,33 @@ def _cpus(threads: int) -> int:
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
+    """Connect to a Ray cluster, and undo at the end what `ray.init` changed of the process.
+
+    That is the environment (even `breakpoint()`'s), SIGTERM and the level of Ray's logger. Variables that others set
+    while Ray runs stay: other threads of the caller may.
+    """
     if ray.is_initialized():
         yield
         return
     _reach(address)
-    with _left_as_found():
+    before, logger = dict(os.environ), logging.getLogger("ray")
+    level, handler = logger.level, signal.getsignal(signal.SIGTERM)
+    changed: dict[str, str] = {}
+    try:
         try:
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            yield
         finally:
-            ray.shutdown()
+            changed.update(item for item in os.environ.items() if item not in before.items())
+        yield
+    finally:
+        ray.shutdown()
+        for name in (name for name, value in changed.items() if os.environ.get(name) == value):
+            del os.environ[name]
+            if name in before:
+                os.environ[name] = before[name]
+        logger.setLevel(level)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _reach(address: str | None) -> None:
@@ -123,18 +140,3 @@ def _reach(address: str | None) -> None:
             socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
         except OSError as error:
             raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from None
-
-
-@contextlib.contextmanager
-def _left_as_found() -> Iterator[None]:
-    """Undo what `ray.init` changes of the process: the environment (even `breakpoint()`'s), SIGTERM, its logger."""
-    environment, logger = dict(os.environ), logging.getLogger("ray")
-    level, handler = logger.level, signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        logger.setLevel(level)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)

@@ -132,9 +132,9 @@ def _examine(place: Folder, job: Job) -> tuple[list[str], list[Shard]]:
         present.append(shard)
         if path.stat().st_size != shard.nbytes:
             problems.append(f"{shard.name} must have {shard.nbytes:,} bytes. Received: {path.stat().st_size:,}")
-    index = place.path / INDEX_NAME
-    if job.layout.index is not None and (not index.exists() or index.read_bytes() != job.layout.index):
-        problems.append(f"{INDEX_NAME} {'is not what it should be' if index.exists() else 'is missing'}")
+    if job.layout.index is not None and not place.has_index(job):
+        there = (place.path / INDEX_NAME).exists()
+        problems.append(f"{INDEX_NAME} {'is not what it should be' if there else 'is missing'}")
     return problems, present
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastinit._core.checks import non_negative, squared, unknown
-from fastinit._core.fans import gain as gain_of
+from fastinit._core.gains import gain as gain_of
 from fastinit.kernels.nn import activations as kernels
 
 Floats = NDArray[np.float32] | NDArray[np.float64]

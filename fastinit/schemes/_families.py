@@ -9,7 +9,8 @@ import math
 
 from fastinit._core.checks import non_negative, squared, unknown
 from fastinit._core.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
-from fastinit._core.fans import Fans, gain_squared
+from fastinit._core.fans import Fans
+from fastinit._core.gains import gain_squared
 from fastinit._core.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 from fastinit.schemes._registry import Lazy, scheme
 
