@@ -126,11 +126,11 @@ def test_signatures():
 def test_docstrings_name_every_argument():
     for name in SCHEMES:
         function = getattr(fi, name)
-        arguments = function.__doc__.partition("Args:")[2].partition("Returns:")[0]
+        arguments = inspect.getdoc(function).partition("Args:")[2].partition("Returns:")[0]
         documented = []
         for line in arguments.splitlines():
             names, colon, _ = line.strip().partition(":")
-            if colon and line.startswith(" " * 8) and not line.startswith(" " * 9):
+            if colon and line.startswith(" " * 4) and not line.startswith(" " * 5):
                 documented += names.split(", ")
         assert sorted(documented) == sorted(inspect.signature(function).parameters)
         assert "Raises:" in function.__doc__

@@ -14,30 +14,6 @@ from fastinit._core.key import Seed
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target
 from fastinit.schemes import SCHEMES, distribution_of
 
-_SHARED = """
-    Args:
-        shape: an int or a sequence of ints: the global shape. Default: the shape of `out`.
-        out: a writeable array of float16, bfloat16, float32 or float64 to fill; it keeps its dtype. Default: a new one.
-        seed: an int or a `Key`; None draws fresh entropy. The same seed gives every tensor the same values: use
-            `Key(seed) / name`, one name per tensor.
-        dtype: of a new array.
-        layout: "oi", (out, in, *kernel), as in torch; "io", (*kernel, in, out), as in JAX and Keras.
-        batch_axes: axes that the fans leave out: a population of candidates, a stack of experts.
-        region: a tuple of slices of the global shape: only this part, with the values that it has in the
-            whole.{parameters}
-
-    Returns:
-        The filled array: `out`, or a new one of the region's shape.
-
-    Raises:
-        TypeError: an argument of the wrong type, or a dtype that cannot be filled.
-        ValueError: a value out of range, an unknown name, or a shape that the scheme does not exist for. Nothing was
-            written.
-
-    >>> {name}({shape}, seed=0{example}).shape
-    {shape}
-    """
-
 
 def _initializer(name: str) -> Callable[..., Array]:
     def initialize(
@@ -51,6 +27,33 @@ def _initializer(name: str) -> Callable[..., Array]:
         region: tuple[slice, ...] | None = None,
         **parameters: Any,
     ) -> Array:
+        """{summary}
+
+        {formula}. {source}.
+
+        Args:
+            shape: an int or a sequence of ints: the global shape. Default: the shape of `out`.
+            out: a writeable array of float16, bfloat16, float32 or float64 to fill; it keeps its dtype. Default: a new
+                one.
+            seed: an int or a `Key`; None draws fresh entropy. The same seed gives every tensor the same values: use
+                `Key(seed) / name`, one name per tensor.
+            dtype: of a new array.
+            layout: "oi", (out, in, *kernel), as in torch; "io", (*kernel, in, out), as in JAX and Keras.
+            batch_axes: axes that the fans leave out: a population of candidates, a stack of experts.
+            region: a tuple of slices of the global shape: only this part, with the values that it has in the
+                whole.{parameters}
+
+        Returns:
+            The filled array: `out`, or a new one of the region's shape.
+
+        Raises:
+            TypeError: an argument of the wrong type, or a dtype that cannot be filled.
+            ValueError: a value out of range, an unknown name, or a shape that the scheme does not exist for. Nothing
+                was written.
+
+        >>> {name}({shape}, seed=0{example}).shape
+        {shape}
+        """
         if shape is not None:
             whole = as_shape(shape)
         elif out is None:
@@ -77,18 +80,20 @@ def _initializer(name: str) -> Callable[..., Array]:
 
 
 def _describe(function: Any, name: str) -> None:
-    """The name, the docstring and the signature that the table gives a function."""
+    """Give a function its scheme's name, docstring and signature."""
     scheme = SCHEMES[name]
     summary, parameters = scheme.doc
     shape, example = scheme.example
-    shared = _SHARED.format(
+    function.__doc__ = (function.__doc__ or "").format(
         name=name,
-        parameters=f"\n{parameters}".replace("\n", "\n        ") if parameters else "",
+        summary=summary,
+        formula=scheme.formula,
+        source=scheme.source,
+        parameters=f"\n{parameters}".replace("\n", "\n            ") if parameters else "",
         shape=shape,
         example=example,
     )
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{summary}\n\n    {scheme.formula}. {scheme.source}.\n{shared}"
     signature = inspect.signature(function)
     common = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     function.__signature__ = signature.replace(parameters=[*common, *scheme.parameters.values()])
