@@ -125,6 +125,7 @@ class Constant(Distribution):
 
     value: float
     random: ClassVar[bool] = False
+    std: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", finite("value", self.value))
@@ -132,10 +133,6 @@ class Constant(Distribution):
     @property
     def mean(self) -> float:
         return self.value
-
-    @property
-    def std(self) -> float:
-        return 0.0
 
     @property
     def low(self) -> float:
@@ -218,18 +215,12 @@ class Normal(Distribution):
 
     mean: float = 0.0
     std: float = 1.0
+    low: ClassVar[None] = None
+    high: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", finite("mean", self.mean))
         object.__setattr__(self, "std", non_negative("std", self.std))
-
-    @property
-    def low(self) -> None:
-        return None
-
-    @property
-    def high(self) -> None:
-        return None
 
     def pack(self, dtype: str) -> Packed:
         mean = rounded("mean", self.mean, dtype)

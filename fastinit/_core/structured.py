@@ -29,21 +29,11 @@ class Structured(Distribution):
     structured: ClassVar[bool] = True
     any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
 
-    @property
-    def mean(self) -> float | None:
-        return None
-
-    @property
-    def std(self) -> float | None:
-        return None
-
-    @property
-    def low(self) -> float | None:
-        return None
-
-    @property
-    def high(self) -> float | None:
-        return None
+    # Of the values drawn; None where they depend on the shape.
+    mean: ClassVar[float | None] = None
+    std: ClassVar[float | None] = None
+    low: ClassVar[float | None] = None
+    high: ClassVar[float | None] = None
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         """Write the part `indices` of a tensor of `shape`, drawn from element `offset` of the key's stream on."""
@@ -272,10 +262,7 @@ class Orthogonal(_WithGain):
 
     needs_all: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-
-    @property
-    def mean(self) -> float:
-        return 0.0
+    mean: ClassVar[float | None] = 0.0
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) < 2:
@@ -307,10 +294,7 @@ class DeltaOrthogonal(_WithGain):
 
     needs_all: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-
-    @property
-    def mean(self) -> float:
-        return 0.0
+    mean: ClassVar[float | None] = 0.0
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) not in (3, 4, 5):
@@ -348,6 +332,7 @@ class Sparse(Structured):
     sparsity: float
     normal: Normal
     needs_all: ClassVar[bool] = True
+    mean: ClassVar[float | None] = 0.0
 
     def __init__(self, sparsity: float, std: float = 0.01) -> None:
         sparsity = non_negative("sparsity", sparsity)
@@ -358,10 +343,6 @@ class Sparse(Structured):
 
     def __repr__(self) -> str:
         return f"Sparse(sparsity={self.sparsity!r}, std={self.normal.std!r})"
-
-    @property
-    def mean(self) -> float:
-        return 0.0
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) != 2:
