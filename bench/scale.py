@@ -35,7 +35,7 @@ from fastinit._runtime import threads
 from fastinit._runtime import workers as crew
 from fastinit.checkpoint import _blocks as blocks
 from fastinit.checkpoint._job import Job
-from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Layout, Shard, layout, share
+from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Layout, Shard, layout, split_evenly
 from fastinit.checkpoint._write import peak_memory
 
 ROOT = Path(__file__).parents[1]
@@ -88,7 +88,7 @@ def check(made: Layout, shares: Sequence[Sequence[Shard]]) -> None:
 
 def share_sizes(made: Layout, parts: int) -> list[int]:
     """The bytes of every part's files."""
-    return [sum(shard.nbytes for shard in part) for part in share(made.shards, parts)]
+    return [sum(shard.nbytes for shard in part) for part in split_evenly(made.shards, parts)]
 
 
 def job_table(found: fi.Plan) -> str:
@@ -116,7 +116,7 @@ def parts_table(found: fi.Plan) -> str:
     rows = []
     for size in SIZES:
         made = layout(found, size)
-        check(made, share(made.shards, NODES[-1]))
+        check(made, split_evenly(made.shards, NODES[-1]))
         row = [size, f"{len(made.shards):,}", f"{max(shard.nbytes for shard in made.shards) / 1e9:.2f}"]
         for parts in NODES[1:]:
             sizes = share_sizes(made, parts)
@@ -176,7 +176,7 @@ def measured(megabytes: int, folder: Path) -> dict[str, Any]:
     found["load"] = time.perf_counter() - start
     start = time.perf_counter()
     made = layout(large, CHOSEN[1000])
-    shares = share(made.shards, NODES[-1])
+    shares = split_evenly(made.shards, NODES[-1])
     found["layout"] = time.perf_counter() - start
     check(made, shares)
     found["check"] = time.perf_counter() - start - found["layout"]

@@ -144,7 +144,9 @@ def gpt2() -> None:
     victim = "h.7.mlp.c_proj.weight"
     with tempfile.TemporaryDirectory() as folder:
         # What has to last only as long as the tour need not wait for the disk: no fsync.
-        report = checkpoint.write(plan, folder, seed=0, fsync=False, beside={"config.json": b'{"model_type": "gpt2"}'})
+        report = checkpoint.write(
+            plan, folder, seed=0, fsync=False, extra_files={"config.json": b'{"model_type": "gpt2"}'}
+        )
         print(f"written: {report.tensors} tensors, {report.parameters:,} parameters, {report.nbytes / 1e6:.0f} MB")
         print(f"  {report.seconds:.1f} s, {report.gigabytes_per_second:.1f} GB/s")
         whole = checkpoint.verify(folder)

@@ -43,7 +43,7 @@ class Source:
     config: Path | None
     dtype: str | None = None
 
-    def beside(self) -> dict[str, bytes]:
+    def extra_files(self) -> dict[str, bytes]:
         """The files that belong beside a checkpoint, name -> bytes. A config says the dtype that the weights have:
         transformers loads them in the one that it finds there."""
         if self.config is None:

@@ -211,8 +211,8 @@ def test_every_file_honours_the_umask(tmp_path, umask):
     plan = fi.Plan({f"w{i}": ((10,), "float32", "normal") for i in range(3)})
     before = os.umask(umask)
     try:
-        checkpoint.write(plan, tmp_path / "out", max_shard_bytes=40, beside={"config.json": b"{}"})
-        checkpoint.write(plan, tmp_path / "part", max_shard_bytes=40, beside={"config.json": b"{}"}, part="1/2")
+        checkpoint.write(plan, tmp_path / "out", max_shard_bytes=40, extra_files={"config.json": b"{}"})
+        checkpoint.write(plan, tmp_path / "part", max_shard_bytes=40, extra_files={"config.json": b"{}"}, part="1/2")
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fastinit as fi
 from fastinit._io.safetensors import LONGEST
-from fastinit.checkpoint._layout import as_bytes, layout, share
+from fastinit.checkpoint._layout import as_bytes, layout, split_evenly
 
 module = importlib.import_module("fastinit.checkpoint._layout")  # the function has the same name
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -123,7 +123,7 @@ def test_a_dtype_that_safetensors_does_not_have():
 def test_shares_are_even(sizes, parts):
     plan = fi.Plan({f"{i}": ((n,), "float64", "zeros") for i, n in enumerate(sizes)})
     shards = layout(plan, 1).shards
-    shares = share(shards, parts)
+    shares = split_evenly(shards, parts)
     assert len(shares) == parts
     assert sorted(shard.name for one in shares for shard in one) == [shard.name for shard in shards]
     loads = [sum(shard.nbytes for shard in one) for one in shares]
@@ -133,5 +133,5 @@ def test_shares_are_even(sizes, parts):
 
 def test_shares_go_by_bytes_and_not_by_files():
     plan = fi.Plan({f"{i}": ((n,), "float64", "zeros") for i, n in enumerate([5000, 10_000, 5000])})
-    shares = share(layout(plan, 1).shards, 2)
+    shares = split_evenly(layout(plan, 1).shards, 2)
     assert [[entry.name for shard in one for entry in shard.entries] for one in shares] == [["1"], ["0", "2"]]

@@ -14,7 +14,7 @@ from fastinit._core.structured import Structured
 from fastinit.checkpoint import Part
 from fastinit.checkpoint import _blocks as blocks
 from fastinit.checkpoint import _write as writer
-from fastinit.checkpoint._layout import layout, share
+from fastinit.checkpoint._layout import layout, split_evenly
 
 PLAN = fi.Plan(
     {
@@ -218,7 +218,7 @@ def test_finalize_twice_and_of_nothing(tmp_path, expected):
 def test_balance():
     shards = layout(PLAN, MOST).shards
     for parts in (2, 3, 5):
-        loads = [sum(shard.nbytes for shard in one) for one in share(shards, parts)]
+        loads = [sum(shard.nbytes for shard in one) for one in split_evenly(shards, parts)]
         assert max(loads) <= max(1.1 * sum(loads) / parts, max(shard.nbytes for shard in shards))
 
 

@@ -121,7 +121,7 @@ def slow_plan(tmp_path):
 @pytest.mark.slow
 def test_the_bytes_are_those_of_threads(cluster, tmp_path):
     plan = record(Model)
-    how = {"seed": 5, "max_shard_bytes": "300KB", "beside": {"config.json": b"{}"}}
+    how = {"seed": 5, "max_shard_bytes": "300KB", "extra_files": {"config.json": b"{}"}}
     checkpoint.write(plan, tmp_path / "threads", **how)
     report = checkpoint.write(plan, tmp_path / "ray", engine="ray", threads=1, **how)
     assert (report.files, report.written, report.finished) == (4, 4, True)
@@ -358,7 +358,7 @@ SMALL = fi.Plan({f"w{i}": ((50, 10 + i), "float32", "normal") for i in range(5)}
 
 
 def test_the_bytes_of_tasks_are_those_of_threads(here, tmp_path):
-    how = {"seed": 5, "max_shard_bytes": 2000, "beside": {"config.json": b"{}"}}
+    how = {"seed": 5, "max_shard_bytes": 2000, "extra_files": {"config.json": b"{}"}}
     checkpoint.write(SMALL, tmp_path / "threads", **how)
     report = checkpoint.write(SMALL, tmp_path / "ray", engine="ray", threads=64, **how)
     assert (report.files, report.written, report.finished) == (5, 5, True)

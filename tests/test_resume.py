@@ -381,12 +381,12 @@ def test_a_checkpoint_of_others_is_kept(plan, tmp_path):
 
 def test_files_beside(plan, tmp_path):
     out = tmp_path / "out"
-    write(plan, out, beside={"config.json": b"{}"})
+    write(plan, out, extra_files={"config.json": b"{}"})
     assert (out / "config.json").read_bytes() == b"{}"
-    write(plan, out, beside={"config.json": b"{}"})
+    write(plan, out, extra_files={"config.json": b"{}"})
     with pytest.raises(FileExistsError, match=r"config.json exists and is not this plan's; --overwrite"):
-        write(plan, out, beside={"config.json": b'{"a": 1}'})
-    write(plan, out, beside={"config.json": b'{"a": 1}'}, overwrite=True)
+        write(plan, out, extra_files={"config.json": b'{"a": 1}'})
+    write(plan, out, extra_files={"config.json": b'{"a": 1}'}, overwrite=True)
     assert (out / "config.json").read_bytes() == b'{"a": 1}'
 
 

@@ -7,7 +7,7 @@ import pytest
 import fastinit as fi
 from bench import report, scale
 from fastinit import checkpoint
-from fastinit.checkpoint._layout import Layout, layout, share
+from fastinit.checkpoint._layout import Layout, layout, split_evenly
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
 
@@ -24,7 +24,7 @@ def test_the_plan_is_the_published_model(plan):
 @pytest.mark.parametrize("size", [*scale.SIZES, "1MB"])
 def test_a_run_of_1000_parts(plan, size):
     made = layout(plan, size)
-    shares = share(made.shards, 1000)
+    shares = split_evenly(made.shards, 1000)
     assert len(shares) == 1000
     scale.check(made, shares)
     sizes = scale.share_sizes(made, 1000)
@@ -47,7 +47,7 @@ def test_more_parts_than_the_largest_tensor_fits_into_the_whole_do_not_help(plan
 
 def test_what_is_wrong_is_seen(plan):
     made = layout(plan, "20GB")
-    shares = share(made.shards, 7)
+    shares = split_evenly(made.shards, 7)
     scale.check(made, shares)
     first, *others = made.shards
     shifted = _with_header(first, first.header.replace(b'"data_offsets":[0,', b'"data_offsets":[2,'))

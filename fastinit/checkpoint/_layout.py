@@ -118,15 +118,15 @@ def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
     return Layout(shards, _index(shards) if len(groups) > 1 else None)
 
 
-def share(shards: Sequence[Shard], parts: int) -> list[list[Shard]]:
+def split_evenly(shards: Sequence[Shard], parts: int) -> list[list[Shard]]:
     """The shards of every part, evenly by bytes: the largest first, each to the part that has the least."""
     heap: list[tuple[int, int]] = [(0, part) for part in range(parts)]
-    shares: list[list[Shard]] = [[] for _ in range(parts)]
+    groups: list[list[Shard]] = [[] for _ in range(parts)]
     for shard in sorted(shards, key=lambda shard: (-shard.nbytes, shard.name)):
         nbytes, part = heap[0]
-        shares[part].append(shard)
+        groups[part].append(shard)
         heapq.heapreplace(heap, (nbytes + shard.nbytes, part))
-    return shares
+    return groups
 
 
 def _groups(plan: Plan, most: int) -> Iterator[list[tuple[str, Fill]]]:

@@ -62,7 +62,7 @@ def verify(
 
     Args:
         folder: of the checkpoint.
-        sample: the share of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
+        sample: the fraction of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
         repair: write what differs or is missing, which needs all of it compared.
         threads: how many. Default: as many as a large fill has.
         progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
@@ -74,8 +74,8 @@ def verify(
     """
     start = time.perf_counter()
     number = fill_threads.count() if threads is None else positive_int("threads", threads)
-    share = _share(sample)
-    if repair and share < 1:
+    fraction = _fraction(sample)
+    if repair and fraction < 1:
         raise ValueError("repair needs all of the checkpoint: sample must be 1")
     place = Folder(folder)
     with files.locked(place.existing(), place.busy, shared=not repair):
@@ -83,7 +83,7 @@ def verify(
         if job is None or place.is_moving():
             raise FileNotFoundError(_unverifiable(place))
         problems, present = _examine(place, job)
-        chosen = _sample([block for shard in present for block in blocks(shard)], share)
+        chosen = _sample([block for shard in present for block in blocks(shard)], fraction)
         items = ((block, place.path / block.shard.name) for block in chosen)
         nbytes = sum(block.nbytes for block in chosen)
         with progress_bar(progress, nbytes) as advance:
@@ -101,18 +101,18 @@ def verify(
     )
 
 
-def _share(sample: float | str) -> float:
+def _fraction(sample: float | str) -> float:
     text = sample.strip() if isinstance(sample, str) else ""
     try:
         if isinstance(sample, str):
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            fraction = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         else:
-            share = finite("sample", sample)
+            fraction = finite("sample", sample)
     except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
         raise ValueError(f"sample must be above 0 and at most 1, or a text such as 1%. Received: sample={sample!r}")
-    return share
+    return fraction
 
 
 def _unverifiable(place: Folder) -> str:
@@ -138,9 +138,9 @@ def _examine(place: Folder, job: Job) -> tuple[list[str], list[Shard]]:
     return problems, present
 
 
-def _sample(every: list[Block], share: float) -> list[Block]:
+def _sample(every: list[Block], fraction: float) -> list[Block]:
     """Some of the blocks, in their order."""
-    chosen = random.sample(range(len(every)), math.ceil(share * len(every)))
+    chosen = random.sample(range(len(every)), math.ceil(fraction * len(every)))
     return [every[i] for i in sorted(chosen)]
 
 

@@ -21,7 +21,7 @@ from fastinit.checkpoint._blocks import blocks
 from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import REPLACES, Folder
 from fastinit.checkpoint._job import Job
-from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, share
+from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, split_evenly
 from fastinit.checkpoint._parts import Part
 from fastinit.checkpoint._shards import Advance, Engine, write_shards
 from fastinit.plan._plan import Plan
@@ -69,7 +69,7 @@ def write(
     part: Part | str | None = None,
     engine: str = "threads",
     address: str | None = None,
-    beside: Mapping[str, bytes] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
     progress: Progress = False,
 ) -> Report:
     """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
@@ -91,7 +91,7 @@ def write(
             whichever part is the last finishes the checkpoint. None writes all.
         engine: "threads", or "ray": a task of a Ray cluster for each file.
         address: of the Ray cluster.
-        beside: further files for the folder, name -> bytes, e.g. a config.json.
+        extra_files: further files for the folder, name -> bytes, e.g. a config.json.
         progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
             bytes that are done, and all of them.
 
@@ -105,13 +105,13 @@ def write(
     mine = Part.of(part)
     key = plan.key(seed)
     run = _engine(engine, address)
-    job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(beside or {}))
+    job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(extra_files or {}))
     _check_before_the_folder(job, folder)
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
         job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
-        shards = job.layout.shards if mine is None else _share_of(job, mine)
+        shards = job.layout.shards if mine is None else _shards_of(job, mine)
         try:
             with _part_lock(place, mine), progress_bar(progress, sum(s.nbytes for s in shards)) as advance:
                 how = _How(run, overwrite, number, fsync, advance)
@@ -209,11 +209,11 @@ def _check_before_the_folder(job: Job, folder: str | Path) -> None:
     job.layout  # noqa: B018  what no file can hold is refused
 
 
-def _share_of(job: Job, part: Part) -> Sequence[Shard]:
+def _shards_of(job: Job, part: Part) -> Sequence[Shard]:
     """The shards of a part. Every shard has bytes, so parts beyond the number of shards have none."""
     shards = job.layout.shards
-    shares = share(shards, min(part.count, len(shards)))
-    return shares[part.index - 1] if part.index <= len(shares) else []
+    groups = split_evenly(shards, min(part.count, len(shards)))
+    return groups[part.index - 1] if part.index <= len(groups) else []
 
 
 def _engine(name: str, address: str | None) -> Engine:

@@ -124,7 +124,7 @@ def write(
         part=part,
         engine=engine,
         address=address,
-        beside=found.beside(),
+        extra_files=found.extra_files(),
         progress=not as_json,
     )
     if as_json:
