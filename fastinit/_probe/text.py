@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fastinit._io.text import aligned
+
 if TYPE_CHECKING:
     from fastinit._probe.records import Layer, Probe
 
@@ -56,8 +58,8 @@ def probe_text(probe: Probe) -> str:
     loss = f"loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "loss not finite"
     about = f"{probe.title}: {probe.samples:,} samples, {loss}; root mean squares"
     columns = [column for column in zip(HEAD, *rows, strict=True) if not column[0] or any(column[1:])]
-    text = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
-    return "\n".join([about, *_aligned(list(zip(*columns, strict=True)), text), str(probe.verdict)])
+    texts = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
+    return "\n".join([about, *aligned(list(zip(*columns, strict=True)), texts), str(probe.verdict)])
 
 
 def grid_text(probes: Sequence[Probe]) -> str:
@@ -74,7 +76,7 @@ def grid_text(probes: Sequence[Probe]) -> str:
         )
         for probe in probes
     ]
-    return "\n".join(_aligned([head, *rows], text=(0, 1, 2, 5)))
+    return "\n".join(aligned([head, *rows], left=(0, 1, 2, 5)))
 
 
 def _row(layer: Layer, activations: float, gradients: float) -> tuple[str, ...]:
@@ -95,15 +97,3 @@ def _row(layer: Layer, activations: float, gradients: float) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2e}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], text: Sequence[int]) -> list[str]:
-    """Columns of one width; text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in text else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

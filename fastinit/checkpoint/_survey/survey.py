@@ -14,9 +14,9 @@ from typing import Any
 from fastinit._core.checks import positive_int
 from fastinit._core.distributions import Distribution
 from fastinit._io import html as page
-from fastinit._io.html import printable
-from fastinit._io.progress import progress as shown
+from fastinit._io.progress import progress as progress_bar
 from fastinit._io.safetensors import read_checkpoint
+from fastinit._io.text import aligned, printable
 from fastinit._runtime import threads as fill_threads
 from fastinit._runtime.arrays import DTYPES
 from fastinit.checkpoint._folder import Folder
@@ -135,14 +135,10 @@ class Survey:
     def __str__(self) -> str:
         heads = ("name", "dtype", "shape", *_NUMBERS[1:], "looks like", "ks", "verdict")
         lines = [heads, *map(_line, self.tensors)]
-        kept = [i for i, column in enumerate(zip(*lines, strict=True)) if i != len(heads) - 1 or any(column[1:])]
-        widths = [max(len(line[i]) for line in lines) for i in kept]
-        left = {i for i, name in enumerate(heads) if name in ("name", "dtype", "shape", "looks like", "verdict")}
-        rows = [
-            "  ".join(line[i].ljust(w) if i in left else line[i].rjust(w) for i, w in zip(kept, widths, strict=True))
-            for line in lines
-        ]
-        return "\n".join([*(row.rstrip() for row in rows), *self._remarks()])
+        if not any(tensor.verdict for tensor in self.tensors):
+            lines = [line[:-1] for line in lines]
+        left = [i for i, name in enumerate(heads) if name in ("name", "dtype", "shape", "looks like", "verdict")]
+        return "\n".join([*aligned(lines, left), *self._remarks()])
 
     def _remarks(self) -> list[str]:
         count = sum(tensor.count for tensor in self.tensors)
@@ -228,7 +224,7 @@ def survey(
             found[tensor.name] = result
 
     nbytes = sum(tensor.stored.end - tensor.stored.start for tensor in chosen)
-    with shown(nbytes, quiet=not progress) as advance:
+    with progress_bar(nbytes, quiet=not progress) as advance:
         gather(chosen, number, done, advance)
     stored = {tensor.name for tensor in every}
     return Survey(
