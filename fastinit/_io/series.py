@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# What a logarithmic axis shows: float64's own ends leave no space for margins.
-LOWEST, HIGHEST = 1e-290, 1e290
+# What an axis shows: float64's own ends leave no space for margins.
+LOWEST, HIGHEST = 1e-250, 1e250
 NOT_FINITE = "not finite"
 
 # Okabe & Ito, "Color Universal Design" (2008); the last one is the colour of the text.
@@ -57,6 +57,6 @@ def below_word(values: Iterable[float]) -> str:
     """The label of values that lie below a logarithmic axis.
 
     >>> below_word([0.0, 1.0]), below_word([0.0, 1e-300])
-    ('0', '0, or below 1e-290')
+    ('0', '0, or below 1e-250')
     """
     return f"0, or below {LOWEST:g}" if any(value and value < LOWEST for value in values) else "0"
