@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastinit._core.checks import positive_int
 from fastinit._core.distributions import Distribution
 from fastinit._io import html as page
@@ -260,7 +262,7 @@ def _tensor(tensor: Gathered, plan: Plan | None, histograms: bool) -> Tensor:
     low, high = (summary.min, summary.max) if math.isfinite(summary.min) else (None, None)
     histogram = None
     if histograms and sample.size:
-        histogram = Histogram.of_sorted(picked.values, picked.counted, low=low, high=high)
+        histogram = Histogram.of(picked.values, low=low, high=high, weights=np.diff(picked.counted, prepend=0))
     return Tensor(
         name=tensor.name,
         file=tensor.file.path.name,
