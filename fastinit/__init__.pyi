@@ -21,8 +21,8 @@ from fastinit._core.structured import Orthogonal as Orthogonal
 from fastinit._core.structured import Sparse as Sparse
 from fastinit._probe.probe import compare as compare
 from fastinit._probe.probe import probe as probe
-from fastinit._probe.records import Comparison as Comparison
-from fastinit._probe.records import Probe as Probe
+from fastinit._probe.results import Comparison as Comparison
+from fastinit._probe.results import Probe as Probe
 from fastinit._runtime.threads import thread_limit as thread_limit
 from fastinit.clip._clipping import adaptive_clip as adaptive_clip
 from fastinit.clip._clipping import clip_by_global_norm as clip_by_global_norm

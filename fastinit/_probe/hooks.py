@@ -17,9 +17,10 @@ from fastinit._core.fans import item_shape
 from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, laws_of
-from fastinit._probe.records import Probe, with_ratios
-from fastinit._probe.rows import BOUNDED, Rows, first_floats, signal_of
-from fastinit._probe.statistics import Signal
+from fastinit._probe.records import with_ratios
+from fastinit._probe.results import Probe
+from fastinit._probe.rows import LayerRuns, first_floats, signal_of
+from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.untouched import as_leaf, copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.verdicts import judge
 from fastinit.nn._activations import Activation
@@ -94,12 +95,12 @@ def _probed(
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     tensors = tensors_in(arguments)
     if any(one.is_floating_point() and not (one.isfinite().all() and one.any()) for one in tensors[:1]):
-        raise ValueError("data must be finite, and not all 0: what comes of it is no fault of an initialisation")
+        raise ValueError("data must be finite, and not all 0")
     devices = {tensor.device for tensor in (*weights.values(), *buffers.values(), *tensors)}
-    with untouched(module), reproducible(devices, key / "probe.torch"), Rows(module) as rows:
+    with untouched(module), reproducible(devices, key / "probe.torch"), LayerRuns(module) as runs:
         swapped = {f"module.{name}": tensor for name, tensor in (buffers | weights).items()}
-        value, gradients = functional_call(_Pass(module, rows, loss, key, entry), swapped, (arguments, weights))
-    layers = with_ratios(rows.layers(weights, gradients, names))
+        value, gradients = functional_call(_Pass(module, runs, loss, key, entry), swapped, (arguments, weights))
+    layers = with_ratios(runs.layers(weights, gradients, names))
     if not layers:
         raise ValueError(f"module must run a layer that gives floats. Received: {type(module).__name__}")
     floats = [tensor for tensor in tensors if tensor.is_floating_point()]
@@ -121,9 +122,9 @@ class _Pass(nn.Module):
     """Forward and backward pass of a module as one call, so that both see the same tensors in it: checkpointed parts
     run again on the way back."""
 
-    def __init__(self, module: nn.Module, rows: Rows, loss: Loss | None, key: Key, entry: bool) -> None:
+    def __init__(self, module: nn.Module, runs: LayerRuns, loss: Loss | None, key: Key, entry: bool) -> None:
         super().__init__()
-        self.module, self.rows, self.loss, self.key, self.entry = module, rows, loss, key, entry
+        self.module, self.runs, self.loss, self.key, self.entry = module, runs, loss, key, entry
 
     def forward(
         self, arguments: Arguments, weights: dict[str, torch.Tensor]
@@ -131,7 +132,7 @@ class _Pass(nn.Module):
         """The loss, and its gradients by the weights' names."""
         (args, kwargs), entry = copied(arguments, self.entry)
         value = _loss_of(self.module(*args, **kwargs), self.loss, self.key)
-        self.rows.turn()
+        self.runs.start_backward()
         leaves = {name: weight for name, weight in weights.items() if weight.requires_grad}
         ends = [*leaves.values(), *entry]
         found: tuple[torch.Tensor | None, ...] = ()
@@ -222,7 +223,7 @@ def _reference(inputs: Signal | None, kinds: set[str]) -> float | None:
     """What the first layer's size is compared with: not the data's where a layer normalises or is gated."""
     if inputs is None or any(word in kind for kind in kinds for word in _OF_OTHER_SIZE):
         return None
-    return min(inputs.rms, 1.0) if kinds & BOUNDED.keys() else inputs.rms
+    return min(inputs.rms, 1.0) if {kind.lower() for kind in kinds} & BOUNDS.keys() else inputs.rms
 
 
 def _arguments(data: Any) -> Arguments:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fastinit._io.text import aligned
-
-if TYPE_CHECKING:
-    from fastinit._probe.records import Layer, Probe
+from fastinit._probe.records import Layer, Record
 
 BAR = 8  # characters, each of them DECADE powers of ten
 DECADE = 1.0
@@ -44,7 +41,7 @@ def bar(value: float, largest: float) -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(BAR)
 
 
-def probe_text(probe: Probe) -> str:
+def probe_text(probe: Record) -> str:
     """The table of a probe, and its verdict."""
     layers = probe.layers
     largest = [
@@ -62,7 +59,7 @@ def probe_text(probe: Probe) -> str:
     return "\n".join([about, *aligned(list(zip(*columns, strict=True)), texts), str(probe.verdict)])
 
 
-def grid_text(probes: Sequence[Probe]) -> str:
+def comparison_text(probes: Sequence[Record]) -> str:
     """A line for every probe: what was probed, the two factors, and the verdict."""
     head = ("network", "activation", "scheme", "forward", "backward", "verdict")
     rows = [

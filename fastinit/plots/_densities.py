@@ -12,7 +12,7 @@ import numpy as np
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._io.series import DASHES
-from fastinit._probe.records import Probe
+from fastinit._probe.results import Probe
 from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
 from fastinit.nn._mlp import MLP
