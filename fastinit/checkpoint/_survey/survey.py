@@ -22,7 +22,7 @@ from fastinit._io.text import aligned, printable
 from fastinit._runtime import threads as fill_threads
 from fastinit._runtime.arrays import DTYPES
 from fastinit.checkpoint._folder import Folder
-from fastinit.checkpoint._survey.scan import Gathered, gather
+from fastinit.checkpoint._survey.scan import TensorScan, scan
 from fastinit.checkpoint._survey.verdicts import Verdict, against, in_words
 from fastinit.plan import _serialization as spec
 from fastinit.plan._patterns import matches
@@ -208,7 +208,7 @@ def survey(
     start = time.perf_counter()
     number = fill_threads.count() if threads is None else positive_int("threads", threads)
     path, patterns = Path(path), [names] if isinstance(names, str) else list(names)
-    every = [Gathered(name, file, one) for file in read_checkpoint(path) for name, one in file.tensors.items()]
+    every = [TensorScan(name, file, one) for file in read_checkpoint(path) for name, one in file.tensors.items()]
     for pattern in patterns:
         if not any(matches(pattern, tensor.name) for tensor in every):
             raise ValueError(f"no tensor matches {pattern!r}")
@@ -219,7 +219,7 @@ def survey(
     found: dict[str, Tensor] = {}
     lock = threading.Lock()
 
-    def done(tensor: Gathered) -> None:
+    def done(tensor: TensorScan) -> None:
         result = _tensor(tensor, plan, histograms)
         tensor.sample = None
         with lock:
@@ -227,7 +227,7 @@ def survey(
 
     nbytes = sum(tensor.stored.end - tensor.stored.start for tensor in chosen)
     with progress_bar(nbytes, quiet=not progress) as advance:
-        gather(chosen, number, done, advance)
+        scan(chosen, number, done, advance)
     stored = {tensor.name for tensor in every}
     return Survey(
         path=str(path),
@@ -247,7 +247,7 @@ def _expected(plan: Plan, patterns: list[str]) -> list[str]:
     return [name for name, tensor in plan.filled.items() if tensor.persistent and _wanted(name, patterns)]
 
 
-def _tensor(tensor: Gathered, plan: Plan | None, histograms: bool) -> Tensor:
+def _tensor(tensor: TensorScan, plan: Plan | None, histograms: bool) -> Tensor:
     summary, sample, stored = tensor.summary, tensor.sample, tensor.stored
     assert summary is not None
     assert sample is not None
