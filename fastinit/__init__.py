@@ -37,7 +37,7 @@ _HOMES = {
     "_probe.probe": "compare probe",
     "schemes": "distribution",
     "nn._lsuv": "lsuv",
-    "_probe.records": "Comparison Probe",
+    "_probe.results": "Comparison Probe",
     "_core.structured": "DeltaOrthogonal Dirac Eye Hadamard Orthogonal Sparse",
     "stats._summary": "Summary summarize",
     "_runtime.threads": "thread_limit",

@@ -23,8 +23,8 @@ from ._core.structured import Orthogonal as Orthogonal
 from ._core.structured import Sparse as Sparse
 from ._probe.probe import compare as compare
 from ._probe.probe import probe as probe
-from ._probe.records import Comparison as Comparison
-from ._probe.records import Probe as Probe
+from ._probe.results import Comparison as Comparison
+from ._probe.results import Probe as Probe
 from ._runtime.threads import thread_limit as thread_limit
 from .clip._clipping import adaptive_clip as adaptive_clip
 from .clip._clipping import clip_by_global_norm as clip_by_global_norm

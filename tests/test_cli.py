@@ -92,7 +92,7 @@ def test_a_printed_plan_is_a_source(tmp_path, option):
     saved = tmp_path / f"plan.{option[2:]}"
     saved.write_text(fastinit("plan", job, option).stdout, encoding="utf-8")
     assert fastinit("plan", saved, option).stdout == saved.read_text(encoding="utf-8")
-    assert "'\u00e9\\n1'" in fastinit("plan", saved).stdout
+    assert "\u00e9\\n1  " in fastinit("plan", saved).stdout
 
 
 def test_rules_are_previewed(job):

@@ -91,6 +91,14 @@ def test_bounds_leave_out_what_is_beyond():
     assert Histogram.of([], 1, high=-4) == Histogram(-6.0, -2.0, (0,))
 
 
+def test_weights_count_a_value_several_times():
+    x, weights = np.array([0.0, np.nan, -LARGEST, 3.5, LARGEST, 3.0]), np.array([3, 100, 1, 0, 2, 5])
+    for low, high in ((None, None), (0, 4)):
+        found = Histogram.of(x, 4, low, high, weights=weights)
+        assert found == Histogram.of(np.repeat(x, weights), 4, low, high)
+        assert found.total == (11 if low is None else 8)
+
+
 def test_goes_through_json_and_back():
     found = Histogram.of(fi.normal(1000, seed=1), 16)
     assert Histogram.from_table(json.loads(json.dumps(found.to_table(), allow_nan=False))) == found

@@ -15,7 +15,7 @@ DEEP = [100, *[200] * 50, 10]
 @pytest.fixture(autouse=True)
 def no_histograms(monkeypatch):
     """Leave histograms out, which no verdict looks at: they take two thirds of the time."""
-    monkeypatch.setattr(Histogram, "of", lambda *_: Histogram(0.0, 1.0, (0,)))
+    monkeypatch.setattr(Histogram, "of", lambda *_, **__: Histogram(0.0, 1.0, (0,)))
 
 
 def verdict(scheme, activation, sizes=DEEP, samples=64, **options):

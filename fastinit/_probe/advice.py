@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._core.gains import NONLINEARITIES
-from fastinit._probe.records import Probe
+from fastinit._probe.results import Probe
 from fastinit._probe.verdicts import HEALTHY
 from fastinit.nn._activations import Activation
 from fastinit.nn._network import FITTING
@@ -16,6 +16,7 @@ from fastinit.plan._serialization import label
 
 Scheme = str | Distribution | Sequence[str | Distribution]
 AS_IT_IS = "as it is"  # of a model that brought its own weights
+HELP = "No usual scheme mends it: fewer layers, residual connections, normalisation or another activation may."
 
 
 def candidates(activation: Activation) -> tuple[str, ...]:
@@ -40,7 +41,8 @@ def advised(found: Probe, schemes: Sequence[str], under: Callable[[str], Probe])
     if found.verdict.kind == HEALTHY:
         return found
     fitting = next((scheme for scheme in schemes if under(scheme).verdict.kind == HEALTHY), None)
-    return replace(found, verdict=found.verdict.advised(fitting))
+    text = f"{found.verdict.text} {f'{fitting} fits.' if fitting else HELP}"
+    return replace(found, verdict=replace(found.verdict, text=text, fitting=fitting))
 
 
 def laws_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Distribution], str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastinit._core.distributions import Normal, Uniform
 from fastinit._core.filling import fill
-from fastinit._probe.records import Layer, Probe, with_ratios
-from fastinit._probe.statistics import BOUNDS, Signal, alike, dead, saturated
+from fastinit._probe.records import Layer, with_ratios
+from fastinit._probe.results import Probe
+from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.verdicts import judge
 from fastinit._runtime.arrays import Array
 from fastinit.nn._activations import Activation
@@ -41,20 +43,9 @@ def probe_network(model: MLP, scheme: str, data: Any, samples: int) -> Probe:
         weight = model.parameters[f"layers.{i}.weight"]
         below = steps[i - 1][1] if i else x
         back, dweight, _ = dense_backward(gradient, below, kept, weight, activation)
-        rows.append(
-            Layer(
-                name=f"layers.{i}",
-                kind=activation.name,
-                units=out.shape[1],
-                activations=Signal.of(out),
-                gradients=Signal.of(gradient),
-                weights=Signal.of(weight),
-                weight_gradients=Signal.of(dweight),
-                dead=dead(out),
-                saturated=saturated(out, activation.name),
-                alike=alike(out),
-            )
-        )
+        layer = Layer.of(f"layers.{i}", activation.name, out, out)
+        layer = replace(layer, gradients=Signal.of(gradient), weights=Signal.of(weight))
+        rows.append(replace(layer, weight_gradients=Signal.of(dweight)))
         gradient = back
     layers, inputs = with_ratios(rows[::-1]), Signal.of(x)
     reference = min(inputs.rms, 1.0) if model.activation.name in BOUNDS else inputs.rms
@@ -89,7 +80,7 @@ def _data(model: MLP, data: Any, samples: int) -> tuple[Array, Any]:
         fill(x, Normal(), seed=model.key / "probe.data")
     x = model.as_samples(x, at_least=1)
     if not (np.isfinite(x).all() and x.any()):
-        raise ValueError("data must be finite, and not all 0: what comes of it is no fault of an initialisation")
+        raise ValueError("data must be finite, and not all 0")
     return x, _targets(model, len(x)) if y is None else y
 
 

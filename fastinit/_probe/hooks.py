@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
-from torch.nn.utils.rnn import PackedSequence
 
 from fastinit._core.distributions import Normal
-from fastinit._core.fans import item_shape
 from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
-from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, laws_of
-from fastinit._probe.records import Probe, with_ratios
-from fastinit._probe.rows import BOUNDED, Rows, first_floats, signal_of
-from fastinit._probe.statistics import Signal
-from fastinit._probe.untouched import as_leaf, copied, followed_by_autograd, reproducible, untouched
+from fastinit._probe.advice import Scheme, advised
+from fastinit._probe.module_arguments import Arguments, Loss, arguments_of, check_module
+from fastinit._probe.module_schemes import candidates_of, drawn_weights
+from fastinit._probe.records import with_ratios
+from fastinit._probe.results import Probe
+from fastinit._probe.rows import LayerRuns, first_floats, signal_of
+from fastinit._probe.statistics import BOUNDS, Signal
+from fastinit._probe.untouched import copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.verdicts import judge
-from fastinit.nn._activations import Activation
-from fastinit.torch._axes import axes_of
-from fastinit.torch._names import clean
 from fastinit.torch._record.draws import tensors_in
-from fastinit.torch._tensors import DTYPES, host_array, tensor_of
+from fastinit.torch._tensors import DTYPES, tensor_of
 
-Loss = Callable[[Any], Any]
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-# Classes that compute an activation, by their names: torch's, and those of transformers.
-ACTIVATIONS = {
-    "ReLU": "relu",
-    "ReLU6": "relu",
-    "LeakyReLU": "leaky_relu",
-    "ELU": "elu",
-    "SELU": "selu",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Softplus": "softplus",
-    "GELU": "gelu",
-    "GELUActivation": "gelu",
-    "QuickGELUActivation": "gelu",
-    "NewGELUActivation": "gelu_tanh",
-    "FastGELUActivation": "gelu_tanh",
-    "GELUTanh": "gelu_tanh",
-    "SiLU": "silu",
-    "SiLUActivation": "silu",
-}
 _OF_OTHER_SIZE = ("Norm", "LSTM", "GRU")  # in the names of classes whose output has a size of its own
-_UNSEEN = ("he_normal", "xavier_uniform")  # candidates where activations are no modules
 
 
 def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed, loss: Loss | None) -> Probe:
@@ -73,8 +47,8 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
             is no scalar, a law that a parameter's shape or dtype does not allow.
     """
     module = getattr(module, "_orig_mod", module)  # of torch.compile
-    _check(module, loss)
-    arguments, key = _arguments(data), as_key(seed)
+    check_module(module, loss)
+    arguments, key = arguments_of(data), as_key(seed)
 
     def under(scheme: Scheme | None) -> Probe:
         with followed_by_autograd():
@@ -83,23 +57,23 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
             except RuntimeError:  # some modules take only inputs without gradients
                 return _probed(module, scheme, arguments, key, loss, entry=False)
 
-    return advised(under(scheme), _candidates(module), under)
+    return advised(under(scheme), candidates_of(module), under)
 
 
 def _probed(
     module: nn.Module, scheme: Scheme | None, arguments: Arguments, key: Key, loss: Loss | None, *, entry: bool
 ) -> Probe:
-    weights, called = _weights(module, scheme, key)
+    weights, called = drawn_weights(module, scheme, key)
     buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     tensors = tensors_in(arguments)
     if any(one.is_floating_point() and not (one.isfinite().all() and one.any()) for one in tensors[:1]):
-        raise ValueError("data must be finite, and not all 0: what comes of it is no fault of an initialisation")
+        raise ValueError("data must be finite, and not all 0")
     devices = {tensor.device for tensor in (*weights.values(), *buffers.values(), *tensors)}
-    with untouched(module), reproducible(devices, key / "probe.torch"), Rows(module) as rows:
+    with untouched(module), reproducible(devices, key / "probe.torch"), LayerRuns(module) as runs:
         swapped = {f"module.{name}": tensor for name, tensor in (buffers | weights).items()}
-        value, gradients = functional_call(_Pass(module, rows, loss, key, entry), swapped, (arguments, weights))
-    layers = with_ratios(rows.layers(weights, gradients, names))
+        value, gradients = functional_call(_Pass(module, runs, loss, key, entry), swapped, (arguments, weights))
+    layers = with_ratios(runs.layers(weights, gradients, names))
     if not layers:
         raise ValueError(f"module must run a layer that gives floats. Received: {type(module).__name__}")
     floats = [tensor for tensor in tensors if tensor.is_floating_point()]
@@ -121,9 +95,9 @@ class _Pass(nn.Module):
     """Forward and backward pass of a module as one call, so that both see the same tensors in it: checkpointed parts
     run again on the way back."""
 
-    def __init__(self, module: nn.Module, rows: Rows, loss: Loss | None, key: Key, entry: bool) -> None:
+    def __init__(self, module: nn.Module, runs: LayerRuns, loss: Loss | None, key: Key, entry: bool) -> None:
         super().__init__()
-        self.module, self.rows, self.loss, self.key, self.entry = module, rows, loss, key, entry
+        self.module, self.runs, self.loss, self.key, self.entry = module, runs, loss, key, entry
 
     def forward(
         self, arguments: Arguments, weights: dict[str, torch.Tensor]
@@ -131,7 +105,7 @@ class _Pass(nn.Module):
         """The loss, and its gradients by the weights' names."""
         (args, kwargs), entry = copied(arguments, self.entry)
         value = _loss_of(self.module(*args, **kwargs), self.loss, self.key)
-        self.rows.turn()
+        self.runs.start_backward()
         leaves = {name: weight for name, weight in weights.items() if weight.requires_grad}
         ends = [*leaves.values(), *entry]
         found: tuple[torch.Tensor | None, ...] = ()
@@ -169,82 +143,8 @@ def _projected(output: Any, key: Key) -> torch.Tensor:
     return (wide * tensor_of(direction).to(wide.device)).mean()
 
 
-def _weights(module: nn.Module, scheme: Scheme | None, key: Key) -> tuple[dict[str, torch.Tensor], str]:
-    """What stands in for the module's parameters, by name, and what their law is called."""
-    weights = {name: as_leaf(parameter) for name, parameter in module.named_parameters()}
-    if scheme is None:
-        return weights, AS_IT_IS
-    axes = {name: axes_of(owner, parameter) for name, owner, parameter in _matrices(module)}
-    if not axes:
-        raise ValueError(f"scheme needs parameters of two dimensions or more. Received: {type(module).__name__}")
-    laws, called = laws_of(scheme, [item_shape(weights[name].shape, *axes[name]) for name in axes])
-    for (name, (layout, batch_axes)), law in zip(axes.items(), laws, strict=True):
-        old = weights[name].detach()
-        new = torch.empty_like(old, device="cpu")
-        array = host_array(new)
-        assert array is not None
-        try:
-            fill(array, law, seed=key / clean(name), layout=layout, batch_axes=batch_axes)
-        except ValueError as error:
-            raise ValueError(f"scheme has no law for {clean(name)}: {error}") from None
-        weights[name] = as_leaf(new.to(old.device))
-    return weights, called
-
-
-def _matrices(module: nn.Module) -> list[tuple[str, nn.Module, nn.Parameter]]:
-    """The parameters that a scheme is for, each once: their names and modules."""
-    seen: dict[int, tuple[str, nn.Module, nn.Parameter]] = {}
-    for prefix, owner in module.named_modules():
-        for name, parameter in owner.named_parameters(prefix, recurse=False):
-            if parameter.ndim >= 2 and parameter.dtype in DTYPES:
-                seen.setdefault(id(parameter), (name, owner, parameter))
-    return list(seen.values())
-
-
-def _candidates(module: nn.Module) -> tuple[str, ...]:
-    """Schemes that may fit the activation which a module has most of."""
-    if not _matrices(module):
-        return ()
-    found = Counter(filter(None, map(_activation, module.modules())))
-    return candidates(found.most_common(1)[0][0]) if found else _UNSEEN
-
-
-def _activation(module: nn.Module) -> Activation | None:
-    name = ACTIVATIONS.get(type(module).__name__)
-    if isinstance(module, nn.LeakyReLU) and module.negative_slope >= 0:
-        return Activation("leaky_relu", (("slope", module.negative_slope),))
-    if isinstance(module, nn.ELU) and module.alpha >= 0:
-        return Activation("elu", (("alpha", module.alpha),))
-    return Activation(name) if name else None
-
-
 def _reference(inputs: Signal | None, kinds: set[str]) -> float | None:
     """What the first layer's size is compared with: not the data's where a layer normalises or is gated."""
     if inputs is None or any(word in kind for kind in kinds for word in _OF_OTHER_SIZE):
         return None
-    return min(inputs.rms, 1.0) if kinds & BOUNDED.keys() else inputs.rms
-
-
-def _arguments(data: Any) -> Arguments:
-    """What a module is called with."""
-    if isinstance(data, torch.Tensor | PackedSequence):
-        return (data,), {}
-    if isinstance(data, tuple):
-        return data, {}
-    if isinstance(data, Mapping) and all(isinstance(name, str) for name in data):
-        return (), dict(data)
-    received = "none" if data is None else type(data).__name__
-    raise TypeError(
-        "data must be what the module is called with: a tensor, a tuple of arguments, or a dict of named ones. "
-        f"Received: {received}"
-    )
-
-
-def _check(module: nn.Module, loss: Loss | None) -> None:
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss must be a function of the module's output. Received: {loss!r:.200}")
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if nn.parameter.is_lazy(tensor):
-            raise ValueError(f"module must be initialised. Received: {clean(name)} has no shape before the first call")
-        if tensor.is_meta:
-            raise ValueError(f"module must have memory. Received: {clean(name)} on the meta device")
+    return min(inputs.rms, 1.0) if {kind.lower() for kind in kinds} & BOUNDS.keys() else inputs.rms

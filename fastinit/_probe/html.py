@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-from fastinit._io.html import bars, heading, lines, page, table
-
-if TYPE_CHECKING:
-    from fastinit._probe.records import Layer, Probe
-    from fastinit._probe.statistics import Signal
+from fastinit._io.html import Cell, bars, heading, lines, page, table
+from fastinit._probe.records import Layer, Record
+from fastinit._probe.statistics import Signal
 
 COLUMNS = ("layer", "kind", "units", "dead", "saturated", "alike")
 SHOWN = {
@@ -20,13 +17,13 @@ SHOWN = {
 }
 
 
-def probe_page(probes: Sequence[Probe]) -> str:
+def probe_page(probes: Sequence[Record]) -> str:
     """The page of one probe or several."""
     title = probes[0].title if len(probes) == 1 else f"{len(probes)} initialisations"
     return page(title, _parts(probes), {"probes": [probe.to_table() for probe in probes]})
 
 
-def _parts(probes: Sequence[Probe]) -> Iterator[str]:
+def _parts(probes: Sequence[Record]) -> Iterator[str]:
     if len(probes) > 1:
         yield table(
             ("initialisation", "verdict", "forward", "backward", "loss", "in words"),
@@ -51,20 +48,13 @@ def _parts(probes: Sequence[Probe]) -> Iterator[str]:
 
 
 def _columns() -> list[str]:
-    words = [(name.replace("_", " "), numbers) for name, numbers in SHOWN.items()]
-    return [*COLUMNS, *(f"{name}{': ' + of if of else ''}" for name, numbers in words for of in ("", *numbers))]
+    words = {name.replace("_", " "): numbers for name, numbers in SHOWN.items()}
+    return [*COLUMNS, *(head for name in words for head in (name, *(f"{name}: {number}" for number in words[name])))]
 
 
-def _cells(layer: Layer) -> Iterator[str | float | int | None]:
-    yield from (layer.name, layer.kind, layer.units, layer.dead, layer.saturated, layer.alike)
+def _cells(layer: Layer) -> Iterator[Cell]:
+    yield from (getattr(layer, name) for name in ("name", *COLUMNS[1:]))
     for name, numbers in SHOWN.items():
         signal: Signal | None = getattr(layer, name)
-        if signal is None:
-            yield from [None] * (1 + len(numbers))
-        else:
-            yield bars(signal.histogram)
-            yield from _numbers(signal, numbers)
-
-
-def _numbers(signal: Signal, names: Iterable[str]) -> Iterator[float]:
-    return (getattr(signal, name) for name in names)
+        yield bars(signal.histogram) if signal else None
+        yield from (getattr(signal, number, None) for number in numbers)

@@ -10,7 +10,7 @@ from fastinit._core.checks import positive_int
 from fastinit._core.key import Seed
 from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, laws_of
 from fastinit._probe.dense import probe_network
-from fastinit._probe.records import Comparison, Probe
+from fastinit._probe.results import Comparison, Probe
 from fastinit.nn._activations import Activation
 from fastinit.nn._mlp import MLP
 from fastinit.nn._network import FITTING

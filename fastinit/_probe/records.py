@@ -1,15 +1,14 @@
-"""What a probe found, as frozen data: for people, as JSON, as a page."""
+"""The data of a probe."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastinit._probe.statistics import Signal, over
-from fastinit._probe.verdicts import Verdict
+from fastinit._io.text import plain
+from fastinit._probe.statistics import Signal, alike, dead, over, saturated
+from fastinit._runtime.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,33 @@ class Layer:
     saturated: float | None
     alike: float
 
+    @classmethod
+    def of(cls, name: str, kind: str, outputs: Array, units: Array, positions: int | None = None) -> Layer:
+        """A layer before the backward pass: without a weight, its gradients 0.
 
-SIGNALS = ("activations", "gradients", "weights", "weight_gradients")
+        Args:
+            name, kind: of the layer.
+            outputs: of any shape.
+            units: the same as a matrix, a column for each unit.
+            positions: how many of the matrix' rows, evenly spread, units are compared on. Default: all.
+        """
+        return cls(
+            name=name,
+            kind=kind,
+            units=units.shape[1],
+            activations=Signal.of(outputs),
+            gradients=Signal.zeros(outputs.size),
+            weights=None,
+            weight_gradients=None,
+            dead=dead(units),
+            saturated=saturated(outputs, kind),
+            alike=alike(units, positions),
+        )
 
 
 def with_ratios(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers, their `ratio`s those to the first layer that has such a signal."""
-    for name in SIGNALS:
+    for name in ("activations", "gradients", "weights", "weight_gradients"):
         present = [signal.rms for layer in layers if (signal := getattr(layer, name))]
         layers = [
             layer
@@ -58,20 +77,36 @@ def with_ratios(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What `probe` found: one forward and backward pass, layer by layer.
+class Verdict:
+    """What a probe found.
 
     Attributes:
-        network: what was probed, e.g. "784-256x30-10" or a module's class.
-        scheme: the weights' law; "as it is" for a model that brought its own.
-        activation: of the hidden layers; None for a torch module.
-        samples: how many.
-        seed: of the draws.
-        inputs: the data's numbers; None where they are no real numbers.
-        loss: before any step.
-        layers: in the order in which they ran; the last is the output.
-        verdict: in words.
+        kinds: those that were found of "exploding", "vanishing", "symmetric" (all units of a layer compute the same,
+            and will go on so) and "saturated", the worst first; ("healthy",) where none was.
+        text: the same in whole sentences, with the numbers.
+        forward: activations of the last hidden layer over those of the first, by their root mean squares.
+        backward: gradients of the first layer's activations over those of the last hidden layer's.
+        fitting: a scheme under which the same network was probed healthy, where something was found and there is one.
     """
+
+    kinds: tuple[str, ...]
+    text: str
+    forward: float
+    backward: float
+    fitting: str | None
+
+    @property
+    def kind(self) -> str:
+        """The first of `kinds`."""
+        return self.kinds[0]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.kinds)}. {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The numbers of a `Probe`, which documents them."""
 
     network: str
     scheme: str
@@ -94,100 +129,6 @@ class Probe:
         return ", ".join(part for part in (self.network, self.activation, self.scheme) if part)
 
     def to_table(self) -> dict[str, Any]:
-        """All of it as plain values, the ones that JSON holds: what is not finite is None."""
-        return {
-            "network": self.network,
-            "scheme": self.scheme,
-            "activation": self.activation,
-            "samples": self.samples,
-            "seed": self.seed,
-            "loss": _plain(self.loss),
-            "inputs": _signal(self.inputs),
-            "verdict": {name: _plain(getattr(self.verdict, name)) for name in self.verdict.__slots__},
-            "layers": [
-                {name: _plain(getattr(layer, name)) for name in layer.__slots__ if name not in SIGNALS}
-                | {name: _signal(getattr(layer, name)) for name in SIGNALS}
-                for layer in self.layers
-            ],
-        }
-
-    def to_json(self) -> str:
-        """`to_table` as strict JSON."""
-        return json.dumps(self.to_table(), allow_nan=False)
-
-    def to_html(self) -> str:
-        """A page that needs nothing beside it: charts, tables with histograms, and the numbers as JSON."""
-        from fastinit._probe.html import probe_page
-
-        return probe_page([self])
-
-    def __str__(self) -> str:
-        from fastinit._probe.text import probe_text
-
-        return probe_text(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What `compare` found: a probe for every scheme and activation, the schemes of an activation together.
-
-    >>> from fastinit import compare
-    >>> grid = compare([64, *[128] * 20, 10], schemes=["xavier_normal", "he_normal"], activations=["relu", "tanh"])
-    >>> [(probe.activation, probe.scheme, probe.verdict.kind) for probe in grid]  # doctest: +NORMALIZE_WHITESPACE
-    [('relu', 'xavier_normal', 'vanishing'), ('relu', 'he_normal', 'healthy'),
-     ('tanh', 'xavier_normal', 'healthy'), ('tanh', 'he_normal', 'healthy')]
-    """
-
-    probes: tuple[Probe, ...]
-
-    def __iter__(self) -> Iterator[Probe]:
-        return iter(self.probes)
-
-    def __len__(self) -> int:
-        return len(self.probes)
-
-    def __getitem__(self, key: int | tuple[str, str]) -> Probe:
-        """A probe by its place, or by its scheme and activation.
-
-        Raises:
-            KeyError, IndexError: there is none.
-        """
-        if isinstance(key, int):
-            return self.probes[key]
-        found = [probe for probe in self.probes if (probe.scheme, probe.activation) == key]
-        if not found:
-            known = ", ".join(str((probe.scheme, probe.activation)) for probe in self.probes)
-            raise KeyError(f"no probe of {key!r}. There are: {known}")
-        return found[0]
-
-    def to_table(self) -> dict[str, Any]:
-        """All of it as plain values, the ones that JSON holds."""
-        return {"probes": [probe.to_table() for probe in self.probes]}
-
-    def to_json(self) -> str:
-        """`to_table` as strict JSON."""
-        return json.dumps(self.to_table(), allow_nan=False)
-
-    def to_html(self) -> str:
-        """A page that needs nothing beside it, as of a `Probe`."""
-        from fastinit._probe.html import probe_page
-
-        return probe_page(self.probes)
-
-    def __str__(self) -> str:
-        from fastinit._probe.text import grid_text
-
-        return grid_text(self.probes)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _signal(signal: Signal | None) -> dict[str, Any] | None:
-    if signal is None:
-        return None
-    numbers = {name: _plain(getattr(signal, name)) for name in signal.__slots__ if name != "histogram"}
-    return numbers | {"histogram": signal.histogram.to_table()}
+        """All numbers as plain values, the ones that JSON holds. What is not finite is None."""
+        table: dict[str, Any] = plain(self)
+        return table

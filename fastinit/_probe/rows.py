@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastinit._probe.records import Layer
-from fastinit._probe.statistics import Signal, alike, dead, saturated
+from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
 from fastinit.torch._names import clean
 from fastinit.torch._tensors import DTYPES, host_array
 
-BOUNDED = {"Tanh": "tanh", "Sigmoid": "sigmoid"}  # a layer's kind -> the name that `saturated` knows
 POSITIONS = 4096  # of samples and places, at most, on which units are compared with each other
 
 # Modules with channels in axis 1, whatever comes after; convolutions are looked at closer.
@@ -31,20 +30,13 @@ _CHANNELS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 class _Run:
     """One run of a layer."""
 
-    name: str
     module: nn.Module
-    units: int
-    elements: int
-    activations: Signal
-    dead: float
-    saturated: float | None
-    alike: float
-    gradients: Signal | None = None
+    layer: Layer
+    has_gradient: bool = False
 
 
-class Rows:
-    """The runs of a module's layers, as far as they happen in a with-block: `turn` is called between forward and
-    backward pass."""
+class LayerRuns:
+    """Record the runs of a module's layers inside a with-block. Call `start_backward` after the forward pass."""
 
     def __init__(self, module: nn.Module) -> None:
         self.runs: list[_Run] = []
@@ -54,7 +46,7 @@ class Rows:
         self._handles: list[Any] = []
         self._backward = False
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> LayerRuns:
         for module in self._layers:
             self._handles.append(module.register_forward_hook(self._ran))
         return self
@@ -63,8 +55,8 @@ class Rows:
         for handle in self._handles:
             handle.remove()
 
-    def turn(self) -> None:
-        """From here on gradients count, and layers that run are those of checkpointed parts, once more."""
+    def start_backward(self) -> None:
+        """Record gradients from here on. Layers that still run are those of checkpointed parts, once more."""
         self._backward = True
 
     def _ran(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -76,20 +68,12 @@ class Rows:
         axis = self._axis(module, args, tensor)
         self._axes[tensor.shape] = axis
         self._count[module] += 1
-        name, count, kind = self._layers[module], self._count[module], type(module).__name__
+        name, count = self._layers[module], self._count[module]
+        name = name if count == 1 else f"{name}#{count}"
         memory = _on_host(tensor)
         array = _array(memory)
         units = np.moveaxis(array, axis, -1).reshape(-1, tensor.shape[axis])
-        run = _Run(
-            name=name if count == 1 else f"{name}#{count}",
-            module=module,
-            units=units.shape[1],
-            elements=array.size,
-            activations=Signal.of(array),
-            dead=dead(units),
-            saturated=saturated(array, BOUNDED.get(kind, kind)),
-            alike=alike(_some(units)),
-        )
+        run = _Run(module, Layer.of(name, type(module).__name__, array, units, POSITIONS))
         self.runs.append(run)
         for each in floats_in(output):
             if each.requires_grad:
@@ -97,9 +81,9 @@ class Rows:
 
     def _came_back(self, run: _Run, first: bool, gradient: torch.Tensor) -> None:
         # Of a recurrent layer the output or the last state may be what is used: the first that has a gradient counts.
-        wanted = first or run.gradients is None
+        wanted = first or not run.has_gradient
         if self._backward and wanted:  # not of a gradient that `forward` itself takes
-            run.gradients = signal_of(gradient)
+            run.layer, run.has_gradient = replace(run.layer, gradients=signal_of(gradient)), True
 
     def _axis(self, module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> int:
         """The axis of an output's units: of what has channels theirs, else the last one.
@@ -137,26 +121,13 @@ class Rows:
         @functools.cache
         def signals(name: str) -> tuple[Signal, Signal]:
             weight, gradient = weights[name], gradients.get(name)
-            return signal_of(weight), _nothing(weight.numel()) if gradient is None else signal_of(gradient)
+            return signal_of(weight), Signal.zeros(weight.numel()) if gradient is None else signal_of(gradient)
 
         found = []
         for run in self.runs:
             weight = _weight(run.module)
             signal, slope = (None, None) if weight is None else signals(names[id(weight)])
-            found.append(
-                Layer(
-                    name=run.name,
-                    kind=type(run.module).__name__,
-                    units=run.units,
-                    activations=run.activations,
-                    gradients=_nothing(run.elements) if run.gradients is None else run.gradients,
-                    weights=signal,
-                    weight_gradients=slope,
-                    dead=run.dead,
-                    saturated=run.saturated,
-                    alike=run.alike,
-                )
-            )
+            found.append(replace(run.layer, weights=signal, weight_gradients=slope))
         return found
 
 
@@ -234,14 +205,3 @@ def _array(memory: torch.Tensor) -> Array:
     if array is None:
         raise TypeError(f"layers must give plain tensors. Received: {type(memory).__name__}")
     return array
-
-
-def _some(units: Array) -> Array:
-    """Rows of a matrix, evenly spread."""
-    if len(units) <= POSITIONS:
-        return units
-    return units[np.linspace(0, len(units) - 1, POSITIONS).astype(np.int64)]
-
-
-def _nothing(elements: int) -> Signal:
-    return Signal.of(np.zeros(elements, np.float32))

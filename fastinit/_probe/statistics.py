@@ -50,6 +50,11 @@ class Signal:
             rms = math.hypot(mean, std)
         return cls(mean, std, rms * math.sqrt(found.count), rms, over(rms, rms), Histogram.of(array))
 
+    @classmethod
+    def zeros(cls, size: int) -> Signal:
+        """The numbers of an array of so many zeros."""
+        return cls(0.0, 0.0, 0.0, 0.0, math.nan, Histogram.of([0.0], weights=[size]))
+
 
 def over(value: float, first: float) -> float:
     """A ratio to the first layer's; NaN where there is none."""
@@ -61,20 +66,23 @@ def dead(outputs: Array) -> float:
     return float((outputs == 0).all(axis=0).mean())
 
 
-def saturated(outputs: Array, activation: str) -> float | None:
-    """The share of the outputs that lie at an end of their range; None for an activation without two ends."""
-    if activation not in BOUNDS:
+def saturated(outputs: Array, kind: str) -> float | None:
+    """The share of the outputs that lie at an end of their range; None for a kind of layer without two ends."""
+    if kind.lower() not in BOUNDS:
         return None
-    low, high = BOUNDS[activation]
+    low, high = BOUNDS[kind.lower()]
     margin = SATURATED * (high - low)
     return float(((outputs <= low + margin) | (outputs >= high - margin)).mean())
 
 
-def alike(outputs: Array) -> float:
+def alike(outputs: Array, positions: int | None = None) -> float:
     """The share of the units, columns of (samples, units), that another unit equals on every sample.
 
-    Bit by bit, so that units which are no numbers are alike too; dead units are.
+    Units are compared bit by bit, so that units which are NaN are alike too; dead units are. They are compared on at
+    most so many positions, evenly spread.
     """
+    if positions is not None and len(outputs) > positions:
+        outputs = outputs[np.linspace(0, len(outputs) - 1, positions).astype(np.int64)]
     columns = np.ascontiguousarray(outputs.T) + outputs.dtype.type(0)  # -0 becomes 0
     rows: Any = columns.view(np.dtype((np.void, columns.itemsize * columns.shape[1]))).ravel()
     _, counts = np.unique(rows, return_counts=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fastinit._probe.records import Layer, Probe
+from fastinit._io.text import aligned
+from fastinit._probe.records import Layer, Record
 
 BAR = 8  # characters, each of them DECADE powers of ten
 DECADE = 1.0
@@ -42,7 +41,7 @@ def bar(value: float, largest: float) -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(BAR)
 
 
-def probe_text(probe: Probe) -> str:
+def probe_text(probe: Record) -> str:
     """The table of a probe, and its verdict."""
     layers = probe.layers
     largest = [
@@ -56,11 +55,11 @@ def probe_text(probe: Probe) -> str:
     loss = f"loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "loss not finite"
     about = f"{probe.title}: {probe.samples:,} samples, {loss}; root mean squares"
     columns = [column for column in zip(HEAD, *rows, strict=True) if not column[0] or any(column[1:])]
-    text = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
-    return "\n".join([about, *_aligned(list(zip(*columns, strict=True)), text), str(probe.verdict)])
+    texts = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
+    return "\n".join([about, *aligned(list(zip(*columns, strict=True)), texts), str(probe.verdict)])
 
 
-def grid_text(probes: Sequence[Probe]) -> str:
+def comparison_text(probes: Sequence[Record]) -> str:
     """A line for every probe: what was probed, the two factors, and the verdict."""
     head = ("network", "activation", "scheme", "forward", "backward", "verdict")
     rows = [
@@ -74,7 +73,7 @@ def grid_text(probes: Sequence[Probe]) -> str:
         )
         for probe in probes
     ]
-    return "\n".join(_aligned([head, *rows], text=(0, 1, 2, 5)))
+    return "\n".join(aligned([head, *rows], left=(0, 1, 2, 5)))
 
 
 def _row(layer: Layer, activations: float, gradients: float) -> tuple[str, ...]:
@@ -95,15 +94,3 @@ def _row(layer: Layer, activations: float, gradients: float) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.2e}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3g}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], text: Sequence[int]) -> list[str]:
-    """Columns of one width; text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in text else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fastinit._probe.records import Layer
+from fastinit._probe.records import Layer, Verdict
 
 # From the first layer to the last: less than 1 % is left, or it is over a hundred times as large. Healthy networks of
 # narrow layers stray by a factor of 3 to 10 at a depth of 50 (64 units; the log of the norm is a random walk).
@@ -27,42 +24,7 @@ SATURATED = 0.5  # share of a layer's outputs
 HEALTHY, EXPLODING, VANISHING, SYMMETRIC, SATURATING = "healthy", "exploding", "vanishing", "symmetric", "saturated"
 ORDER = (EXPLODING, VANISHING, SYMMETRIC, SATURATING)  # the worst first
 
-HELP = "No usual scheme mends it: fewer layers, residual connections, normalisation or another activation may."
-
 Finding = tuple[str, str]  # its kind, and a sentence
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a probe found.
-
-    Attributes:
-        kinds: those that were found of "exploding", "vanishing", "symmetric" (all units of a layer compute the same,
-            and will go on so) and "saturated", the worst first; ("healthy",) where none was.
-        text: the same in whole sentences, with the numbers.
-        forward: activations of the last hidden layer over those of the first, by their root mean squares.
-        backward: gradients of the first layer's activations over those of the last hidden layer's.
-        fitting: a scheme under which the same network was probed healthy, where something was found and there is one.
-    """
-
-    kinds: tuple[str, ...]
-    text: str
-    forward: float
-    backward: float
-    fitting: str | None
-
-    @property
-    def kind(self) -> str:
-        """The first of `kinds`."""
-        return self.kinds[0]
-
-    def advised(self, fitting: str | None) -> Verdict:
-        """With the advice to take another scheme, or none."""
-        advice = f"{fitting} fits." if fitting else HELP
-        return replace(self, text=f"{self.text} {advice}", fitting=fitting)
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.kinds)}. {self.text}"
 
 
 def judge(layers: Sequence[Layer], reference: float | None) -> Verdict:

@@ -2,7 +2,8 @@
 
 from fastinit.checkpoint._layout import layout
 from fastinit.checkpoint._parts import Part
-from fastinit.checkpoint._survey.survey import Survey, survey
+from fastinit.checkpoint._survey.records import Survey
+from fastinit.checkpoint._survey.survey import survey
 from fastinit.checkpoint._verify import Verification, finalize, verify
 from fastinit.checkpoint._write import Report, write
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from fastinit import __version__
+from fastinit._io.text import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,7 +86,7 @@ def _drop_output() -> None:
 def _one_line(error: Exception) -> str:
     """What an error says, without line breaks and signs that a terminal obeys: names may hold any."""
     text = " ".join(line.strip() for line in str(error).splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastinit._io.text import aligned, printable
 from fastinit.cli._app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _show(plan: Plan) -> None:
     """A table for people."""
     lines = [
         (
-            name if name.isprintable() else repr(name),
+            printable(name),
             " x ".join(map(str, t.shape)) or "scalar",
             t.dtype,
             t.scheme,
@@ -72,9 +73,8 @@ def _show(plan: Plan) -> None:
         )
         for name, t in plan.filled.items()
     ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for line in aligned(lines, left=range(5)):
+        print(line)
     print(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
 
 

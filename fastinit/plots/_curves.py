@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastinit._io.series import HIGHEST, LOWEST, NOT_FINITE, below_word
 from fastinit._runtime.arrays import Array
 from fastinit.nn._mlp import History
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 _DECADES = 2.0  # that a logarithmic axis shows at least: what hardly changes shall look flat
 _ROW = 0.055  # of the axis' height, for a row of marks at its end, and for the word that says what they are
-_RANGE = (1e-290, 1e290)  # of what is drawn; float64's own ends leave no space for margins
-_LAST = (-307.0, 307.0)  # the powers of ten between which an axis ends
-_STEPS, _TICKS = (1, 2, 5, 10, 20, 50, 100), 8  # decades between the ticks, and how many of those at most
+_LAST = 307.0  # powers of ten at which an axis ends, at most
+_TICKS = 8  # at most
 _MARKED = 10  # marks on a curve, about
 _QUANTILES = (0.1, 0.9)  # of a population, around its median
 
@@ -135,7 +135,7 @@ def _curve(label: str, entries: Sequence[Any]) -> Curve:
 
 
 def draw(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
-    """Curves over 1, 2, ...; on a logarithmic axis marks at the bottom for zeros; at the top for what is not finite."""
+    """Draw curves over 1, 2, ..., and mark at the ends of the axis what it cannot show."""
     for i, curve in enumerate(curves):
         look, xs, values = style(i), np.arange(1, len(curve.values) + 1), _drawable(curve.values, log)
         axes.plot(xs, values, label=curve.label, markevery=_marked(values, i), **look)
@@ -147,7 +147,7 @@ def draw(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
     axes.set_xlim(1 - margin, number + margin)
     axes.locator_params(axis="x", integer=True)
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= number])
-    _ends(axes, curves, log=log)
+    _draw_ends(axes, curves, log=log)
 
 
 def _marked(values: Array, shift: int) -> list[int]:
@@ -160,52 +160,38 @@ def _marked(values: Array, shift: int) -> list[int]:
 
 def _drawable(values: Array, log: bool) -> Array:
     """The values, NaN where an axis cannot show them."""
-    shown = np.isfinite(values)
-    if log:
-        with np.errstate(invalid="ignore"):
-            shown &= (values >= _RANGE[0]) & (values <= _RANGE[1])
+    shown = (np.abs(values) <= HIGHEST) & ((values >= LOWEST) | (not log))
     return np.where(shown, values, math.nan)
 
 
-def _ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
-    """The limits of the axis, and a row of marks beyond them for every curve that has values there."""
-    shown = [_drawable(part, log) for c in curves for part in (c.values, c.low, c.high) if part is not None]
-    present = np.concatenate([part[~np.isnan(part)] for part in shown])
-    with np.errstate(invalid="ignore"):
-        beyond = [c.values > _RANGE[1] if log else np.isinf(c.values) for c in curves]
-        above = [np.isnan(c.values) | far for c, far in zip(curves, beyond, strict=True)]
-        below = [(c.values < _RANGE[0]) & log for c in curves]
-    rows = [sum(bool(np.any(marked)) for marked in each) for each in (below, above)]
-    low, high = _limits(present, log)
-    heights = [_ROW * (count + 1.4) if count else 0.0 for count in rows]
-    unit = (high - low) / max(0.2, 1 - sum(heights))
-    bottom, top = low - unit * heights[0], high + unit * heights[1]
+def _draw_ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
+    """Set the limits of the y axis; draw a row of marks beyond them for every curve that has values there."""
+    parts = [_drawable(part, log) for c in curves for part in (c.values, c.low, c.high) if part is not None]
+    low, high = _limits(np.concatenate(parts), log)
+    below = [(c.values < LOWEST) & log for c in curves]
+    above = [np.isnan(_drawable(c.values, log)) & ~under for c, under in zip(curves, below, strict=True)]
+    shares = [_ROW * (rows + 1.4) if (rows := sum(map(np.any, end))) else 0.0 for end in (below, above)]
+    unit = (high - low) / max(0.2, 1 - sum(shares))
+    bottom, top = low - unit * shares[0], high + unit * shares[1]
     if log:
-        bottom, top = max(bottom, _LAST[0]), min(top, _LAST[1])
+        bottom, top = max(bottom, -_LAST), min(top, _LAST)
         axes.set_ylim(10.0**bottom, 10.0**top)
         axes.set_yscale("log")
-        step = next(step for step in _STEPS if (high - low) / step <= _TICKS)
+        step = math.ceil((high - low) / _TICKS)
         axes.set_yticks([10.0**k for k in range(math.ceil(low), math.floor(high) + 1) if k % step == 0])
         axes.minorticks_off()
     else:
         axes.set_ylim(bottom, top)
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
-    _marks(
-        axes,
-        below,
-        (low - bottom) / (top - bottom),
-        "0" if _only_zeros(curves) else "0, or below 1e-290",
-        from_below=True,
-    )
-    _marks(axes, above, (top - high) / (top - bottom), "not finite", from_below=False)
-
-
-def _only_zeros(curves: Sequence[Curve]) -> bool:
-    return not any(((curve.values > 0) & (curve.values < _RANGE[0])).any() for curve in curves)
+    height = top - bottom
+    word = below_word(value for curve in curves for value in curve.values)
+    _draw_marks(axes, below, (low - bottom) / height, word, at_top=False)
+    _draw_marks(axes, above, (top - high) / height, NOT_FINITE, at_top=True)
 
 
 def _limits(values: Array, log: bool) -> tuple[float, float]:
     """Of the axis, with margins; in powers of ten where it is logarithmic."""
+    values = values[~np.isnan(values)]
     if not values.size:
         return (-1.0, 1.0) if log else (0.0, 1.0)
     low, high = float(values.min()), float(values.max())
@@ -214,27 +200,27 @@ def _limits(values: Array, log: bool) -> tuple[float, float]:
         missing = max(0.0, _DECADES - (high - low)) / 2
         low, high = low - missing, high + missing
     margin = 0.05 * (high - low) or max(abs(low) * 0.05, 0.05)
-    low, high = low - margin, high + margin
-    return (max(low, _LAST[0] + 5), min(high, _LAST[1] - 5)) if log else (low, high)
+    return low - margin, high + margin
 
 
-def _marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *, from_below: bool) -> None:
+def _draw_marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *, at_top: bool) -> None:
     """Rows of marks in the lowest or the highest share of a panel."""
     from matplotlib.patches import Rectangle
+
+    def place(y: float) -> float:
+        return 1 - y if at_top else y
 
     rows = [i for i, where in enumerate(marked) if np.any(where)]
     if not rows:
         return
-    place = (0.0, 0.0 if from_below else 1 - share)
-    axes.add_patch(Rectangle(place, 1, share, color="#eeeeee", zorder=0, transform=axes.transAxes))
+    axes.add_patch(
+        Rectangle((0, place(0)), 1, place(share) - place(0), color="#eeeeee", zorder=0, transform=axes.transAxes)
+    )
     height = share / (len(rows) + 1.4)
     for row, i in enumerate(rows):
-        centre = height * (len(rows) - row - 0.2)
         xs = np.flatnonzero(marked[i]) + 1
+        ys = np.full(len(xs), place(height * (len(rows) - row - 0.2)))
         every = max(1, len(marked[i]) // (2 * _MARKED))
         look = style(i) | {"linestyle": "none", "markersize": 4}
-        ys = np.full(len(xs), centre if from_below else 1 - centre)
         axes.plot(xs, ys, transform=axes.get_xaxis_transform(), markevery=every, gid=f"{word}: {i}", **look)
-    middle = share - 0.6 * height
-    place = (0.012, middle if from_below else 1 - middle)
-    axes.text(*place, word, transform=axes.transAxes, ha="left", va="center", fontsize=7)
+    axes.text(0.012, place(share - 0.6 * height), word, transform=axes.transAxes, ha="left", va="center", fontsize=7)

@@ -11,13 +11,14 @@ import numpy as np
 
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
-from fastinit._probe.records import Probe
+from fastinit._io.series import DASHES
+from fastinit._probe.results import Probe
 from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
 from fastinit.nn._mlp import MLP
 from fastinit.plan._serialization import label
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
-from fastinit.plots._style import DASHES, legend, panels, shortened, style, styled
+from fastinit.plots._style import legend, linestyle, panels, shortened, style, styled
 from fastinit.stats._histograms import Histogram
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _layer_lines(axes: Axes, layers: Sequence[tuple[str, Signal]], window: _Wind
         edges = signal.histogram.edges
         look: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6, "zorder": 2}
         if i in chosen:
-            look = {"label": shortened(name), "linestyle": DASHES[chosen.index(i)], "zorder": 3}
+            look = {"label": shortened(name), "linestyle": linestyle(DASHES[chosen.index(i)]), "zorder": 3}
         density = _density(signal.histogram)
         axes.plot((edges[:-1] + edges[1:]) / 2, density, color=shade(i, len(layers)), gid=name, **look)
     axes.set_xlim(window.low, window.high)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from fastinit._probe.records import Comparison, Probe
+from fastinit._probe.results import Comparison, Probe
 from fastinit.plots._style import shortened
 
 Probes: TypeAlias = Probe | Comparison | Iterable[Probe]

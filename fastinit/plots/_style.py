@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fastinit._io.html import COLOURS
+from fastinit._io import series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,18 +21,6 @@ DPI = 150
 # By format, under which name a text goes with the file, and which entry must be empty for the same bytes every time.
 _TEXT = {"png": "Description", "svg": "Description", "pdf": "Subject"}
 _UNDATED: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-
-_COLOURS = (*COLOURS[:-1], "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (6, 2)),
-    (0, (6, 2, 1, 2)),
-    (0, (1.5, 1.5)),
-    (0, (3, 1.5)),
-    (0, (10, 2)),
-    (0, (4, 1, 1, 1, 1, 1)),
-)
 
 SETTINGS: Any = {  # matplotlib types the names
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, and has the signs
@@ -66,21 +54,22 @@ SETTINGS: Any = {  # matplotlib types the names
 
 
 def style(i: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the i-th series; no two of 49 have the same colour and marker, nor of the first
-    seven any of the three.
+    """How matplotlib draws the i-th series.
 
     >>> style(0)
     {'color': '#0072B2', 'marker': 'o', 'linestyle': '-'}
     """
-    turn = i // len(_COLOURS)
-    return {
-        "color": _COLOURS[i % len(_COLOURS)],
-        "marker": _MARKERS[(i + turn) % len(_MARKERS)],
-        "linestyle": DASHES[(i + 2 * turn) % len(DASHES)],
-    }
+    look = series.style(i)
+    colour = "#000000" if look.colour == "currentColor" else look.colour
+    return {"color": colour, "marker": look.marker, "linestyle": linestyle(look.dashes)}
 
 
-STYLES = tuple(style(i) for i in range(len(_COLOURS)))
+def linestyle(dashes: tuple[float, ...]) -> Any:
+    """Dashes as matplotlib takes them."""
+    return (0, dashes) if dashes else "-"
+
+
+STYLES = tuple(style(i) for i in range(len(series.COLOURS)))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastinit._probe.records import Probe
+from fastinit._probe.results import Probe
 from fastinit.plots._probes import Probes, as_probes, common_title
 from fastinit.plots._style import panels, shortened, styled
 

@@ -34,7 +34,7 @@ _FEWEST_SAMPLED, _SHARE_SAMPLED = 1 << 12, 1 << 12  # of the elements: to sort t
 
 
 @dataclass(eq=False)
-class Gathered:
+class TensorScan:
     """A tensor of a file, and what is known of it when all its pieces have been seen.
 
     `sample` has the tensor's dtype; of integers, booleans and 8-bit floats it is float64; of complex numbers empty.
@@ -75,7 +75,7 @@ class Gathered:
             step += 1
         return step
 
-    def room(self) -> tuple[Array, Array]:
+    def allocate(self) -> tuple[Array, Array]:
         """The rows of all chunks and the sample, made by whichever thread is the first."""
         with self._lock:
             if self._rows is None or self.sample is None:
@@ -85,9 +85,9 @@ class Gathered:
                 self._left = self.numbers
         return self._rows, self.sample
 
-    def see(self, values: Array, first: int) -> bool:
+    def update(self, values: Array, first: int) -> bool:
         """Look at the numbers from `first` on, a multiple of CHUNK; whether they were the last to be seen."""
-        rows, sample = self.room()
+        rows, sample = self.allocate()
         wide = values if self.dtype in DTYPES else values.astype(np.float64)
         found = chunks(wide, quick=True)
         rows[first // CHUNK : first // CHUNK + len(found)] = found
@@ -95,9 +95,9 @@ class Gathered:
             place = -(-first // self.step)
             picked = wide[place * self.step - first :: self.step]
             sample[place : place + picked.size] = picked
-        return self.seen(values.size)
+        return self.mark_done(values.size)
 
-    def seen(self, number: int) -> bool:
+    def mark_done(self, number: int) -> bool:
         """Count numbers as seen; whether they were the last."""
         with self._lock:
             self._left -= number
@@ -105,14 +105,14 @@ class Gathered:
 
     def finish(self) -> None:
         """All was seen: what is known, from all the chunks in their order."""
-        rows, _ = self.room()
+        rows, _ = self.allocate()
         self.summary, self._rows = merged(rows, self.numbers), None
 
 
 class _Piece(NamedTuple):
     """Numbers [first, first + number) of a tensor, `at` bytes into what is read with others."""
 
-    tensor: Gathered
+    tensor: TensorScan
     first: int
     number: int
     at: int
@@ -127,7 +127,7 @@ class _Read(NamedTuple):
     pieces: list[_Piece]
 
 
-def _reads(tensors: Iterable[Gathered]) -> Iterator[_Read]:
+def _reads(tensors: Iterable[TensorScan]) -> Iterator[_Read]:
     """All the bytes of some tensors, those of a file one after the other."""
     pieces: list[_Piece] = []
     file, offset, end = None, 0, 0
@@ -148,8 +148,8 @@ def _reads(tensors: Iterable[Gathered]) -> Iterator[_Read]:
         yield _Read(file, offset, end - offset, pieces)
 
 
-def gather(
-    tensors: Iterable[Gathered], threads: int, done: Callable[[Gathered], None], advance: Callable[[int], None]
+def scan(
+    tensors: Iterable[TensorScan], threads: int, done: Callable[[TensorScan], None], advance: Callable[[int], None]
 ) -> None:
     """Look at all elements of some tensors.
 
@@ -192,10 +192,10 @@ def gather(
         crew.each(reads, worker, max(1, min(threads, len(reads))))
 
 
-def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
+def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
     """Look at a piece of a large tensor; give the tensor if that was the last of it."""
     ((tensor, first, count, _),) = read.pieces
-    rows, sample = tensor.room()
+    rows, sample = tensor.allocate()
     size = np.dtype(tensor.dtype).itemsize
     block = buffer.size // size // CHUNK * CHUNK
     results = rows[first // CHUNK :].ctypes.data
@@ -208,17 +208,17 @@ def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
         rest = read.offset + number * size
         files.read_at(descriptor, buffer[:1], rest)  # raises what is the matter, if it is not the end
         raise _cut_off(read)
-    if tensor.seen(count):
+    if tensor.mark_done(count):
         yield tensor
 
 
-def _small(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
+def _small(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
     """Look at small tensors; give those that were seen to their ends."""
     received = files.read_at(descriptor, buffer[: read.nbytes], read.offset)
     if received.size < read.nbytes:
         raise _cut_off(read)
     for tensor, first, count, at in read.pieces:
-        if tensor.see(_values(received, tensor.dtype, count, at), first):
+        if tensor.update(_values(received, tensor.dtype, count, at), first):
             yield tensor
 
 

@@ -1,4 +1,4 @@
-"""A tensor against the law that was planned for it, in words."""
+"""A tensor compared with the distribution that was planned for it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fastinit.stats._fitting import ALPHA, FEWEST, Sample, distance, inside, rea
 from fastinit.stats._summary import Summary
 
 
-class Verdict(NamedTuple):
-    """The planned law where it is elementwise, a sample's distance from it, and words."""
+class PlanComparison(NamedTuple):
+    """A verdict in words; the planned distribution where it is elementwise, and a sample's distance from it."""
 
-    law: Distribution | None
-    ks: float
-    p: float
-    words: str
+    verdict: str = ""
+    planned: Distribution | None = None
+    ks: float = math.nan
+    p: float = math.nan
 
 
 def in_words(law: Distribution | None) -> str:
@@ -42,8 +42,8 @@ def in_words(law: Distribution | None) -> str:
     return ""
 
 
-def against(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sample | None) -> Verdict:
-    """A tensor of a file against a plan.
+def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sample | None) -> PlanComparison:
+    """Compare a tensor of a file with a plan.
 
     Args:
         plan: the plan.
@@ -53,24 +53,19 @@ def against(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sampl
         sample: of its elements; None of a dtype that no law is drawn in.
     """
     if name not in plan:
-        return _told("missing in the plan")
+        return PlanComparison("missing in the plan")
     tensor = plan.of(name)
     if stored.shape != tensor.shape:
-        return _told(f"differs from the plan: shape {list(stored.shape)} instead of {list(tensor.shape)}")
+        return PlanComparison(f"differs from the plan: shape {list(stored.shape)} instead of {list(tensor.shape)}")
     if stored.dtype != tensor.dtype:
-        return _told(f"differs from the plan: {stored.dtype} instead of {tensor.dtype}")
+        return PlanComparison(f"differs from the plan: {stored.dtype} instead of {tensor.dtype}")
     law, dtype = _elementwise(tensor.distribution, tensor.dtype)
     if law is None or sample is None:
-        given = isinstance(tensor.distribution, Values)
-        return _told(
-            "given values: not compared" if given else f"planned {tensor.scheme}: not told by its numbers alone"
-        )
+        if isinstance(tensor.distribution, Values):
+            return PlanComparison("given values: not compared")
+        return PlanComparison(f"planned {tensor.scheme}: not told by its numbers alone")
     ks, p = distance(sample, law, dtype)
-    return Verdict(law, ks, p, _words(law, dtype, found, ks, p))
-
-
-def _told(words: str) -> Verdict:
-    return Verdict(None, math.nan, math.nan, words)
+    return PlanComparison(_words(law, dtype, found, ks, p), law, ks, p)
 
 
 def _elementwise(law: Distribution, dtype: str) -> tuple[Distribution | None, str]:

@@ -1,0 +1,50 @@
+"""Values as text for terminals, and as what JSON holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+
+def printable(text: str) -> str:
+    r"""Escape the characters that a terminal would obey, or that a page cannot hold.
+
+    >>> printable("a\x1b[2Jb\u202e")
+    'a\\x1b[2Jb\\u202e'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Pad the cells of every column to one width.
+
+    Args:
+        rows: of equal length; at least one.
+        left: the columns aligned to the left. The others are aligned to the right.
+
+    Returns:
+        A line for each row.
+
+    >>> aligned([("name", "std"), ("a", "0.25")], left=[0])
+    ['name   std', 'a     0.25']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    formats = [f"{'<' if i in left else '>'}{width}" for i, width in enumerate(widths)]
+    return ["  ".join(map(format, row, formats)).rstrip() for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """Convert a value to what strict JSON holds: dataclasses to dicts, tuples to lists, infinities and NaN to None.
+
+    >>> plain((1.0, float("nan"), "a", None))
+    [1.0, None, 'a', None]
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
