@@ -17,12 +17,11 @@ from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._axes import axes_of
-from fastinit.torch._lean import lean_imports
 from fastinit.torch._names import clean
 from fastinit.torch.construct import record
 
 
-def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None, *, lean: bool = False) -> Plan:
+def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None) -> Plan:
     """The plan of the model that a config describes, of the class that its `architectures` names first, or else of
     `AutoModelForCausalLM`.
 
@@ -30,7 +29,6 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
         config: what a config.json holds.
         path: where it was read from.
         dtype: of the weights. Default: the config's own, or float32.
-        lean: as in `lean_imports`.
 
     Raises:
         ImportError: transformers is missing.
@@ -38,7 +36,7 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
     """
     if importlib.util.find_spec("transformers") is None:
         raise ImportError(f"{path} needs transformers: pip install 'fastinit[hf]'")
-    with _offline(), lean_imports() if lean else contextlib.nullcontext():
+    with _offline():
         import transformers
 
         kind, settings = _model_class(transformers, config, path)
