@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastinit as fi
 import fastinit.torch as ours
-from fastinit.torch._tensors import active
+from fastinit.torch._record.recorder import active
 
 theirs = torch.nn.init
 

@@ -23,8 +23,8 @@ from fastinit._probe.statistics import Signal
 from fastinit._probe.untouched import as_leaf, copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.verdicts import judge
 from fastinit.nn._activations import Activation
-from fastinit.torch._axes import axes_of
-from fastinit.torch._names import clean
+from fastinit.torch._compat import COMPILED
+from fastinit.torch._modules import axes_of, clean
 from fastinit.torch._record.draws import tensors_in
 from fastinit.torch._tensors import DTYPES, host_array, tensor_of
 
@@ -72,7 +72,7 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
         TypeError, ValueError: data that are missing or of another type, a module without memory or layers, a loss that
             is no scalar, a law that a parameter's shape or dtype does not allow.
     """
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    module = getattr(module, COMPILED, module)
     _check(module, loss)
     arguments, key = _arguments(data), as_key(seed)
 

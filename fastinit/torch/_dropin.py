@@ -1,4 +1,4 @@
-"""From a function that says which law it means to one that fills a tensor, or leaves that to torch."""
+"""Turn a function that returns a distribution into one that fills a tensor, or leaves that to PyTorch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import torch
 from fastinit._core.distributions import Distribution, TruncatedNormal, Uniform
 from fastinit._core.filling import fill
 from fastinit._runtime.arrays import Array, check_target
+from fastinit.torch._compat import is_traced
 from fastinit.torch._record.draws import fits
-from fastinit.torch._tensors import DTYPES, active, followed, host_array, mark_written
+from fastinit.torch._record.recorder import active
+from fastinit.torch._tensors import DTYPES, host_array, mark_written
 
 P = ParamSpec("P")
 Law: TypeAlias = Distribution | None  # None: the call is left to torch
@@ -24,13 +26,13 @@ Function: TypeAlias = Callable[P, torch.Tensor]
 _WORD = 63  # bits; torch's integers have a sign
 
 
-def twin(body: Body[P]) -> Function[P]:
-    """torch's function of the same name, filling with the law that `body` returns.
+def drop_in(body: Body[P]) -> Function[P]:
+    """Replace PyTorch's function of the same name by one that fills with the distribution `body` returns.
 
-    Where `body` returns None or raises a TypeError or ValueError, and for tensors that are not filled here, torch's
-    function is called with the caller's arguments: results, warnings and errors are torch's.
+    If `body` returns None or raises a TypeError or ValueError, and for tensors that are not filled here, PyTorch's
+    function is called with the caller's arguments: results, warnings and errors are PyTorch's.
     """
-    # Bound now: a twin that is put into torch.nn.init, in place of torch's function, must not find itself.
+    # Bound now: a replacement that is put into torch.nn.init must not call itself.
     function = _filling(body, getattr(torch.nn.init, body.__name__))
     function.__doc__ = f"{inspect.getdoc(body)}\n\nWarnings and errors are those of `torch.nn.init.{body.__name__}`.\n"
     return function
@@ -103,7 +105,7 @@ def offer(tensor: Any, law: Callable[[], Law]) -> bool:
 
 def _target(tensor: Any, generator: Any) -> Array | None:
     """The memory of a tensor that NumPy may write, where the generator can give a seed."""
-    if followed():
+    if is_traced():
         return None
     if generator is not None and not (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
         return None

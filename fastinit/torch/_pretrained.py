@@ -16,8 +16,7 @@ from fastinit._core.checks import unknown
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
-from fastinit.torch._axes import axes_of
-from fastinit.torch._names import clean
+from fastinit.torch._modules import axes_of, clean
 from fastinit.torch.construct import record
 
 

@@ -1,7 +1,7 @@
-"""The twins of torch's gradient clipping: its signatures and rules, on the clipping kernels.
+"""Drop-in replacements for PyTorch's gradient clipping, on the clipping kernels.
 
-Where a call is not theirs, because of its tensors or its numbers, torch's own function does all of it. So do results,
-warnings and errors stay torch's; `_memory` decides.
+PyTorch's own function does the whole call if the tensors or the numbers are not for the kernels; `_memory` decides.
+So results, warnings and errors stay PyTorch's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from torch.nn import utils
 
 from fastinit.clip import _clipping as clipping
 from fastinit.clip._vectors import Vectors, blocks, vectors
-from fastinit.torch._tensors import DTYPES, followed, host_array, on_host
+from fastinit.torch._compat import is_traced
+from fastinit.torch._tensors import DTYPES, host_array, on_host
+
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+]
 
 Tensors: TypeAlias = torch.Tensor | Iterable[torch.Tensor]
 
@@ -145,7 +153,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
 
 def _memory(tensors: list[torch.Tensor], limit: float, norm_type: float = 2.0, *, write: bool) -> Vectors | None:
     """Where the tensors lie, for the kernels; None where torch's own function has to do the work."""
-    if followed():
+    if is_traced():
         return None
     numbers = isinstance(limit, (int, float)) and isinstance(norm_type, (int, float)) and limit >= 0 and norm_type > 0
     if not numbers or not tensors or not all(map(on_host, tensors)):

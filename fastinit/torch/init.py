@@ -1,4 +1,4 @@
-"""The twin of `torch.nn.init`: a function's body says which law it means, and `twin` does the rest.
+"""Drop-in replacements for `torch.nn.init`: a function returns its distribution, and `drop_in` fills the tensor.
 
 Random functions draw here, into CPU tensors of float64, float32, float16 and bfloat16, whatever their strides. All
 else is done by torch's own function, called with the caller's arguments: tensors on other devices and the meta device,
@@ -21,7 +21,39 @@ from torch.nn.init import calculate_gain
 
 from fastinit import schemes
 from fastinit._core.distributions import TruncatedNormal
-from fastinit.torch._dropin import Function, Law, P, addition, twin
+from fastinit.torch._dropin import Function, Law, P, addition, drop_in
+
+__all__ = [
+    "calculate_gain",
+    "constant",
+    "constant_",
+    "dirac",
+    "dirac_",
+    "eye",
+    "eye_",
+    "kaiming_normal",
+    "kaiming_normal_",
+    "kaiming_uniform",
+    "kaiming_uniform_",
+    "lecun_normal_",
+    "lecun_uniform_",
+    "normal",
+    "normal_",
+    "ones_",
+    "orthogonal",
+    "orthogonal_",
+    "sparse",
+    "sparse_",
+    "trunc_normal_",
+    "uniform",
+    "uniform_",
+    "variance_scaling_",
+    "xavier_normal",
+    "xavier_normal_",
+    "xavier_uniform",
+    "xavier_uniform_",
+    "zeros_",
+]
 
 Generator: TypeAlias = torch.Generator | None
 
@@ -29,7 +61,7 @@ Generator: TypeAlias = torch.Generator | None
 # --- torch's functions ---
 
 
-@twin
+@drop_in
 def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Law:
     """Evenly in [a, b); unlike torch's 16-bit tensors, never b itself.
 
@@ -46,7 +78,7 @@ def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Ge
     return schemes.distribution("uniform", tensor.shape, low=a, high=b)
 
 
-@twin
+@drop_in
 def normal_(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Law:
     """Normal.
 
@@ -64,7 +96,7 @@ def normal_(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, generator
     return schemes.distribution("normal", tensor.shape, mean=mean, std=std)
 
 
-@twin
+@drop_in
 def trunc_normal_(
     tensor: torch.Tensor,
     mean: float = 0.0,
@@ -89,7 +121,7 @@ def trunc_normal_(
     return TruncatedNormal(mean, std, a, b).simplest
 
 
-@twin
+@drop_in
 def constant_(tensor: torch.Tensor, val: float) -> Law:
     """One value everywhere.
 
@@ -103,7 +135,7 @@ def constant_(tensor: torch.Tensor, val: float) -> Law:
     return schemes.distribution("constant", tensor.shape, value=val)
 
 
-@twin
+@drop_in
 def ones_(tensor: torch.Tensor) -> Law:
     """Ones.
 
@@ -116,7 +148,7 @@ def ones_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("ones", tensor.shape)
 
 
-@twin
+@drop_in
 def zeros_(tensor: torch.Tensor) -> Law:
     """Zeros.
 
@@ -129,7 +161,7 @@ def zeros_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("zeros", tensor.shape)
 
 
-@twin
+@drop_in
 def eye_(tensor: torch.Tensor) -> Law:
     """The identity matrix.
 
@@ -143,7 +175,7 @@ def eye_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("eye", tensor.shape)
 
 
-@twin
+@drop_in
 def dirac_(tensor: torch.Tensor, groups: int = 1) -> Law:
     """A convolution that passes its input channels on: 1 at the centre of matching channels' kernels, 0 elsewhere.
 
@@ -158,7 +190,7 @@ def dirac_(tensor: torch.Tensor, groups: int = 1) -> Law:
     return schemes.distribution("dirac", tensor.shape, groups=groups)
 
 
-@twin
+@drop_in
 def xavier_uniform_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator = None) -> Law:
     """Xavier (Glorot) uniform. (Glorot & Bengio, AISTATS 2010.)
 
@@ -173,7 +205,7 @@ def xavier_uniform_(tensor: torch.Tensor, gain: float = 1.0, generator: Generato
     return schemes.distribution("xavier_uniform", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def xavier_normal_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator = None) -> Law:
     """Xavier (Glorot) normal. (Glorot & Bengio, AISTATS 2010.)
 
@@ -188,7 +220,7 @@ def xavier_normal_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator
     return schemes.distribution("xavier_normal", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def kaiming_uniform_(
     tensor: torch.Tensor,
     a: float = 0,
@@ -211,7 +243,7 @@ def kaiming_uniform_(
     return _kaiming(tensor, a, mode, nonlinearity, "uniform")
 
 
-@twin
+@drop_in
 def kaiming_normal_(
     tensor: torch.Tensor,
     a: float = 0,
@@ -243,7 +275,7 @@ def _kaiming(tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, distr
     return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
 
 
-@twin
+@drop_in
 def orthogonal_(tensor: torch.Tensor, gain: float = 1, generator: Generator = None) -> Law:
     """Orthonormal rows or columns, whichever are fewer. (Saxe, McClelland, Ganguli, ICLR 2014.)
 
@@ -260,7 +292,7 @@ def orthogonal_(tensor: torch.Tensor, gain: float = 1, generator: Generator = No
     return schemes.distribution("orthogonal", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def sparse_(tensor: torch.Tensor, sparsity: float, std: float = 0.01, generator: Generator = None) -> Law:
     """Normal, with the same number of zeros in every column. (Martens, ICML 2010.)
 

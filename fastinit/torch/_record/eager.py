@@ -1,20 +1,21 @@
-"""Fills that are done, at last: at the end of a block, or as soon as somebody asks for the values."""
+"""Apply deferred fills: at the end of a block, or as soon as their values are read."""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastinit._core.composite import Cast, Patched
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
-from fastinit.torch._record.draws import Draw, Owner, Part, Stream, storage_id, tensors_in, under
+from fastinit.torch._compat import schema_arguments
+from fastinit.torch._record.draws import Draw, Owner, RegionFill, Stream, storage_of, tensors_in, under
 from fastinit.torch._record.geometry import Geometry
-from fastinit.torch._record.operators import Operator
+from fastinit.torch._record.operators import Operator, in_place
 from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._tensors import DTYPES, host_array, mark_written
 
@@ -25,16 +26,16 @@ class Eager(Recorder):
     def __init__(self, key: Key) -> None:
         super().__init__()
         self.key = key
-        self._random: dict[int, StorageWeakRef] = {}  # storages whose values depend on the seed
+        self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the seed
 
     def is_random(self, tensor: torch.Tensor) -> bool:
         """Whether values of a tensor's storage, as far as they are there, depend on the seed."""
-        return storage_id(tensor) in self._random
+        return storage_of(tensor) in self._random
 
     def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
         """Something random is about to be written; `overwritten` says that nothing else stays in the storage."""
-        if tensor.layout is torch.strided:
-            self._random.setdefault(storage_id(tensor), StorageWeakRef(tensor.untyped_storage()))
+        if (storage := storage_of(tensor)) is not None:
+            self._random.add(storage)
 
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         if draw.law.random:
@@ -55,8 +56,8 @@ class Eager(Recorder):
         self.flush(tensor)
         return None if self.is_random(tensor) else tensor.item()
 
-    def give(self, owner: Owner, parts: Sequence[Part]) -> None:
-        """Fill a tensor with what waited for it, after the block."""
+    def give(self, owner: Owner, parts: Sequence[RegionFill]) -> None:
+        """Apply the pending fills of a tensor, after the block."""
         tensor = owner.tensor
         if self._outer is not None:
             if self._outer.adopt(tensor, parts):
@@ -95,10 +96,15 @@ _torch_seed = threading.Lock()  # torch's own generator, which belongs to all th
 
 def _with_generator(func: Operator) -> Operator | None:
     """The overload of an operator that takes a generator too."""
-    names = {argument.name for argument in func._schema.arguments} | {"generator"}
     packet = func.overloadpacket
-    overloads: list[Operator] = [getattr(packet, name) for name in packet.overloads()]
-    return next((one for one in (func, *overloads) if {a.name for a in one._schema.arguments} == names), None)
+    names = {*_names(func), "generator"}
+    return next(
+        (one for one in (func, *(getattr(packet, name) for name in packet.overloads())) if _names(one) == names), None
+    )
+
+
+def _names(func: Operator) -> set[str]:
+    return {argument.name for argument in schema_arguments(func) or ()}
 
 
 def _base(tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
@@ -109,8 +115,8 @@ def _base(tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
 
 def written_by(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     """The tensors that an operator writes to."""
-    if not func._schema.is_mutable:
-        return []
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return tensors_in([given.get(name) for name in written])
+    arguments = schema_arguments(func)
+    if arguments is None:
+        return tensors_in([args[:1] if in_place(func) else kwargs.get("out")])
+    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+    return tensors_in([given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from fastinit._core.distributions import Constant, Distribution, Normal, Uniform
 
 aten = torch.ops.aten
-Operator = torch._ops.OpOverload
+Operator: TypeAlias = Any  # an overload of an operator: `aten.zero_.default`
 
 
 def _normal(mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Distribution:
@@ -69,8 +69,6 @@ SHAPE_ONLY = {operator for operator in NEW if torch.Tag.nondeterministic_seeded 
     aten.is_same_size.default,
 }
 
-COPIES = {aten.clone.default, aten._to_copy.default}
-
 
 def _times(factor: float) -> tuple[float, float]:
     return factor, 0.0
@@ -95,6 +93,16 @@ AFFINE: dict[Operator, Callable[..., tuple[float, float]]] = {
     for packet in (getattr(aten, name), getattr(aten, f"{name}_"))
     for operator in (packet.Tensor, packet.Scalar)
 }
+
+
+def in_place(operator: Operator) -> bool:
+    """Whether an operator writes to its first argument, by its name.
+
+    >>> in_place(aten.mul_.Tensor), in_place(aten.mul.Tensor)
+    (True, False)
+    """
+    name: str = operator.name()  # "aten::mul_.Tensor"
+    return name.partition(".")[0].endswith("_")
 
 
 def new_law(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Distribution | None:

@@ -1,35 +1,37 @@
-"""Fills kept back. A `Recorder` sees every operator of its thread: it notes fills instead of doing them, forgets those
-that a later one overwrites, and does them in order as soon as another operator reads or writes the memory.
+"""Deferred fills. A `Recorder` sees every operator of its thread. It keeps fills pending, drops those that a later fill
+overwrites, and applies the rest in order when another operator reads or writes the memory.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastinit._core.distributions import Distribution
+from fastinit.torch._compat import TO_COPY, DispatchMode, optional
 from fastinit.torch._record.draws import (
     Draw,
-    History,
     Owner,
-    Part,
+    PendingDraws,
+    RegionFill,
     Stream,
+    bytes_of,
     fits,
-    parts_of,
+    region_fills,
     storage_id,
+    storage_of,
     taken_over,
     tensors_in,
 )
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.operators import (
     AFFINE,
-    COPIES,
     EMPTY,
     FILLS,
     NEW,
@@ -38,15 +40,16 @@ from fastinit.torch._record.operators import (
     affine_of,
     aten,
     empty_of,
+    in_place,
     new_law,
 )
-from fastinit.torch._tensors import active, on_host
+from fastinit.torch._tensors import on_host
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _own_work(method: Method) -> Method:
-    """A method in which nothing is a reading by others."""
+    """Reads inside this method do not flush pending fills."""
 
     @functools.wraps(method)
     def working(self: Recorder, *args: Any, **kwargs: Any) -> Any:
@@ -59,15 +62,15 @@ def _own_work(method: Method) -> Method:
     return working  # type: ignore[return-value]
 
 
-class Recorder(TorchDispatchMode):
-    """Keeps fills back; subclasses say what happens to a fill that cannot wait."""
+class Recorder(DispatchMode):  # type: ignore[misc]
+    """Keeps fills pending; subclasses say what happens to a fill that cannot be deferred."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: dict[int, History] = {}
+        self.pending: weakref.WeakKeyDictionary[torch.UntypedStorage, PendingDraws] = weakref.WeakKeyDictionary()
         self.busy = 0
         self._draws = 0
-        self._outer: Any = None
+        self._outer: Recorder | None = None
         self._reads = _Reads(self)
 
     def __enter__(self) -> Recorder:
@@ -105,8 +108,8 @@ class Recorder(TorchDispatchMode):
         """Whether a tensor's memory is torch's own. Others (NumPy, a file) may hold what is not, and see no fill."""
         return tensor.untyped_storage().resizable()
 
-    def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
-        """Take over what a block inside this one has kept back; False where that block is to fill it."""
+    def adopt(self, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> bool:
+        """Take over the pending fills of a block inside this one; False if that block is to apply them."""
         return False
 
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -131,7 +134,9 @@ class Recorder(TorchDispatchMode):
             return made
         if func in AFFINE and (mapped := self._mapped(func, args, kwargs)) is not None:
             return mapped
-        if func in COPIES and (copied := self._copied(func, args, kwargs)) is not None:
+        if (func is aten.clone.default or func is optional(TO_COPY)) and (
+            copied := self._copied(func, args, kwargs)
+        ) is not None:
             return copied
         if func is aten.copy_.default and (self._taken_over(*args, **kwargs) or self._set(*args, **kwargs)):
             return args[0]
@@ -146,7 +151,7 @@ class Recorder(TorchDispatchMode):
 
     @_own_work
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
-        """Note that all of a tensor is now drawn from a law; False for what is not kept back."""
+        """Defer the fill of a whole tensor; False if it cannot be deferred."""
         if not on_host(tensor) or not self.keeps(tensor):
             return False
         where = geometry(tensor)
@@ -157,12 +162,14 @@ class Recorder(TorchDispatchMode):
 
     @_own_work
     def flush(self, tensor: torch.Tensor) -> None:
-        """Do what waits for the memory of a tensor, in order, keyed by the order of the draws."""
+        """Apply the pending fills of a tensor's memory, in order, keyed by the order of the draws."""
         if self._outer is not None:
             self._outer.flush(tensor)
-        history = self.waiting.pop(storage_id(tensor), None)
-        for where, draw in history.pieces.items() if history else ():
-            draw.stream.settle(draw.stream.unowned, storage_id(tensor), where.dtype)
+        storage = storage_of(tensor)
+        if storage is None:
+            return
+        for where, draw in self.pending.pop(storage, {}).items():
+            draw.stream.settle(draw.stream.unowned, storage, where.dtype)
             self.do(tensor, where, draw)
 
     def stream(self) -> Stream:
@@ -191,7 +198,7 @@ class Recorder(TorchDispatchMode):
         return made if self.fill(made, law) else None
 
     def _mapped(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
-        """factor * x + shift of a tensor that waits is a law again."""
+        """factor * x + shift of a tensor with pending fills is a distribution again."""
         tensor = args[0]
         numbers = affine_of(func, args, kwargs)
         pieces = self._whole(tensor) if numbers else None
@@ -201,11 +208,11 @@ class Recorder(TorchDispatchMode):
             mapped = {where: draw._replace(law=draw.law.affine(*numbers)) for where, draw in pieces.items()}
         except ValueError:
             return None
-        target = tensor if func._schema.is_mutable else self.empty(aten.empty_like.default, (tensor,), {})
+        target = tensor if in_place(func) else self.empty(aten.empty_like.default, (tensor,), {})
         return target if self._put_all(target, tensor, mapped) else None
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
-        """A copy of a tensor that waits waits too, with the same draws."""
+        """A copy of a tensor with pending fills has the same draws."""
         pieces = self._whole(args[0])
         if pieces is None or kwargs.get("non_blocking"):
             return None
@@ -213,12 +220,13 @@ class Recorder(TorchDispatchMode):
         return copy if on_host(copy) and self._put_all(copy, args[0], pieces) else None
 
     def _taken_over(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
-        """`copy_` of a tensor that waits into all of another one."""
+        """`copy_` of a tensor with pending fills into all of another one."""
         if not on_host(target) or not on_host(source) or target.shape != source.shape:
             return False
-        whole = geometry(target).covers(target.untyped_storage().nbytes())
-        if whole and storage_id(target) != storage_id(source):
-            self.waiting.pop(storage_id(target), None)  # all of it is overwritten
+        storage = target.untyped_storage()
+        whole = geometry(target).covers(storage.nbytes())
+        if whole and storage is not source.untyped_storage():
+            self.pending.pop(storage, None)  # all of it is overwritten
         pieces = self._whole(source)
         return whole and pieces is not None and self._put_all(target, source, pieces)
 
@@ -229,28 +237,28 @@ class Recorder(TorchDispatchMode):
         value = self.number(source)
         return value is not None and self._filled(aten.fill_.Scalar, (target, value), {})
 
-    # --- what waits ---
+    # --- pending fills ---
 
-    def _whole(self, tensor: Any) -> dict[Geometry, Draw] | None:
-        """What waits for a tensor that is all of its storage, if that makes every element of it."""
-        if not on_host(tensor) or (history := self.waiting.get(storage_id(tensor))) is None:
+    def _whole(self, tensor: Any) -> PendingDraws | None:
+        """The pending draws of a tensor that is all of its storage, if they make every element of it."""
+        if not on_host(tensor):
             return None
-        nbytes = tensor.untyped_storage().nbytes()
-        first = next(iter(history.pieces))
-        return history.pieces if first.covers(nbytes) and geometry(tensor).covers(nbytes) else None
+        storage = tensor.untyped_storage()
+        draws, nbytes = self.pending.get(storage), storage.nbytes()
+        if draws is None or not next(iter(draws)).covers(nbytes) or not geometry(tensor).covers(nbytes):
+            return None
+        return draws
 
     def _put(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         storage = tensor.untyped_storage()
-        history = self.waiting.get(storage._cdata)
-        if history is None:
-            history = self.waiting[storage._cdata] = History(StorageWeakRef(storage))
-        elif where.covers(storage.nbytes()):
-            history.pieces.clear()
-        history.pieces.pop(where, None)  # the same memory: the earlier draw would be overwritten
-        history.pieces[where] = draw
+        draws = self.pending.setdefault(storage, {})
+        if where.covers(storage.nbytes()):
+            draws.clear()
+        draws.pop(where, None)  # the same memory: the earlier draw would be overwritten
+        draws[where] = draw
 
     def _put_all(self, target: torch.Tensor, source: torch.Tensor, pieces: Mapping[Geometry, Draw]) -> bool:
-        """Let a tensor wait for the pieces of another one of the same layout, in its own dtype."""
+        """Defer the draws of another tensor of the same layout, in this one's dtype."""
         if target.stride() != source.stride() or not geometry(target).covers(target.untyped_storage().nbytes()):
             return False
         if not self.keeps(target):
@@ -266,24 +274,24 @@ class Recorder(TorchDispatchMode):
 
     # --- the end ---
 
-    def settle(self, owners: Sequence[Owner]) -> list[tuple[Owner, list[Part]]]:
-        """Give the draws that wait to the tensors with names; what has none is done by the order of the draws."""
+    def settle(self, owners: Sequence[Owner]) -> list[tuple[Owner, list[RegionFill]]]:
+        """Give the pending draws to the tensors with names; other draws are applied, keyed by their order."""
         named: dict[int, list[Owner]] = {}
         for owner in owners:
             if on_host(owner.tensor):
                 named.setdefault(storage_id(owner.tensor), []).append(owner)
         settled = []
-        for storage, history in list(self.waiting.items()):
-            parts = parts_of(history, storage, named.get(storage, []))
-            if parts is not None:
-                settled += parts
-            elif (tensor := history.revived()) is not None:
-                self.flush(tensor)
+        for storage, draws in list(self.pending.items()):
+            fills = region_fills(draws, storage, named.get(id(storage), []))
+            if fills is None:
+                self.flush(bytes_of(storage))
+            else:
+                settled += fills
         return settled
 
 
 class _Reads(TorchFunctionMode):
-    """Sees the methods that hand out memory and are no operators."""
+    """Sees methods that hand out memory and are no operators."""
 
     METHODS = {  # noqa: RUF012
         torch.Tensor.numpy,
@@ -308,3 +316,18 @@ class _Reads(TorchFunctionMode):
         if func in self.METHODS and not self.recorder.busy:
             return self.recorder.read(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+class _Active(threading.local):
+    """The recorders of this thread; PyTorch's modes are per thread too."""
+
+    def __init__(self) -> None:
+        self.recorders: list[Recorder] = []
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """The innermost one."""
+        return self.recorders[-1] if self.recorders else None
+
+
+active = _Active()

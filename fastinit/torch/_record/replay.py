@@ -1,22 +1,30 @@
-"""A construction whose draws have no seed yet: what it computes out of them is logged, to be done again with one."""
+"""Record a construction without a seed: what it computes from draws is logged, and repeated with a seed."""
 
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Never
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_map_only
 
 from fastinit._core.composite import SameAs, as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
-from fastinit.torch._record.draws import Draw, Part, Stream, storage_id, tensors_in
+from fastinit.torch._record.draws import (
+    Draw,
+    RegionFill,
+    Stream,
+    bytes_of,
+    map_tensors,
+    storage_id,
+    storage_of,
+    tensors_in,
+)
 from fastinit.torch._record.eager import Eager, draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.operators import Operator, aten
@@ -54,11 +62,15 @@ class Log:
 
     def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
         """The values that a tensor has with a key."""
+        with ThreadPoolExecutor(1) as thread:  # of its own: PyTorch's modes are per thread
+            return thread.submit(self._replay, tensor, key).result()
+
+    @torch.no_grad()
+    def _replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
         memory: dict[int, torch.UntypedStorage] = {}
-        with _disable_current_modes(), torch.no_grad():
-            for event in self.needed(tensor):
-                _do(event, memory, key)
-            return _over(memory, tensor, geometry(tensor))
+        for event in self.needed(tensor):
+            _do(event, memory, key)
+        return _over(memory, tensor, geometry(tensor))
 
 
 def _do(event: Event, memory: dict[int, torch.UntypedStorage], key: Key) -> None:
@@ -73,7 +85,7 @@ def _do(event: Event, memory: dict[int, torch.UntypedStorage], key: Key) -> None
             return _over(memory, tensor, geometry(tensor)) if storage_id(tensor) in random else tensor
 
         before = set(memory) | set(map(storage_id, tensors_in((args, kwargs))))
-        args, kwargs = tree_map_only(torch.Tensor, real, (args, kwargs))
+        args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
             if storage_id(recorded) not in before:
@@ -89,33 +101,37 @@ def _over(memory: dict[int, torch.UntypedStorage], tensor: torch.Tensor, where: 
 
 
 class Recording(Eager):
-    """Keeps fills back without a seed. Where an operator reads a draw, the draw is made with some seed, so that the
-    operator has sound numbers, and its result is known to be random: it will be computed again."""
+    """Keeps fills pending without a seed. If an operator reads a draw, the draw is made with some seed, so that the
+    operator has sound numbers, and its result is marked as random: it is computed again with the plan's seed."""
 
     def __init__(self) -> None:
         super().__init__(Key(0))
         self.log = Log()
-        self._fresh: dict[int, StorageWeakRef] = {}  # storages that nothing was written to
-        self._unreserved: dict[int, StorageWeakRef] = {}
+        self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
+        self._unreserved: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def keeps(self, tensor: torch.Tensor) -> bool:
-        return storage_id(tensor) in self._unreserved or super().keeps(tensor)
+        return storage_of(tensor) in self._unreserved or super().keeps(tensor)
 
     def is_undefined(self, tensor: torch.Tensor) -> bool:
         """Whether nothing was written into a tensor's memory since it was taken."""
-        return storage_id(tensor) in self._fresh
+        return storage_of(tensor) in self._fresh
 
     def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
         """From now on a storage is computed again; what was in it is the first thing to put back."""
         if not (overwritten or self.is_random(tensor) or self.is_undefined(tensor)):
-            memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+            memory = bytes_of(tensor.untyped_storage())
             contents = memory.clone()
             self.log.events.append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
         super().becomes_random(tensor, overwritten=overwritten)
 
+    def _mark_defined(self, tensor: torch.Tensor) -> None:
+        if (storage := storage_of(tensor)) is not None:
+            self._fresh.discard(storage)
+
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         super().do(tensor, where, draw)
-        self._fresh.pop(storage_id(tensor), None)
+        self._mark_defined(tensor)
         if self.is_random(tensor):
             self.log.events.append(Event([tensor.detach()], draw=(where, draw)))
 
@@ -125,7 +141,7 @@ class Recording(Eager):
         kept = self._kept((args, kwargs), written) if random else None
         out = super().call(func, args, kwargs, stream)
         for tensor in written:
-            self._fresh.pop(storage_id(tensor), None)
+            self._mark_defined(tensor)
         if kept is not None:
             made = tensors_in(out)
             if not made and not written:
@@ -139,10 +155,10 @@ class Recording(Eager):
         taken = made is not None
         if made is None:
             made = super().empty(func, args, kwargs)
-        if made.layout is torch.strided:
-            self._fresh[storage_id(made)] = StorageWeakRef(made.untyped_storage())
+        if (storage := storage_of(made)) is not None:
+            self._fresh.add(storage)
             if taken:
-                self._unreserved[storage_id(made)] = self._fresh[storage_id(made)]
+                self._unreserved.add(storage)
         return made
 
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -154,7 +170,7 @@ class Recording(Eager):
             return args[0].setdefault(id(tensor), copy)
         raise _seed_needed(method)
 
-    def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
+    def adopt(self, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> bool:
         """Take over what an inner block would fill: a plan has names and seeds of its own."""
         return all(self.fill(tensor[r], law.distribution if isinstance(law, SameAs) else law) for r, law in parts)
 
@@ -166,7 +182,7 @@ class Recording(Eager):
             alive = self.is_random(tensor) or storage_id(tensor) in live
             return tensor.detach() if alive else tensor.detach().clone()
 
-        return tree_map_only(torch.Tensor, keep, tree)
+        return map_tensors(keep, tree)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,8 +216,7 @@ class Computed(Structured):
 
 def _seed_needed(what: object) -> ValueError:
     return ValueError(
-        f"the constructor's course depends on random values (in {what}), which a plan has none of; fast_init builds "
-        "such models"
+        f"cannot record this constructor: it branches on random values (in {what}). Use fast_init instead."
     )
 
 
