@@ -1,4 +1,4 @@
-"""The Keras face: Keras 3's initializers by name, drawn by fastinit.
+"""Drop-in replacements for Keras 3's initializers, drawn by fastinit.
 
 >>> import keras
 >>> import fastinit as fi
@@ -28,8 +28,10 @@ sees the values, and for dtypes other than float16, bfloat16, float32 and float6
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
@@ -41,7 +43,6 @@ except ModuleNotFoundError as error:
 
 import numpy as np
 from keras.initializers import STFT
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope  # the scope is public, the question is not
 
 from fastinit import schemes
 from fastinit._core import distributions
@@ -56,7 +57,7 @@ _registered = keras.saving.register_keras_serializable("fastinit")
 
 
 class _Filled(keras.initializers.Initializer):
-    """What the classes below put before Keras's: a law in the place of its draw."""
+    """The first base of the classes below: a distribution instead of Keras's draw."""
 
     seed: int | keras.random.SeedGenerator = 0  # for the classes that draw nothing; the others set their own
 
@@ -76,7 +77,7 @@ class _Filled(keras.initializers.Initializer):
         """
         name = keras.backend.standardize_dtype(dtype)
         traced = isinstance(self.seed, keras.random.SeedGenerator) and _traced()
-        unseen = traced or in_symbolic_scope()  # type: ignore[no-untyped-call]
+        unseen = traced or _scope_test()()
         distribution = None if unseen or name not in DTYPES else self._law(as_shape(shape))
         if distribution is None:
             return super().__call__(shape, dtype)  # type: ignore[no-untyped-call]
@@ -90,6 +91,19 @@ def _key(seed: int | keras.random.SeedGenerator) -> Key:
         return Key(int(seed) if seed >= 0 else seed & 0xFFFFFFFF)
     start, count = (int(word) & 0xFFFFFFFF for word in seed.next())  # type: ignore[no-untyped-call]
     return Key(start | count << 32)
+
+
+@functools.cache
+def _scope_test() -> Callable[[], bool]:
+    """Keras's function that is true if it only infers shapes. The scope is public, the function is not."""
+    try:
+        from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+    except ImportError:
+        name = "keras.src.backend.common.symbolic_scope.in_symbolic_scope"
+        effect = "values are drawn also where Keras only infers shapes"
+        warnings.warn(f"Keras {keras.__version__} has no {name}: {effect}", RuntimeWarning, stacklevel=4)
+        return lambda: False
+    return in_symbolic_scope
 
 
 def _traced() -> bool:

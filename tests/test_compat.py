@@ -1,4 +1,4 @@
-"""Private names of PyTorch: one file has them, and every one of them may be missing."""
+"""Private names of frameworks: one file has PyTorch's, and every one of them may be missing."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ FILES = sorted(
     for folder in ("torch", "_probe")
     for path in (ROOT / folder).rglob("*.py")
     if path != ROOT / "torch" / "_compat.py"
-)
+) + [ROOT / "jax.py", ROOT / "keras.py"]
 
 # One process imports PyTorch; for each name it forks a child, in which the name is taken away before fastinit is there.
 SCRIPT = """

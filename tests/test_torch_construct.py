@@ -687,6 +687,19 @@ def test_materialize_in_place_keeps_the_tensors():
     assert all(tensor._version > versions[name] for name, tensor in tensors(model).items())
 
 
+@pytest.mark.parametrize("mode", [lambda: torch.device("meta"), lambda: fast_init(seed=3)], ids=["device", "block"])
+def test_computed_tensors_are_the_same_under_modes(mode):
+    class Rotation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("q", torch.linalg.qr(torch.randn(8, 8))[0])
+
+    model, plan = Rotation(), record(Rotation)
+    with mode():
+        materialize(model, plan, SEED)
+    assert differing(model, built(Rotation)) == []
+
+
 def test_materialize_keeps_ties():
     def tied():
         model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 6, bias=False))

@@ -58,9 +58,6 @@ __all__ = [
 Generator: TypeAlias = torch.Generator | None
 
 
-# --- torch's functions ---
-
-
 @drop_in
 def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Law:
     """Evenly in [a, b); unlike torch's 16-bit tensors, never b itself.

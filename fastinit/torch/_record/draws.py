@@ -104,7 +104,7 @@ def storage_id(tensor: torch.Tensor) -> int:
 
 def bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     """A tensor over all bytes of a storage."""
-    return torch.empty(0, dtype=torch.uint8).set_(storage)
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:

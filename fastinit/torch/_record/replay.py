@@ -15,6 +15,7 @@ from fastinit._core.composite import SameAs, as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
+from fastinit.torch._compat import is_traced
 from fastinit.torch._record.draws import (
     Draw,
     RegionFill,
@@ -62,7 +63,9 @@ class Log:
 
     def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
         """The values that a tensor has with a key."""
-        with ThreadPoolExecutor(1) as thread:  # of its own: PyTorch's modes are per thread
+        if not is_traced():
+            return self._replay(tensor, key)
+        with ThreadPoolExecutor(1) as thread:  # without the modes of this one
             return thread.submit(self._replay, tensor, key).result()
 
     @torch.no_grad()
@@ -96,8 +99,12 @@ def _over(memory: dict[int, torch.UntypedStorage], tensor: torch.Tensor, where: 
     """The tensor at a place of the storage that stands for that of a recorded tensor."""
     storage = storage_id(tensor)
     if storage not in memory:
-        memory[storage] = torch.zeros(tensor.untyped_storage().nbytes(), dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=where.dtype).set_(memory[storage], where.offset, where.shape, where.strides)
+        memory[storage] = torch.zeros(
+            tensor.untyped_storage().nbytes(), dtype=torch.uint8, device="cpu"
+        ).untyped_storage()
+    return torch.empty(0, dtype=where.dtype, device="cpu").set_(
+        memory[storage], where.offset, where.shape, where.strides
+    )
 
 
 class Recording(Eager):
