@@ -19,7 +19,7 @@ from fastinit._core.composite import Patched, SameAs, Values
 from fastinit.plan._fills import Tied
 from fastinit.torch import fast_init, init, materialize, record
 from fastinit.torch._compat import optional
-from fastinit.torch._record import eager
+from fastinit.torch._record import execute, recorder
 from fastinit.torch._record.replay import Computed
 
 SEED = fi.Key(7)
@@ -346,8 +346,9 @@ def test_an_inner_block_that_reads_what_it_wrote_comes_last():
 
 def test_nothing_is_drawn_to_be_overwritten(monkeypatch):
     drawn = []
-    original = eager.fill
-    monkeypatch.setattr(eager, "fill", lambda out, law, **how: drawn.append(law) or original(out, law, **how))
+    original = recorder.fill
+    for module in (recorder, execute):
+        monkeypatch.setattr(module, "fill", lambda out, law, **how: drawn.append(law) or original(out, law, **how))
     with fast_init(seed=SEED):
         layer = nn.Linear(40, 30, bias=False)
         weight = layer.weight

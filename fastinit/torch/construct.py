@@ -22,9 +22,9 @@ from fastinit.plan._plan import Plan
 from fastinit.torch._compat import DISPATCH_MODE, optional
 from fastinit.torch._modules import clean, named_tensors
 from fastinit.torch._patches import structured_fills
-from fastinit.torch._record.draws import Owner, RegionFill, storage_id
-from fastinit.torch._record.eager import Eager
+from fastinit.torch._record.draws import Owner, RegionFill, storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._record.replay import Computed, Recording
 from fastinit.torch._tensors import on_host, values_of
 
@@ -70,7 +70,7 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
         yield
         return
     with _modules() as roots, structured_fills():
-        recorder = Eager(key)
+        recorder = Recorder(key)
         try:
             with recorder:
                 yield
@@ -82,7 +82,7 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
     _finish(recorder, roots(), progress)
 
 
-def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: bool) -> None:
+def _finish(recorder: Recorder, roots: Sequence[torch.nn.Module], progress: bool) -> None:
     """Apply all pending fills."""
     settled = recorder.settle(_owners(roots))
     nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
@@ -150,10 +150,10 @@ def _tensors(
     recorder: Recording, named: dict[str, torch.Tensor], settled: Settled, passing: set[str]
 ) -> dict[str, Fill | Tied]:
     """A plan's tensors."""
-    places: dict[int, dict[Geometry, str]] = {}  # by storage
+    places: dict[torch.UntypedStorage | None, dict[Geometry, str]] = {}  # by storage
     tensors: dict[str, Fill | Tied] = {}
     for name, tensor in named.items():
-        known, place = places.setdefault(storage_id(tensor), {}), geometry(tensor)
+        known, place = places.setdefault(storage_of(tensor), {}), geometry(tensor)
         if place in known and tensor.numel():
             tensors[name] = Tied(known[place])
             continue

@@ -97,11 +97,6 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
     return tensor.untyped_storage() if tensor.layout is torch.strided else None
 
 
-def storage_id(tensor: torch.Tensor) -> int:
-    """A number for the storage of a tensor, as long as the tensor lives."""
-    return id(storage_of(tensor))
-
-
 def bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     """A tensor over all bytes of a storage."""
     return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)

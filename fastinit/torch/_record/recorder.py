@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch.overrides import TorchFunctionMode
 
+from fastinit._core.composite import Patched
 from fastinit._core.distributions import Distribution
+from fastinit._core.filling import fill
+from fastinit._core.key import Key
 from fastinit.torch._compat import TO_COPY, DispatchMode, optional
 from fastinit.torch._record.draws import (
     Draw,
@@ -24,11 +27,12 @@ from fastinit.torch._record.draws import (
     bytes_of,
     fits,
     region_fills,
-    storage_id,
     storage_of,
     taken_over,
     tensors_in,
+    under,
 )
+from fastinit.torch._record.execute import draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.operators import (
     AFFINE,
@@ -43,7 +47,7 @@ from fastinit.torch._record.operators import (
     in_place,
     new_law,
 )
-from fastinit.torch._tensors import on_host
+from fastinit.torch._tensors import host_array, mark_written, on_host
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -63,10 +67,12 @@ def _own_work(method: Method) -> Method:
 
 
 class Recorder(DispatchMode):  # type: ignore[misc]
-    """Keeps fills pending; subclasses say what happens to a fill that cannot be deferred."""
+    """Keeps fills pending. A fill that cannot be deferred is drawn at once, with the same key."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
         super().__init__()
+        self.key = key
+        self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the key
         self.pending: weakref.WeakKeyDictionary[torch.UntypedStorage, PendingDraws] = weakref.WeakKeyDictionary()
         self.busy = 0
         self._draws = 0
@@ -89,15 +95,33 @@ class Recorder(DispatchMode):  # type: ignore[misc]
     def _should_skip_dynamo(cls) -> bool:
         return False  # the wrapper that True puts around the operators imports the compiler: seconds
 
-    # --- what a subclass does ---
+    # --- what cannot be deferred ---
+
+    def is_random(self, tensor: torch.Tensor) -> bool:
+        """Whether values of a tensor's storage, as far as they are there, depend on the key."""
+        return storage_of(tensor) in self._random
+
+    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
+        """Something random is about to be written; `overwritten` says that nothing else stays in the storage."""
+        if (storage := storage_of(tensor)) is not None:
+            self._random.add(storage)
 
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         """Draw into the memory that a tensor shares."""
-        raise NotImplementedError
+        if draw.law.random:
+            self.becomes_random(tensor, overwritten=where.covers(tensor.untyped_storage().nbytes()))
+        draw_into(tensor, where, draw, self.key)
 
     def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        """Call an operator that is no fill; with a stream if it draws numbers of torch's own."""
-        raise NotImplementedError
+        """Call an operator that is no fill; with a stream if it draws numbers with PyTorch's generator."""
+        random = stream is not None or any(map(self.is_random, tensors_in((args, kwargs))))
+        if random:
+            for tensor in written_by(func, args, kwargs):
+                self.becomes_random(tensor, overwritten=False)
+        out = run(func, args, kwargs, self.key, stream)
+        for tensor in tensors_in(out) if random else ():
+            self.becomes_random(tensor, overwritten=True)
+        return out
 
     def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """Call an operator that makes a tensor without values."""
@@ -118,8 +142,9 @@ class Recorder(DispatchMode):  # type: ignore[misc]
         return method(tensor, *args, **kwargs)
 
     def number(self, tensor: torch.Tensor) -> float | None:
-        """The value of a tensor with one element; None where it depends on the seed."""
-        raise NotImplementedError
+        """The value of a tensor with one element; None if it depends on the key."""
+        self.flush(tensor)
+        return None if self.is_random(tensor) else tensor.item()
 
     # --- the operators ---
 
@@ -276,18 +301,31 @@ class Recorder(DispatchMode):  # type: ignore[misc]
 
     def settle(self, owners: Sequence[Owner]) -> list[tuple[Owner, list[RegionFill]]]:
         """Give the pending draws to the tensors with names; other draws are applied, keyed by their order."""
-        named: dict[int, list[Owner]] = {}
+        named: dict[torch.UntypedStorage | None, list[Owner]] = {}
         for owner in owners:
             if on_host(owner.tensor):
-                named.setdefault(storage_id(owner.tensor), []).append(owner)
+                named.setdefault(storage_of(owner.tensor), []).append(owner)
         settled = []
         for storage, draws in list(self.pending.items()):
-            fills = region_fills(draws, storage, named.get(id(storage), []))
+            fills = region_fills(draws, storage, named.get(storage, []))
             if fills is None:
                 self.flush(bytes_of(storage))
             else:
                 settled += fills
         return settled
+
+    def give(self, owner: Owner, parts: Sequence[RegionFill]) -> None:
+        """Apply the pending fills of a tensor, after the block."""
+        tensor = owner.tensor
+        if self._outer is not None:
+            if self._outer.adopt(tensor, parts):
+                return
+            self._outer.flush(tensor)
+        array = host_array(tensor)
+        assert array is not None
+        only = parts[0] if len(parts) == 1 and not parts[0].region else None
+        fill(array, only.law if only else Patched(tuple(parts)), seed=under(self.key, owner.path))
+        mark_written(tensor)
 
 
 class _Reads(TorchFunctionMode):

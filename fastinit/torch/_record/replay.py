@@ -22,19 +22,22 @@ from fastinit.torch._record.draws import (
     Stream,
     bytes_of,
     map_tensors,
-    storage_id,
     storage_of,
     tensors_in,
 )
-from fastinit.torch._record.eager import Eager, draw_into, run, written_by
+from fastinit.torch._record.execute import draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.operators import Operator, aten
+from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._tensors import values_of
 
 # Tensors from this size on get address space that no memory stands behind before it is written to; the system refuses
 # an ordinary request for more than it has.
 UNRESERVED_FROM = 64 << 20
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.13 on
+
+
+Memory = dict[torch.UntypedStorage | None, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
 
 
 class Event(NamedTuple):
@@ -53,9 +56,9 @@ class Log:
 
     def needed(self, tensor: torch.Tensor) -> list[Event]:
         """The events that a tensor's values may depend on."""
-        wanted, found = {storage_id(tensor)}, []
+        wanted, found = {storage_of(tensor)}, []
         for event in reversed(self.events):
-            storages = set(map(storage_id, event.tensors))
+            storages = set(map(storage_of, event.tensors))
             if storages & wanted:
                 wanted |= storages
                 found.append(event)
@@ -70,34 +73,34 @@ class Log:
 
     @torch.no_grad()
     def _replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
-        memory: dict[int, torch.UntypedStorage] = {}
+        memory: Memory = {}
         for event in self.needed(tensor):
             _do(event, memory, key)
         return _over(memory, tensor, geometry(tensor))
 
 
-def _do(event: Event, memory: dict[int, torch.UntypedStorage], key: Key) -> None:
+def _do(event: Event, memory: Memory, key: Key) -> None:
     if event.draw is not None:
         where, draw = event.draw
-        draw_into(_over(memory, event.tensors[0], where), draw, key)
+        draw_into(_over(memory, event.tensors[0], where), where, draw, key)
     elif event.call is not None:
         func, args, kwargs, out, stream = event.call
-        random = set(map(storage_id, event.tensors))
+        random = set(map(storage_of, event.tensors))
 
         def real(tensor: torch.Tensor) -> torch.Tensor:
-            return _over(memory, tensor, geometry(tensor)) if storage_id(tensor) in random else tensor
+            return _over(memory, tensor, geometry(tensor)) if storage_of(tensor) in random else tensor
 
-        before = set(memory) | set(map(storage_id, tensors_in((args, kwargs))))
+        before = set(memory) | set(map(storage_of, tensors_in((args, kwargs))))
         args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
-            if storage_id(recorded) not in before:
+            if storage_of(recorded) not in before:
                 _over(memory, recorded, geometry(recorded)).copy_(result)
 
 
-def _over(memory: dict[int, torch.UntypedStorage], tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
+def _over(memory: Memory, tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
     """The tensor at a place of the storage that stands for that of a recorded tensor."""
-    storage = storage_id(tensor)
+    storage = storage_of(tensor)
     if storage not in memory:
         memory[storage] = torch.zeros(
             tensor.untyped_storage().nbytes(), dtype=torch.uint8, device="cpu"
@@ -107,7 +110,7 @@ def _over(memory: dict[int, torch.UntypedStorage], tensor: torch.Tensor, where: 
     )
 
 
-class Recording(Eager):
+class Recording(Recorder):
     """Keeps fills pending without a seed. If an operator reads a draw, the draw is made with some seed, so that the
     operator has sound numbers, and its result is marked as random: it is computed again with the plan's seed."""
 
@@ -183,10 +186,10 @@ class Recording(Eager):
 
     def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
         """Arguments for the log: what is not random is copied, for its memory may change later."""
-        live = set(map(storage_id, written))
+        live = set(map(storage_of, written))
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            alive = self.is_random(tensor) or storage_id(tensor) in live
+            alive = self.is_random(tensor) or storage_of(tensor) in live
             return tensor.detach() if alive else tensor.detach().clone()
 
         return map_tensors(keep, tree)
