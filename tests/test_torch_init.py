@@ -634,7 +634,7 @@ def test_errors_of_what_torch_does_not_have_are_ours(name):
         function(torch.empty(3))
     with pytest.raises(TypeError, match=r"tensor must be a torch.Tensor. Received: ndarray"):
         function(np.empty((3, 4)))
-    with pytest.raises(TypeError, match="missing a required argument: 'tensor'"):
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'tensor'"):
         function()
     with pytest.raises(TypeError, match="unexpected keyword argument 'foo'"):
         function(torch.empty(3, 4), foo=1)

@@ -20,10 +20,11 @@ def clean(name: str) -> str:
     return name
 
 
-def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All tensors by all of their names: parameters, then buffers."""
-    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    return {clean(name): tensor for name, tensor in named}
+def named_tensors(model: torch.nn.Module, *, recurse: bool = True) -> dict[str, torch.Tensor]:
+    """All tensors by all of their names: parameters, then buffers; without `recurse` those of the module itself."""
+    parameters = model.named_parameters(recurse=recurse, remove_duplicate=False)
+    buffers = model.named_buffers(recurse=recurse, remove_duplicate=False)
+    return {clean(name): tensor for name, tensor in (*parameters, *buffers)}
 
 
 def axes_of(module: torch.nn.Module, parameter: torch.Tensor) -> tuple[str, tuple[int, ...]]:

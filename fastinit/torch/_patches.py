@@ -14,7 +14,6 @@ import torch
 from fastinit.torch import init
 from fastinit.torch._compat import TRUNCATED, optional
 from fastinit.torch._dropin import Law, offer
-from fastinit.torch._tensors import mark_written
 
 # By the name in torch.nn.init, the drop-in replacement that has the distribution.
 DROP_INS: dict[str, Callable[..., Any]] = {
@@ -58,11 +57,9 @@ def _replace() -> None:
 
 
 def _recorded(original: Callable[..., torch.Tensor], law: Callable[..., Law]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(original)
     def function(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if offer(tensor, functools.partial(law, tensor, *args, **kwargs)):
-            mark_written(tensor)
-            return tensor
-        return original(tensor, *args, **kwargs)
+        is_recorded = offer(tensor, functools.partial(law, tensor, *args, **kwargs))
+        return tensor if is_recorded else original(tensor, *args, **kwargs)
 
-    function.__name__, function.__doc__ = original.__name__, original.__doc__
     return function

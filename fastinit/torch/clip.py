@@ -71,8 +71,7 @@ def clip_grad_norm_(
         parameters = list(parameters)
         if not parameters:  # said here, since torch, given a generator, would name this line as the place
             warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, max_norm, norm_type, write=True)
     if memory is not None:
         norm = clipping.total_norm(memory, float(norm_type))
@@ -119,8 +118,7 @@ def clip_grads_with_norm_(
     >>> weight.grad
     tensor([0.3000, 0.4000])
     """
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, max_norm, write=True)
     if memory is None or not on_host(total_norm) or total_norm.ndim:
         utils.clip_grads_with_norm_(parameters, max_norm, total_norm, foreach)
@@ -141,8 +139,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     >>> weight.grad
     tensor([-1.0000,  0.5000])
     """
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, clip_value, write=True)
     if memory is None or any(torch.finfo(x.dtype).max < clip_value < math.inf for x in gradients):
         utils.clip_grad_value_(parameters, clip_value, foreach)  # which has an error for a bound beyond the dtype
@@ -176,9 +173,10 @@ def _listed(tensors: Tensors) -> list[torch.Tensor]:
     return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
 
 
-def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    gradients = [parameter.grad for parameter in parameters]
-    return [gradient for gradient in gradients if gradient is not None]
+def _with_gradients(parameters: Tensors) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    listed = _listed(parameters)
+    gradients = [parameter.grad for parameter in listed]
+    return listed, [gradient for gradient in gradients if gradient is not None]
 
 
 def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:

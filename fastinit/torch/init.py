@@ -1,14 +1,12 @@
 """Drop-in replacements for `torch.nn.init`: a function returns its distribution, and `drop_in` fills the tensor.
 
-Random functions draw here, into CPU tensors of float64, float32, float16 and bfloat16, whatever their strides. All
-else is done by torch's own function, called with the caller's arguments: tensors on other devices and the meta device,
-of other dtypes, of subclasses, and empty ones; calls that a mode, a transform or a compiler follows; arguments that the
-law refuses; and what is not random (constants, eye_, dirac_). So results, warnings and errors are torch's there.
+Random functions fill CPU tensors of float64, float32, float16 and bfloat16 with any strides. PyTorch's own function,
+called with the caller's arguments, does the rest: other devices and dtypes, subclasses, empty tensors, traced calls,
+arguments without a distribution, and what is not random (constants, eye_, dirac_).
 
-**Seeds.** A random function takes two words of 63 bits from the generator (torch's default one, where `generator` is
-None), whatever the tensor's size, and they are the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng`
-and the states of generators govern as they do in torch, and a tensor's values do not depend on its strides or the
-thread count. They are other values than torch's for the same seed.
+**Seeds.** A random function takes two words of 63 bits from the generator (PyTorch's default one for None), whatever
+the tensor's size: they are the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng` and generator states
+work as in PyTorch, and values do not depend on strides or the number of threads. They are not PyTorch's values.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ import torch
 from torch.nn.init import calculate_gain
 
 from fastinit import schemes
-from fastinit._core.distributions import TruncatedNormal
-from fastinit.torch._dropin import Function, Law, P, addition, drop_in
+from fastinit._core.distributions import TruncatedNormal, Uniform
+from fastinit.torch._dropin import Function, Law, P, drop_in
 
 __all__ = [
     "calculate_gain",
@@ -305,11 +303,7 @@ def sparse_(tensor: torch.Tensor, sparsity: float, std: float = 0.01, generator:
     return schemes.distribution("sparse", tensor.shape, sparsity=sparsity, std=std)
 
 
-# --- functions that torch does not have ---
-
-
-@addition
-def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> Law:
+def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> torch.Tensor:
     """LeCun uniform: variance 1 / fan_in. (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998.)
 
     Args:
@@ -322,11 +316,10 @@ def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> float(lecun_uniform_(torch.empty(100, 200)).abs().max()) <= (3 / 200) ** 0.5
     True
     """
-    return schemes.distribution("lecun_uniform", tensor.shape)
+    return _fill(tensor, generator, "lecun_uniform")
 
 
-@addition
-def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> Law:
+def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> torch.Tensor:
     """LeCun normal: variance 1 / fan_in. (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998.)
 
     Not cut, as all of torch's; timm's and JAX's is `variance_scaling_(tensor, distribution="truncated_normal")`.
@@ -341,17 +334,16 @@ def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> lecun_normal_(torch.empty(3, 5)).shape
     torch.Size([3, 5])
     """
-    return schemes.distribution("lecun_normal", tensor.shape)
+    return _fill(tensor, generator, "lecun_normal")
 
 
-@addition
 def variance_scaling_(
     tensor: torch.Tensor,
     scale: float = 1.0,
     mode: str = "fan_in",
     distribution: str = "normal",
     generator: Generator = None,
-) -> Law:
+) -> torch.Tensor:
     """Mean 0 and variance scale / fan: the common denominator of the families above, in JAX, Keras and timm.
 
     Args:
@@ -367,18 +359,27 @@ def variance_scaling_(
     >>> variance_scaling_(torch.empty(3, 5), 2.0, "fan_avg", "truncated_normal").shape
     torch.Size([3, 5])
     """
-    return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
+    return _fill(tensor, generator, "variance_scaling", scale=scale, mode=mode, distribution=distribution)
 
 
-# --- the old names ---
+def _fill(tensor: torch.Tensor, generator: Generator, scheme: str, **parameters: Any) -> torch.Tensor:
+    """Fill a tensor with a scheme's distribution by the function above that has it."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"tensor must be a torch.Tensor. Received: {type(tensor).__name__}")
+    distribution: Any = schemes.distribution(scheme, tensor.shape, **parameters)
+    match distribution:
+        case Uniform(low=low, high=high):
+            return uniform_(tensor, low, high, generator)
+        case TruncatedNormal(normal=normal, low=low, high=high) if normal.std > 0:
+            return trunc_normal_(tensor, normal.mean, normal.std, low, high, generator)
+    return normal_(tensor, distribution.mean, distribution.std, generator)
 
 
 def _deprecated(function: Function[P]) -> Function[P]:
     new, old = function.__name__, function.__name__[:-1]
 
     def deprecated(*args: P.args, **kwargs: P.kwargs) -> torch.Tensor:
-        message = f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`."
-        warnings.warn(message, FutureWarning, stacklevel=2)
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`.", FutureWarning, stacklevel=2)
         return function(*args, **kwargs)
 
     deprecated.__name__ = deprecated.__qualname__ = old

@@ -101,22 +101,15 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
 
 def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> None:
     """Replace meta tensors by tensors with memory. Ties stay."""
-    found = [(module, name, tensor) for module in model.modules() for name, tensor in _own_tensors(module)]
+    meta = [(m, name, t) for m in model.modules() for name, t in named_tensors(m, recurse=False).items() if t.is_meta]
     replaced: dict[int, torch.Tensor] = {}
-    for module, name, tensor in found:
-        if not tensor.is_meta:
-            continue
+    for module, name, tensor in meta:
         if id(tensor) not in replaced:
             mesh = getattr(tensor, "device_mesh", None)
             new = torch.empty_like(tensor, device=device or (mesh.device_type if mesh is not None else "cpu"))
             is_parameter = isinstance(tensor, torch.nn.Parameter)
             replaced[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if is_parameter else new
         setattr(module, name, replaced[id(tensor)])
-
-
-def _own_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(recurse=False, remove_duplicate=False)
-    yield from module.named_buffers(recurse=False, remove_duplicate=False)
 
 
 def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
