@@ -141,9 +141,8 @@ def _recordable(name: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"{name} must be a strided tensor on the CPU. Received: {tensor.layout} on {tensor.device}")
 
 
-Settled = dict[
-    int, tuple[tuple[str, ...], list[RegionFill]]
-]  # by the tensor's address: the names in the key, and the laws
+# By the tensor's address: the names in the key, and the distributions.
+Settled = dict[int, tuple[tuple[str, ...], list[RegionFill]]]
 
 
 def _tensors(

@@ -12,15 +12,14 @@ from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit.torch._compat import schema_arguments
 from fastinit.torch._record.draws import Draw, Stream, tensors_in, under
-from fastinit.torch._record.geometry import Geometry
+from fastinit.torch._record.geometry import Geometry, tensor_at
 from fastinit.torch._record.operators import Operator, in_place
 from fastinit.torch._tensors import DTYPES, host_array
 
 
-def draw_into(tensor: torch.Tensor, where: Geometry, draw: Draw, key: Key) -> None:
-    """Fill a place in a tensor's storage with a draw whose names are known."""
-    storage = tensor.untyped_storage()
-    tensor = torch.empty(0, dtype=where.dtype, device="cpu").set_(storage, where.offset, where.shape, where.strides)
+def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: Key) -> None:
+    """Fill a place in a storage with a draw whose names are known."""
+    tensor = tensor_at(storage, where)  # must live as long as the array
     array, stream = host_array(tensor), draw.stream
     assert array is not None
     assert stream.path is not None

@@ -60,6 +60,12 @@ def geometry(tensor: torch.Tensor) -> Geometry:
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
+def tensor_at(storage: torch.UntypedStorage, where: Geometry) -> torch.Tensor:
+    """The tensor at a place of a storage on the CPU."""
+    empty = torch.empty(0, dtype=where.dtype, device="cpu")
+    return empty.set_(storage, where.offset, where.shape, where.strides)
+
+
 def locate(part: Geometry, whole: Geometry) -> Region | None:
     """The region of a tensor whose elements are those of another view of the same storage, in any order.
 

@@ -108,9 +108,10 @@ class Recorder(DispatchMode):  # type: ignore[misc]
 
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         """Draw into the memory that a tensor shares."""
+        storage = tensor.untyped_storage()
         if draw.law.random:
-            self.becomes_random(tensor, overwritten=where.covers(tensor.untyped_storage().nbytes()))
-        draw_into(tensor, where, draw, self.key)
+            self.becomes_random(tensor, overwritten=where.covers(storage.nbytes()))
+        draw_into(storage, where, draw, self.key)
 
     def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
         """Call an operator that is no fill; with a stream if it draws numbers with PyTorch's generator."""

@@ -16,17 +16,9 @@ from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
 from fastinit.torch._compat import is_traced
-from fastinit.torch._record.draws import (
-    Draw,
-    RegionFill,
-    Stream,
-    bytes_of,
-    map_tensors,
-    storage_of,
-    tensors_in,
-)
+from fastinit.torch._record.draws import Draw, RegionFill, Stream, bytes_of, map_tensors, storage_of, tensors_in
 from fastinit.torch._record.execute import draw_into, run, written_by
-from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._record.geometry import Geometry, geometry, tensor_at
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._tensors import values_of
@@ -36,8 +28,7 @@ from fastinit.torch._tensors import values_of
 UNRESERVED_FROM = 64 << 20
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.13 on
 
-
-Memory = dict[torch.UntypedStorage | None, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
+Memory = dict[torch.UntypedStorage, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
 
 
 class Event(NamedTuple):
@@ -76,38 +67,39 @@ class Log:
         memory: Memory = {}
         for event in self.needed(tensor):
             _do(event, memory, key)
-        return _over(memory, tensor, geometry(tensor))
+        return _over(memory, tensor)
 
 
 def _do(event: Event, memory: Memory, key: Key) -> None:
     if event.draw is not None:
         where, draw = event.draw
-        draw_into(_over(memory, event.tensors[0], where), where, draw, key)
+        draw_into(_stand_in(memory, event.tensors[0]), where, draw, key)
     elif event.call is not None:
         func, args, kwargs, out, stream = event.call
         random = set(map(storage_of, event.tensors))
 
         def real(tensor: torch.Tensor) -> torch.Tensor:
-            return _over(memory, tensor, geometry(tensor)) if storage_of(tensor) in random else tensor
+            return _over(memory, tensor) if storage_of(tensor) in random else tensor
 
-        before = set(memory) | set(map(storage_of, tensors_in((args, kwargs))))
+        before = {*memory, *map(storage_of, tensors_in((args, kwargs)))}
         args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
             if storage_of(recorded) not in before:
-                _over(memory, recorded, geometry(recorded)).copy_(result)
+                _over(memory, recorded).copy_(result)
 
 
-def _over(memory: Memory, tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
-    """The tensor at a place of the storage that stands for that of a recorded tensor."""
-    storage = storage_of(tensor)
-    if storage not in memory:
-        memory[storage] = torch.zeros(
-            tensor.untyped_storage().nbytes(), dtype=torch.uint8, device="cpu"
-        ).untyped_storage()
-    return torch.empty(0, dtype=where.dtype, device="cpu").set_(
-        memory[storage], where.offset, where.shape, where.strides
-    )
+def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
+    """The storage that stands for that of a recorded tensor."""
+    recorded = tensor.untyped_storage()
+    if recorded not in memory:
+        memory[recorded] = torch.zeros(recorded.nbytes(), dtype=torch.uint8, device="cpu").untyped_storage()
+    return memory[recorded]
+
+
+def _over(memory: Memory, tensor: torch.Tensor) -> torch.Tensor:
+    """A recorded tensor, in the storage that stands for its own."""
+    return tensor_at(_stand_in(memory, tensor), geometry(tensor))
 
 
 class Recording(Recorder):
@@ -239,4 +231,4 @@ def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=size.dtype).set_(storage, 0, size.shape, size.stride())
+    return tensor_at(storage, Geometry(0, size.shape, size.stride(), size.dtype))
