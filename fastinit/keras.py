@@ -53,13 +53,16 @@ from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it
 
-_registered = keras.saving.register_keras_serializable("fastinit")
-
 
 class _Filled(keras.initializers.Initializer):
     """The first base of the classes below: a distribution instead of Keras's draw."""
 
     seed: int | keras.random.SeedGenerator = 0  # for the classes that draw nothing; the others set their own
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__ == __name__:
+            keras.saving.register_keras_serializable("fastinit")(cls)
 
     def _law(self, shape: tuple[int, ...]) -> Distribution | None:
         """The law for a shape; None for what only Keras's own code can make."""
@@ -134,7 +137,6 @@ def _tensor(array: Array, dtype: str) -> Any:
 # --- what draws nothing ---
 
 
-@_registered
 class Zeros(_Filled, keras.initializers.Zeros):
     """Zeros.
 
@@ -146,7 +148,6 @@ class Zeros(_Filled, keras.initializers.Zeros):
         return schemes.distribution("zeros", shape)
 
 
-@_registered
 class Ones(_Filled, keras.initializers.Ones):
     """Ones.
 
@@ -158,7 +159,6 @@ class Ones(_Filled, keras.initializers.Ones):
         return schemes.distribution("ones", shape)
 
 
-@_registered
 class Constant(_Filled, keras.initializers.Constant):
     """One value everywhere. What is no finite number (infinity, an array) is left to Keras.
 
@@ -171,7 +171,6 @@ class Constant(_Filled, keras.initializers.Constant):
         return schemes.distribution("constant", shape, value=self.value) if plain else None
 
 
-@_registered
 class Identity(_Filled, keras.initializers.Identity):
     """`gain` on the diagonal of a matrix, zeros elsewhere.
 
@@ -186,7 +185,6 @@ class Identity(_Filled, keras.initializers.Identity):
 # --- laws with parameters of their own ---
 
 
-@_registered
 class RandomNormal(_Filled, keras.initializers.RandomNormal):
     """N(mean, stddev^2).
 
@@ -198,7 +196,6 @@ class RandomNormal(_Filled, keras.initializers.RandomNormal):
         return schemes.distribution("normal", shape, mean=float(self.mean), std=float(self.stddev))
 
 
-@_registered
 class TruncatedNormal(_Filled, keras.initializers.TruncatedNormal):
     """N(mean, stddev^2) cut at two stddev from the mean; what is left has a standard deviation of 0.88 stddev.
 
@@ -210,7 +207,6 @@ class TruncatedNormal(_Filled, keras.initializers.TruncatedNormal):
         return distributions.TruncatedNormal.in_sigma(float(self.mean), float(self.stddev))
 
 
-@_registered
 class RandomUniform(_Filled, keras.initializers.RandomUniform):
     """Evenly in [minval, maxval).
 
@@ -222,7 +218,6 @@ class RandomUniform(_Filled, keras.initializers.RandomUniform):
         return schemes.distribution("uniform", shape, low=float(self.minval), high=float(self.maxval))
 
 
-@_registered
 class Orthogonal(_Filled, keras.initializers.Orthogonal):
     """`gain` times a Haar-distributed matrix (prod(shape[:-1]), shape[-1]) with orthonormal rows or columns, whichever
     are fewer (Saxe, McClelland, Ganguli, ICLR 2014). 16-bit dtypes too, which Keras's own has not.
@@ -238,7 +233,6 @@ class Orthogonal(_Filled, keras.initializers.Orthogonal):
 # --- the families of variance scaling ---
 
 
-@_registered
 class VarianceScaling(_Filled, keras.initializers.VarianceScaling):
     """Mean 0 and variance scale / fan. The classes below are this one, with Keras's constants.
 
@@ -261,7 +255,6 @@ class VarianceScaling(_Filled, keras.initializers.VarianceScaling):
         return shape if len(shape) >= 2 else (shape or (1,)) * 2
 
 
-@_registered
 class GlorotNormal(VarianceScaling, keras.initializers.GlorotNormal):
     """Normal of variance 2 / (fan_in + fan_out), cut at 2 sigma (Glorot & Bengio, AISTATS 2010).
 
@@ -270,7 +263,6 @@ class GlorotNormal(VarianceScaling, keras.initializers.GlorotNormal):
     """
 
 
-@_registered
 class GlorotUniform(VarianceScaling, keras.initializers.GlorotUniform):
     """Uniform of variance 2 / (fan_in + fan_out) (Glorot & Bengio, AISTATS 2010).
 
@@ -279,7 +271,6 @@ class GlorotUniform(VarianceScaling, keras.initializers.GlorotUniform):
     """
 
 
-@_registered
 class HeNormal(VarianceScaling, keras.initializers.HeNormal):
     """Normal of variance 2 / fan_in, cut at 2 sigma (He, Zhang, Ren, Sun, ICCV 2015).
 
@@ -288,7 +279,6 @@ class HeNormal(VarianceScaling, keras.initializers.HeNormal):
     """
 
 
-@_registered
 class HeUniform(VarianceScaling, keras.initializers.HeUniform):
     """Uniform of variance 2 / fan_in (He, Zhang, Ren, Sun, ICCV 2015).
 
@@ -297,7 +287,6 @@ class HeUniform(VarianceScaling, keras.initializers.HeUniform):
     """
 
 
-@_registered
 class LecunNormal(VarianceScaling, keras.initializers.LecunNormal):
     """Normal of variance 1 / fan_in, cut at 2 sigma (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998).
 
@@ -306,7 +295,6 @@ class LecunNormal(VarianceScaling, keras.initializers.LecunNormal):
     """
 
 
-@_registered
 class LecunUniform(VarianceScaling, keras.initializers.LecunUniform):
     """Uniform of variance 1 / fan_in (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998).
 
