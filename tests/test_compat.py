@@ -14,12 +14,9 @@ import fastinit
 from fastinit.torch import _compat
 
 ROOT = Path(fastinit.__file__).parent
-FILES = sorted(
-    path
-    for folder in ("torch", "_probe")
-    for path in (ROOT / folder).rglob("*.py")
-    if path != ROOT / "torch" / "_compat.py"
-) + [ROOT / "jax.py", ROOT / "keras.py"]
+FOLDERS = ROOT / "torch", ROOT / "_probe"
+FILES = [ROOT / "jax.py", ROOT / "keras.py", *(path for folder in FOLDERS for path in sorted(folder.rglob("*.py")))]
+FILES.remove(ROOT / "torch" / "_compat.py")
 
 # One process imports PyTorch; for each name it forks a child, in which the name is taken away before fastinit is there.
 SCRIPT = """

@@ -93,7 +93,7 @@ def _target(tensor: Any, generator: Any) -> Array | None:
 
 
 def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
-    """The law of a call, if there is one and the tensor can hold it."""
+    """The distribution of a call, if there is one and the tensor can hold it."""
     if tensor.dtype not in DTYPES or tensor.numel() == 0:
         return None
     try:

@@ -43,7 +43,7 @@ def fast_init(seed: Seed = 0, *, progress: bool = False) -> Iterator[None]:
     - A draw that no module's tensor holds at the end is keyed by its place in the order of all draws,
       `Key(seed) / "unowned" / "7"`. So is one that is read before the end (a norm of it, a decomposition): it is done
       then. Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded in the
-      same way; its state outside does not change, and `generator=` has no effect on what is kept back.
+      same way; its state outside does not change, and `generator=` has no effect on deferred fills.
 
     Shapes, strides, dtypes, ties, buffers and values that are not random are what they are without the block. Tensors
     that the core does not fill (other devices, integers, complex numbers) and modules that are built in other threads

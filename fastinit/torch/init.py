@@ -104,7 +104,7 @@ def trunc_normal_(
 
     Args:
         tensor: any shape.
-        mean, std: of the law before the cut.
+        mean, std: of the distribution before the cut.
         a, b: the bounds, in units of the values (not of sigma). A 16-bit value never lies outside, as it can in torch.
         generator: gives the seed; None is torch's default one.
 
@@ -262,7 +262,7 @@ def kaiming_normal_(
 
 
 def _kaiming(tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, distribution: str) -> Law:
-    """He's law with torch's gains, which know other names than ours."""
+    """Kaiming's distributions with PyTorch's gains, which have more names."""
     mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
         return None  # ours has more

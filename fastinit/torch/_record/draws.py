@@ -73,7 +73,7 @@ class RegionFill(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Whether a law exists for a shape, and a dtype can hold it. A model asks the same again and again."""
+    """Whether a distribution exists for a shape, and a dtype can hold it. Cached: a model has few shapes."""
     try:
         law.check(shape, DTYPES[dtype])
     except ValueError:
@@ -82,8 +82,10 @@ def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 
 def taken_over(law: Distribution, source: torch.dtype, target: torch.dtype) -> Distribution:
-    """The law of values that are copied into a tensor of another dtype. 16-bit dtypes have float32's stream, rounded;
-    in all other cases the values are made in their first dtype."""
+    """The distribution of values that are copied into a tensor of another dtype.
+
+    16-bit dtypes have float32's stream, rounded. All other values are made in their first dtype.
+    """
     if source is target:
         return law
     if isinstance(law, Constant):

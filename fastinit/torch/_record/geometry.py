@@ -97,7 +97,7 @@ def locate(part: Geometry, whole: Geometry) -> Region | None:
 
 
 def in_order(part: Geometry, whole: Geometry, region: Region) -> bool:
-    """Whether a view is exactly `whole[region]`: the same shape, axis by axis, so that a structured law is the same."""
+    """Whether a view is exactly `whole[region]`, axis by axis: a structured distribution is then the same."""
     if not region:
         return part[:3] == whole[:3]
     shape = tuple(len(range(s.start, s.stop, s.step)) for s in region)

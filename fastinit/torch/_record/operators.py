@@ -1,4 +1,4 @@
-"""Torch's operators as laws: which of them fill a tensor, make a new filled one, or turn one law into another."""
+"""PyTorch's operators as distributions: which fill a tensor, make a new filled one, or transform a distribution."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FILLS: dict[Operator, Callable[..., Distribution]] = {
 
 _STANDARD, _UNIT, _ZERO, _ONE = Normal(), Uniform(), Constant(0.0), Constant(1.0)
 
-# New tensors with a law: (law, arguments before the value, operator that makes the same tensor without values). The
-# law None takes the fill value, which is the argument that follows.
+# New tensors: (distribution, number of arguments before the value, operator that makes the tensor without values). If
+# the distribution is None, the fill value is the argument that follows.
 NEW: dict[Operator, tuple[Distribution | None, int, Operator]] = {
     aten.randn.default: (_STANDARD, 1, aten.empty.memory_format),
     aten.randn.generator: (_STANDARD, 1, aten.empty.memory_format),
@@ -106,7 +106,7 @@ def in_place(operator: Operator) -> bool:
 
 
 def new_law(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Distribution | None:
-    """The law of a new tensor, None where it is none of ours (a value that makes an integer tensor)."""
+    """The distribution of a new tensor; None if it has none (a value that makes an integer tensor)."""
     law, before, _ = NEW[operator]
     if law is not None:
         return law

@@ -18,6 +18,7 @@ from fastinit._core.distributions import Distribution
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit.torch._compat import TO_COPY, DispatchMode, optional
+from fastinit.torch._record import operators
 from fastinit.torch._record.draws import (
     Draw,
     Owner,
@@ -34,19 +35,7 @@ from fastinit.torch._record.draws import (
 )
 from fastinit.torch._record.execute import draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
-from fastinit.torch._record.operators import (
-    AFFINE,
-    EMPTY,
-    FILLS,
-    NEW,
-    SHAPE_ONLY,
-    Operator,
-    affine_of,
-    aten,
-    empty_of,
-    in_place,
-    new_law,
-)
+from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._tensors import host_array, mark_written, on_host
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -154,11 +143,11 @@ class Recorder(DispatchMode):  # type: ignore[misc]
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in FILLS and self._filled(func, args, kwargs):
+        if func in operators.FILLS and self._filled(func, args, kwargs):
             return args[0]
-        if func in NEW and (made := self._made(func, args, kwargs)) is not None:
+        if func in operators.NEW and (made := self._made(func, args, kwargs)) is not None:
             return made
-        if func in AFFINE and (mapped := self._mapped(func, args, kwargs)) is not None:
+        if func in operators.AFFINE and (mapped := self._mapped(func, args, kwargs)) is not None:
             return mapped
         if (func is aten.clone.default or func is optional(TO_COPY)) and (
             copied := self._copied(func, args, kwargs)
@@ -166,9 +155,9 @@ class Recorder(DispatchMode):  # type: ignore[misc]
             return copied
         if func is aten.copy_.default and (self._taken_over(*args, **kwargs) or self._set(*args, **kwargs)):
             return args[0]
-        if func in EMPTY:
+        if func in operators.EMPTY:
             return self.empty(func, args, kwargs)
-        if func.is_view or func in SHAPE_ONLY:
+        if func.is_view or func in operators.SHAPE_ONLY:
             return func(*args, **kwargs)
         for tensor in tensors_in((args, kwargs)):
             self.flush(tensor)
@@ -209,24 +198,24 @@ class Recorder(DispatchMode):  # type: ignore[misc]
                 return False
             rest = [number]
         try:
-            return self.fill(tensor, FILLS[func](*rest, **kwargs))
+            return self.fill(tensor, operators.FILLS[func](*rest, **kwargs))
         except (TypeError, ValueError):  # torch's own operator says what is wrong
             return False
 
     def _made(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         try:
-            law = new_law(func, args, kwargs)
+            law = operators.new_law(func, args, kwargs)
         except (TypeError, ValueError):
             return None
         if law is None:
             return None
-        made = self.empty(*empty_of(func, args, kwargs))
+        made = self.empty(*operators.empty_of(func, args, kwargs))
         return made if self.fill(made, law) else None
 
     def _mapped(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """factor * x + shift of a tensor with pending fills is a distribution again."""
         tensor = args[0]
-        numbers = affine_of(func, args, kwargs)
+        numbers = operators.affine_of(func, args, kwargs)
         pieces = self._whole(tensor) if numbers else None
         if numbers is None or pieces is None:
             return None
@@ -234,7 +223,7 @@ class Recorder(DispatchMode):  # type: ignore[misc]
             mapped = {where: draw._replace(law=draw.law.affine(*numbers)) for where, draw in pieces.items()}
         except ValueError:
             return None
-        target = tensor if in_place(func) else self.empty(aten.empty_like.default, (tensor,), {})
+        target = tensor if operators.in_place(func) else self.empty(aten.empty_like.default, (tensor,), {})
         return target if self._put_all(target, tensor, mapped) else None
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
