@@ -64,8 +64,15 @@ def _resolve(name: str) -> Any:
     return None
 
 
-# A base class is needed when the module is imported; the warning comes when a recorder is asked for.
-DispatchMode: Any = _resolve(DISPATCH_MODE) or object
+_Mode: Any = _resolve(DISPATCH_MODE) or object  # without a warning: that comes when a recorder is needed
+
+
+class DispatchMode(_Mode):  # type: ignore[misc]
+    """A mode that sees all operators of its thread."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the wrapper that True puts around the operators imports the compiler: seconds
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def _own_work(method: Method) -> Method:
     return working  # type: ignore[return-value]
 
 
-class Recorder(DispatchMode):  # type: ignore[misc]
+class Recorder(DispatchMode):
     """Keeps fills pending. A fill that cannot be deferred is drawn at once, with the same key."""
 
     def __init__(self, key: Key) -> None:
@@ -79,10 +79,6 @@ class Recorder(DispatchMode):  # type: ignore[misc]
         self._reads.__exit__(*exception)
         super().__exit__(*exception)
         active.recorders.remove(self)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # the wrapper that True puts around the operators imports the compiler: seconds
 
     # --- what cannot be deferred ---
 
