@@ -1,4 +1,4 @@
-"""The JAX face: the factories of `jax.nn.initializers`, with the same names, signatures, laws and errors.
+"""Drop-in replacements for `jax.nn.initializers`: the same names, signatures, distributions and errors.
 
     import fastinit.jax as init
 
@@ -120,11 +120,6 @@ class _Tensor:
             order.append(order.pop(self.column_axis))
         return tuple(order)
 
-    def block(self, sharding: NamedSharding, position: Array, words: Array) -> Array:
-        """The values of the shard at a position, counted in shards along every axis."""
-        sizes = sharding.shard_shape(self.shape)
-        return self.draw(words, tuple(slice(i * n, (i + 1) * n) for i, n in zip(position.tolist(), sizes, strict=True)))
-
     def draw_each(self, words: Any, position: Any = None, sharding: NamedSharding | None = None) -> Array:
         """The callback: for every key of a batch the whole, or the block of a sharding at a position."""
         # It may get JAX arrays, which are small, and goes on with NumPy alone: JAX called in a callback can wait for
@@ -132,8 +127,10 @@ class _Tensor:
         words = np.asarray(words)
         draw, shape = self.draw, self.shape
         if sharding is not None:
-            position = np.asarray(position)[(0,) * (words.ndim - 1)]  # the same for all keys
-            draw, shape = functools.partial(self.block, sharding, position), sharding.shard_shape(self.shape)
+            shape = sharding.shard_shape(self.shape)
+            first = np.asarray(position)[(0,) * (words.ndim - 1)].tolist()  # counted in shards; the same for all keys
+            region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(first, shape, strict=True))
+            draw = functools.partial(self.draw, region=region)
         if words.ndim == 1:
             return draw(words)
         out: Array = np.empty((*words.shape[:-1], *shape), self.dtype)

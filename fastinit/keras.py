@@ -1,4 +1,4 @@
-"""The Keras face: Keras 3's initializers by name, drawn by fastinit.
+"""Drop-in replacements for Keras 3's initializers, drawn by fastinit.
 
 >>> import keras
 >>> import fastinit as fi
@@ -28,8 +28,10 @@ sees the values, and for dtypes other than float16, bfloat16, float32 and float6
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
@@ -41,7 +43,6 @@ except ModuleNotFoundError as error:
 
 import numpy as np
 from keras.initializers import STFT
-from keras.src.backend.common.symbolic_scope import in_symbolic_scope  # the scope is public, the question is not
 
 from fastinit import schemes
 from fastinit._core import distributions
@@ -52,13 +53,16 @@ from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it
 
-_registered = keras.saving.register_keras_serializable("fastinit")
-
 
 class _Filled(keras.initializers.Initializer):
-    """What the classes below put before Keras's: a law in the place of its draw."""
+    """The first base of the classes below: a distribution instead of Keras's draw."""
 
     seed: int | keras.random.SeedGenerator = 0  # for the classes that draw nothing; the others set their own
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__ == __name__:
+            keras.saving.register_keras_serializable("fastinit")(cls)
 
     def _law(self, shape: tuple[int, ...]) -> Distribution | None:
         """The law for a shape; None for what only Keras's own code can make."""
@@ -76,7 +80,7 @@ class _Filled(keras.initializers.Initializer):
         """
         name = keras.backend.standardize_dtype(dtype)
         traced = isinstance(self.seed, keras.random.SeedGenerator) and _traced()
-        unseen = traced or in_symbolic_scope()  # type: ignore[no-untyped-call]
+        unseen = traced or _scope_test()()
         distribution = None if unseen or name not in DTYPES else self._law(as_shape(shape))
         if distribution is None:
             return super().__call__(shape, dtype)  # type: ignore[no-untyped-call]
@@ -90,6 +94,19 @@ def _key(seed: int | keras.random.SeedGenerator) -> Key:
         return Key(int(seed) if seed >= 0 else seed & 0xFFFFFFFF)
     start, count = (int(word) & 0xFFFFFFFF for word in seed.next())  # type: ignore[no-untyped-call]
     return Key(start | count << 32)
+
+
+@functools.cache
+def _scope_test() -> Callable[[], bool]:
+    """Keras's function that is true if it only infers shapes. The scope is public, the function is not."""
+    try:
+        from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+    except ImportError:
+        name = "keras.src.backend.common.symbolic_scope.in_symbolic_scope"
+        effect = "values are drawn also where Keras only infers shapes"
+        warnings.warn(f"Keras {keras.__version__} has no {name}: {effect}", RuntimeWarning, stacklevel=4)
+        return lambda: False
+    return in_symbolic_scope
 
 
 def _traced() -> bool:
@@ -120,7 +137,6 @@ def _tensor(array: Array, dtype: str) -> Any:
 # --- what draws nothing ---
 
 
-@_registered
 class Zeros(_Filled, keras.initializers.Zeros):
     """Zeros.
 
@@ -132,7 +148,6 @@ class Zeros(_Filled, keras.initializers.Zeros):
         return schemes.distribution("zeros", shape)
 
 
-@_registered
 class Ones(_Filled, keras.initializers.Ones):
     """Ones.
 
@@ -144,7 +159,6 @@ class Ones(_Filled, keras.initializers.Ones):
         return schemes.distribution("ones", shape)
 
 
-@_registered
 class Constant(_Filled, keras.initializers.Constant):
     """One value everywhere. What is no finite number (infinity, an array) is left to Keras.
 
@@ -157,7 +171,6 @@ class Constant(_Filled, keras.initializers.Constant):
         return schemes.distribution("constant", shape, value=self.value) if plain else None
 
 
-@_registered
 class Identity(_Filled, keras.initializers.Identity):
     """`gain` on the diagonal of a matrix, zeros elsewhere.
 
@@ -172,7 +185,6 @@ class Identity(_Filled, keras.initializers.Identity):
 # --- laws with parameters of their own ---
 
 
-@_registered
 class RandomNormal(_Filled, keras.initializers.RandomNormal):
     """N(mean, stddev^2).
 
@@ -184,7 +196,6 @@ class RandomNormal(_Filled, keras.initializers.RandomNormal):
         return schemes.distribution("normal", shape, mean=float(self.mean), std=float(self.stddev))
 
 
-@_registered
 class TruncatedNormal(_Filled, keras.initializers.TruncatedNormal):
     """N(mean, stddev^2) cut at two stddev from the mean; what is left has a standard deviation of 0.88 stddev.
 
@@ -196,7 +207,6 @@ class TruncatedNormal(_Filled, keras.initializers.TruncatedNormal):
         return distributions.TruncatedNormal.in_sigma(float(self.mean), float(self.stddev))
 
 
-@_registered
 class RandomUniform(_Filled, keras.initializers.RandomUniform):
     """Evenly in [minval, maxval).
 
@@ -208,7 +218,6 @@ class RandomUniform(_Filled, keras.initializers.RandomUniform):
         return schemes.distribution("uniform", shape, low=float(self.minval), high=float(self.maxval))
 
 
-@_registered
 class Orthogonal(_Filled, keras.initializers.Orthogonal):
     """`gain` times a Haar-distributed matrix (prod(shape[:-1]), shape[-1]) with orthonormal rows or columns, whichever
     are fewer (Saxe, McClelland, Ganguli, ICLR 2014). 16-bit dtypes too, which Keras's own has not.
@@ -224,7 +233,6 @@ class Orthogonal(_Filled, keras.initializers.Orthogonal):
 # --- the families of variance scaling ---
 
 
-@_registered
 class VarianceScaling(_Filled, keras.initializers.VarianceScaling):
     """Mean 0 and variance scale / fan. The classes below are this one, with Keras's constants.
 
@@ -247,7 +255,6 @@ class VarianceScaling(_Filled, keras.initializers.VarianceScaling):
         return shape if len(shape) >= 2 else (shape or (1,)) * 2
 
 
-@_registered
 class GlorotNormal(VarianceScaling, keras.initializers.GlorotNormal):
     """Normal of variance 2 / (fan_in + fan_out), cut at 2 sigma (Glorot & Bengio, AISTATS 2010).
 
@@ -256,7 +263,6 @@ class GlorotNormal(VarianceScaling, keras.initializers.GlorotNormal):
     """
 
 
-@_registered
 class GlorotUniform(VarianceScaling, keras.initializers.GlorotUniform):
     """Uniform of variance 2 / (fan_in + fan_out) (Glorot & Bengio, AISTATS 2010).
 
@@ -265,7 +271,6 @@ class GlorotUniform(VarianceScaling, keras.initializers.GlorotUniform):
     """
 
 
-@_registered
 class HeNormal(VarianceScaling, keras.initializers.HeNormal):
     """Normal of variance 2 / fan_in, cut at 2 sigma (He, Zhang, Ren, Sun, ICCV 2015).
 
@@ -274,7 +279,6 @@ class HeNormal(VarianceScaling, keras.initializers.HeNormal):
     """
 
 
-@_registered
 class HeUniform(VarianceScaling, keras.initializers.HeUniform):
     """Uniform of variance 2 / fan_in (He, Zhang, Ren, Sun, ICCV 2015).
 
@@ -283,7 +287,6 @@ class HeUniform(VarianceScaling, keras.initializers.HeUniform):
     """
 
 
-@_registered
 class LecunNormal(VarianceScaling, keras.initializers.LecunNormal):
     """Normal of variance 1 / fan_in, cut at 2 sigma (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998).
 
@@ -292,7 +295,6 @@ class LecunNormal(VarianceScaling, keras.initializers.LecunNormal):
     """
 
 
-@_registered
 class LecunUniform(VarianceScaling, keras.initializers.LecunUniform):
     """Uniform of variance 1 / fan_in (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998).
 

@@ -63,7 +63,6 @@ def read(
     rules: Iterable[str] = (),
     dtype: str | None = None,
     config: Path | None = None,
-    lean: bool = False,
 ) -> Source:
     """The plan that a source holds or describes. A source is one of
 
@@ -80,7 +79,6 @@ def read(
         scheme, rules: as in `Plan.with_rules`; they come after the source's own.
         dtype: for all tensors that are drawn. Default: the source's own.
         config: the config.json that goes with the plan. Default: the source's own.
-        lean: import transformers as `fastinit.torch.lean` does: for processes that do nothing else with it.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -90,7 +88,7 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule = _found(source, dtype, lean)
+    plan, own, without_rule = _found(source, dtype)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
@@ -101,10 +99,10 @@ def read(
 Found = tuple[Plan, Path | None, Collection[str]]  # the last: tensors without a law
 
 
-def _found(source: str, dtype: str | None, lean: bool) -> Found:
+def _found(source: str, dtype: str | None) -> Found:
     path = Path(source)
     if path.is_dir():
-        return _folder(path, dtype, lean)
+        return _folder(path, dtype)
     if not path.exists():
         if _CODE.fullmatch(source):
             return _code(source), None, ()
@@ -115,23 +113,23 @@ def _found(source: str, dtype: str | None, lean: bool) -> Found:
         case ".safetensors":
             return _stored(read_files([path]), path.parent)
         case ".json":
-            return _document(path, dtype, lean)
+            return _document(path, dtype)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
 
 
-def _folder(folder: Path, dtype: str | None, lean: bool) -> Found:
+def _folder(folder: Path, dtype: str | None) -> Found:
     config, index = folder / "config.json", folder / INDEX_NAME
     if config.exists() and "model_type" in documents.read(config, infinite=True):
-        return _document(config, dtype, lean)
+        return _document(config, dtype)
     if index.exists():
-        return _document(index, dtype, lean)
+        return _document(index, dtype)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
     return _stored(read_files(files), folder)
 
 
-def _document(path: Path, dtype: str | None, lean: bool) -> Found:
+def _document(path: Path, dtype: str | None) -> Found:
     table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
         return Plan.from_file(path), None, ()
@@ -140,7 +138,7 @@ def _document(path: Path, dtype: str | None, lean: bool) -> Found:
     if "model_type" in table:
         from fastinit.torch._pretrained import plan_of_config
 
-        return plan_of_config(table, path, dtype, lean=lean), path, ()
+        return plan_of_config(table, path, dtype), path, ()
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
 
 

@@ -4,14 +4,12 @@ A snippet runs with warnings as errors and may import this module: `cases` and `
 """
 
 import contextlib
-import gc
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 TESTS = Path(__file__).parent
 LAWS = ("constant", "uniform", "normal", "narrow", "truncated")
@@ -100,12 +98,8 @@ def command(*arguments, cwd=".", **how):
     from fastinit import cli
 
     arguments = list(map(str, arguments))
-    # `plan` ends its process without the interpreter's tidying, and turns the collector off.
-    with contextlib.chdir(cwd), mock.patch.object(os, "_exit", sys.exit):
-        try:
-            done = CliRunner(**how).invoke(cli._app.app, arguments)
-        finally:
-            gc.enable()
+    with contextlib.chdir(cwd):
+        done = CliRunner(**how).invoke(cli._app.app, arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception  # a traceback for the user
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)

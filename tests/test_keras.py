@@ -26,7 +26,7 @@ theirs = keras.initializers
 BACKEND = keras.backend.backend()
 
 # What differs on JAX: its own tests below, and how an array gets to it.
-SOME = "jax_has_it or trace or without_a_value or (dtypes and HeNormal) or (memory and float32)"
+SOME = "jax_has_it or trace or private or without_a_value or (dtypes and HeNormal) or (memory and float32)"
 
 # Keras converts to NumPy through an __array__ without `copy`.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -463,19 +463,19 @@ def test_layers_get_the_values_and_train(digits, tmp_path):
         assert same_bits(value, start[path])
 
 
+class Late(keras.Model):
+    """Without `build` it finds its shapes by a symbolic call, in which Keras asks for values that no one sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = keras.layers.Dense(5, kernel_initializer=fk.HeNormal(seed=1))
+        self.second = keras.layers.Dense(5, kernel_initializer=fk.HeNormal(seed=keras.random.SeedGenerator(2)))
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
 def test_shapes_are_inferred_without_filling_anything(monkeypatch):
-    """A model without `build` finds its shapes by a symbolic call, in which Keras asks for values that no one sees."""
-
-    class Late(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.first = keras.layers.Dense(5, kernel_initializer=fk.HeNormal(seed=1))
-            self.second = keras.layers.Dense(5, kernel_initializer=fk.HeNormal(seed=generator))
-
-        def call(self, x):
-            return self.second(self.first(x))
-
-    generator = keras.random.SeedGenerator(2)
     scopes, fills = [], []
 
     def scope():
@@ -486,14 +486,33 @@ def test_shapes_are_inferred_without_filling_anything(monkeypatch):
         fills.append(out.shape)
         return fi.fill(out, *arguments, **named)
 
-    in_symbolic_scope = fk.in_symbolic_scope
-    monkeypatch.setattr(fk, "in_symbolic_scope", scope)
+    in_symbolic_scope = fk._scope_test()
+    monkeypatch.setattr(fk, "_scope_test", lambda: scope)
     monkeypatch.setattr(fk, "fill", fill)
     model = Late()
     model(np.ones((2, 3), np.float32))
     assert True in scopes
     assert fills == [(3, 5), (5, 5)]
     assert same_bits(array(model.first.kernel.value), core("HeNormal", (3, 5), seed=1))
+
+
+def test_a_missing_private_name_gives_one_warning_and_the_same_values(monkeypatch):
+    def run():
+        model = Late()
+        model(np.ones((2, 3), np.float32))
+        return [array(layer.kernel.value) for layer in (model.first, model.second)]
+
+    expected, name = run(), "keras.src.backend.common.symbolic_scope.in_symbolic_scope"
+    monkeypatch.delattr(name)
+    fk._scope_test.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning) as caught:
+            assert all(map(same_bits, run(), expected))
+    finally:
+        fk._scope_test.cache_clear()
+    assert [str(warning.message) for warning in caught if warning.category is RuntimeWarning] == [
+        f"Keras {keras.__version__} has no {name}: values are drawn also where Keras only infers shapes"
+    ]
 
 
 if BACKEND == "torch":

@@ -141,7 +141,7 @@ def test_nothing_of_the_callers_is_changed(tmp_path, monkeypatch):
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     before = dict(os.environ), list(sys.path), constants.HF_HUB_OFFLINE, transformers.utils.logging.get_verbosity()
-    sources.read(str(config_of(tmp_path, "GPT2LMHeadModel")), lean=True)
+    sources.read(str(config_of(tmp_path, "GPT2LMHeadModel")))
     assert before == (
         dict(os.environ), list(sys.path), constants.HF_HUB_OFFLINE, transformers.utils.logging.get_verbosity()
     )  # fmt: skip
@@ -327,33 +327,19 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
     assert f"pip install 'fastinit[{extra}]'" in done.stderr
 
 
-AFTERWARDS = """
-import torch._dynamo, scipy.optimize
-assert torch._dynamo.config and torch.distributed.is_available()
-assert scipy.optimize.linear_sum_assignment([[1]])[0].tolist() == [0]
-"""
-
-
-@pytest.mark.parametrize("afterwards", ["", pytest.param(AFTERWARDS, marks=pytest.mark.slow)], ids=["lean", "and more"])
-def test_as_a_process_without_what_only_training_needs(tmp_path, afterwards):
-    """The same plan, without a network and with nothing on stderr; the compiler is not imported, but can be later."""
+def test_a_process_without_a_network(tmp_path):
+    """The same plan, with nothing on stderr, and the environment is afterwards what it was."""
     path = config_of(tmp_path, "LlamaForCausalLM")
     script = (
-        "import socket, sys, os\n"
+        "import socket, os\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"
         "socket.getaddrinfo = socket.socket.connect = refuse\n"
         "from fastinit.sources import read\n"
-        f"plan = read({str(path)!r}, lean=True).plan\n"
-        "heavy = [name for name in ('torch._dynamo', 'sympy', 'scipy.optimize') if name in sys.modules]\n"
-        "import torch\n"
-        "assert torch.distributed.is_available()\n"
-        f"{afterwards}\n"
-        "assert 'HF_HUB_OFFLINE' not in os.environ and torch.compiler.disable.__module__ == 'torch.compiler'\n"
-        "print(heavy)\nprint(plan.to_json())\n"
+        f"plan = read({str(path)!r}).plan\n"
+        "assert 'HF_HUB_OFFLINE' not in os.environ\n"
+        "print(plan.to_json())\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    heavy, _, text = done.stdout.partition("\n")
-    assert heavy == "[]"
-    same(fi.Plan.from_table(json.loads(text)), sources.read(str(path)).plan)
+    same(fi.Plan.from_table(json.loads(done.stdout)), sources.read(str(path)).plan)

@@ -22,6 +22,7 @@ from fastinit._probe.rows import LayerRuns, first_floats, signal_of
 from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.untouched import copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.verdicts import judge
+from fastinit.torch._compat import COMPILED
 from fastinit.torch._record.draws import tensors_in
 from fastinit.torch._tensors import DTYPES, tensor_of
 
@@ -46,7 +47,7 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
         TypeError, ValueError: data that are missing or of another type, a module without memory or layers, a loss that
             is no scalar, a law that a parameter's shape or dtype does not allow.
     """
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    module = getattr(module, COMPILED, module)
     check_module(module, loss)
     arguments, key = arguments_of(data), as_key(seed)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastinit.torch._names import clean
+from fastinit.torch._modules import clean
 
 Loss = Callable[[Any], Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

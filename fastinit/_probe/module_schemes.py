@@ -13,8 +13,7 @@ from fastinit._core.key import Key
 from fastinit._probe.advice import AS_IT_IS, Scheme, candidates, laws_of
 from fastinit._probe.untouched import as_leaf
 from fastinit.nn._activations import Activation
-from fastinit.torch._axes import axes_of
-from fastinit.torch._names import clean
+from fastinit.torch._modules import axes_of, clean
 from fastinit.torch._tensors import DTYPES, host_array
 
 # Classes that compute an activation, by their names: torch's, and those of transformers.

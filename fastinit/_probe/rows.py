@@ -17,13 +17,10 @@ from torch.nn.utils.parametrize import is_parametrized
 from fastinit._probe.records import Layer
 from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
-from fastinit.torch._names import clean
+from fastinit.torch._modules import clean
 from fastinit.torch._tensors import DTYPES, host_array
 
 POSITIONS = 4096  # of samples and places, at most, on which units are compared with each other
-
-# Modules with channels in axis 1, whatever comes after; convolutions are looked at closer.
-_CHANNELS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,17 +89,17 @@ class LayerRuns:
         have gone through a sum or another function that is no module.
         """
         last = output.ndim - 1
-        if isinstance(module, nn.modules.conv._ConvNd):
-            return last - len(module.kernel_size)
-        if isinstance(module, _CHANNELS):
+        kinds = {base.__module__.removeprefix("torch.nn.modules.") for base in type(module).__mro__}
+        if "conv" in kinds:
+            return last - len(module.kernel_size)  # type: ignore[arg-type]
+        if "batchnorm" in kinds or isinstance(module, nn.GroupNorm):
             return min(1, last)
         if own(module) and not isinstance(module, nn.PReLU):
             return last
         read = args[0] if args else None
         if isinstance(read, torch.Tensor) and read.ndim == output.ndim and read.shape in self._axes:
             return self._axes[read.shape]
-        pools = any(base.__module__ == "torch.nn.modules.pooling" for base in type(module).__mro__)
-        return min(1, last) if pools else last
+        return min(1, last) if "pooling" in kinds else last
 
     def layers(
         self,
@@ -157,7 +154,7 @@ def own(module: nn.Module) -> list[nn.Parameter]:
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
     """A layer's weight: of weight norm the direction, (out, in) and not (out, 1)."""
-    weight = module._parameters.get("weight")
+    weight = dict(module.named_parameters(recurse=False, remove_duplicate=False)).get("weight")
     others = [parameter for parameter in own(module) if parameter.ndim >= 2]
     if weight is not None or not others:
         return weight

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
 
 from fastinit._core.key import Key
+from fastinit.torch._compat import COMPILER, tree_map
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 
@@ -98,6 +98,6 @@ def followed_by_autograd() -> Iterator[None]:
     """Gradients are recorded whatever the caller has switched off, and compiled modules run uncompiled."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))  # under `no_grad` too gradients are recorded from here on
-        if "torch._dynamo" in sys.modules:  # without it nothing is compiled, and it takes a second to import
+        if COMPILER in sys.modules:  # without it nothing is compiled, and it takes a second to import
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,16 +47,12 @@ def plan(
 
     if as_json and as_toml:
         raise ValueError("--json and --toml exclude each other")
-    gc.disable()  # importing torch and transformers makes much that stays: 0.5 s of 5
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, lean=True).plan
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype).plan
     found = found if seed is None else found.with_seed(seed)
     if as_json or as_toml:
         sys.stdout.buffer.write((found.to_json() if as_json else found.to_toml()).encode())
     else:
         _show(found)
-    sys.stdout.flush()
-    if "torch" in sys.modules:  # taking torch down again would take 1 s
-        os._exit(0)
 
 
 def _show(plan: Plan) -> None:
@@ -112,7 +106,7 @@ def write(
     from fastinit import checkpoint
     from fastinit.sources import read
 
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, lean=True)
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config)
     report = checkpoint.write(
         found.plan,
         out,

@@ -44,7 +44,7 @@ def stats(
     if plan is not None:
         from fastinit.sources import read
 
-        planned = read(plan, lean=True).plan
+        planned = read(plan).plan
     found = checkpoint.survey(
         path,
         name or (),

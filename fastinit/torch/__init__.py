@@ -1,85 +1,27 @@
-"""The PyTorch face. `import fastinit.torch as init` takes the place of `import torch.nn.init as init`."""
+"""Drop-in replacement for `torch.nn.init`: `import fastinit.torch as init`."""
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:
     raise ImportError("fastinit.torch needs PyTorch: pip install 'fastinit[torch]'") from error
 
-from torch.nn.init import (  # noqa: F401  other code takes the private two from there
-    _calculate_correct_fan,
-    _calculate_fan_in_and_fan_out,
-    calculate_gain,
-)
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from fastinit.torch.clip import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from fastinit.torch import clip, init
+from fastinit.torch.clip import *  # noqa: F403
 from fastinit.torch.construct import fast_init, record
-from fastinit.torch.init import (
-    constant,
-    constant_,
-    dirac,
-    dirac_,
-    eye,
-    eye_,
-    kaiming_normal,
-    kaiming_normal_,
-    kaiming_uniform,
-    kaiming_uniform_,
-    lecun_normal_,
-    lecun_uniform_,
-    normal,
-    normal_,
-    ones_,
-    orthogonal,
-    orthogonal_,
-    sparse,
-    sparse_,
-    trunc_normal_,
-    uniform,
-    uniform_,
-    variance_scaling_,
-    xavier_normal,
-    xavier_normal_,
-    xavier_uniform,
-    xavier_uniform_,
-    zeros_,
-)
+from fastinit.torch.init import *  # noqa: F403
 from fastinit.torch.materialize import materialize
 
-__all__ = [
-    "calculate_gain",
-    "clip_grad_norm_",
-    "clip_grad_value_",
-    "clip_grads_with_norm_",
-    "constant",
-    "constant_",
-    "dirac",
-    "dirac_",
-    "eye",
-    "eye_",
-    "fast_init",
-    "get_total_norm",
-    "kaiming_normal",
-    "kaiming_normal_",
-    "kaiming_uniform",
-    "kaiming_uniform_",
-    "lecun_normal_",
-    "lecun_uniform_",
-    "materialize",
-    "normal",
-    "normal_",
-    "ones_",
-    "orthogonal",
-    "orthogonal_",
-    "record",
-    "sparse",
-    "sparse_",
-    "trunc_normal_",
-    "uniform",
-    "uniform_",
-    "variance_scaling_",
-    "xavier_normal",
-    "xavier_normal_",
-    "xavier_uniform",
-    "xavier_uniform_",
-    "zeros_",
-]
+__all__ = ["fast_init", "materialize", "record"]
+__all__ += clip.__all__
+__all__ += init.__all__
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> _Any:
+        """The private functions that other code takes from `torch.nn.init`."""
+        if name.startswith("_") and not name.startswith("__"):
+            return getattr(_torch.nn.init, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""From a function that says which law it means to one that fills a tensor, or leaves that to torch."""
+"""Turn a function that returns a distribution into one that fills a tensor, or leaves that to PyTorch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any, ParamSpec, TypeAlias
 
 import torch
 
-from fastinit._core.distributions import Distribution, TruncatedNormal, Uniform
+from fastinit._core.distributions import Distribution
 from fastinit._core.filling import fill
 from fastinit._runtime.arrays import Array, check_target
+from fastinit.torch._compat import is_traced
 from fastinit.torch._record.draws import fits
-from fastinit.torch._tensors import DTYPES, active, followed, host_array, mark_written
+from fastinit.torch._record.recorder import active
+from fastinit.torch._tensors import DTYPES, host_array, mark_written
 
 P = ParamSpec("P")
 Law: TypeAlias = Distribution | None  # None: the call is left to torch
@@ -24,44 +26,13 @@ Function: TypeAlias = Callable[P, torch.Tensor]
 _WORD = 63  # bits; torch's integers have a sign
 
 
-def twin(body: Body[P]) -> Function[P]:
-    """torch's function of the same name, filling with the law that `body` returns.
+def drop_in(body: Body[P]) -> Function[P]:
+    """Replace PyTorch's function of the same name by one that fills with the distribution `body` returns.
 
-    Where `body` returns None or raises a TypeError or ValueError, and for tensors that are not filled here, torch's
-    function is called with the caller's arguments: results, warnings and errors are torch's.
+    If `body` returns None or raises a TypeError or ValueError, and for tensors that are not filled here, PyTorch's
+    function is called with the caller's arguments: results, warnings and errors are PyTorch's.
     """
-    # Bound now: a twin that is put into torch.nn.init, in place of torch's function, must not find itself.
-    function = _filling(body, getattr(torch.nn.init, body.__name__))
-    function.__doc__ = f"{inspect.getdoc(body)}\n\nWarnings and errors are those of `torch.nn.init.{body.__name__}`.\n"
-    return function
-
-
-def addition(body: Body[P]) -> Function[P]:
-    """A function that torch does not have. Tensors that are not filled here go to torch's functions of the law's kind,
-    with the law's numbers; errors are ours."""
-    signature = inspect.signature(body)
-    in_torch = torch.nn.init.uniform_, torch.nn.init.normal_, torch.nn.init.trunc_normal_
-
-    def theirs(*args: P.args, **kwargs: P.kwargs) -> torch.Tensor:
-        given = signature.bind(*args, **kwargs).arguments
-        tensor, generator = given["tensor"], given.get("generator")
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"tensor must be a torch.Tensor. Received: {type(tensor).__name__}")
-        distribution: Any = body(*args, **kwargs)
-        uniform_, normal_, trunc_normal_ = in_torch
-        match distribution:
-            case Uniform(low=low, high=high):
-                return uniform_(tensor, low, high, generator)
-            case TruncatedNormal(normal=normal, low=low, high=high) if normal.std > 0:
-                return trunc_normal_(tensor, normal.mean, normal.std, low, high, generator)
-            case _:
-                return normal_(tensor, distribution.mean, distribution.std, generator)
-
-    return _filling(body, theirs)
-
-
-def _filling(body: Body[P], theirs: Function[P]) -> Function[P]:
-    """A function that fills its tensor with the law that `body` returns, or calls `theirs`."""
+    theirs: Function[P] = getattr(torch.nn.init, body.__name__)  # bound now, before any patch
     signature = inspect.signature(body)
     names = list(signature.parameters)
     random = "generator" in names
@@ -75,6 +46,7 @@ def _filling(body: Body[P], theirs: Function[P]) -> Function[P]:
             return tensor  # type: ignore[no-any-return]
         return theirs(*args, **kwargs)
 
+    function.__doc__ = f"{inspect.getdoc(body)}\n\nWarnings and errors are those of `torch.nn.init.{body.__name__}`.\n"
     function.__signature__ = signature.replace(return_annotation="torch.Tensor")  # type: ignore[attr-defined]
     return function
 
@@ -97,13 +69,16 @@ def offer(tensor: Any, law: Callable[[], Law]) -> bool:
     recorder = active.recorder
     if recorder is None or not isinstance(tensor, torch.Tensor):
         return False
-    found = _possible(tensor, law)
-    return found is not None and recorder.fill(tensor, found)
+    distribution = _possible(tensor, law)
+    if distribution is None or not recorder.fill(tensor, distribution):
+        return False
+    mark_written(tensor)
+    return True
 
 
 def _target(tensor: Any, generator: Any) -> Array | None:
     """The memory of a tensor that NumPy may write, where the generator can give a seed."""
-    if followed():
+    if is_traced():
         return None
     if generator is not None and not (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
         return None
@@ -118,7 +93,7 @@ def _target(tensor: Any, generator: Any) -> Array | None:
 
 
 def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
-    """The law of a call, if there is one and the tensor can hold it."""
+    """The distribution of a call, if there is one and the tensor can hold it."""
     if tensor.dtype not in DTYPES or tensor.numel() == 0:
         return None
     try:

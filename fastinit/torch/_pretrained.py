@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,11 @@ from fastinit._core.checks import unknown
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
-from fastinit.torch._axes import axes_of
-from fastinit.torch._lean import lean_imports
-from fastinit.torch._names import clean
+from fastinit.torch._modules import axes_of, clean
 from fastinit.torch.construct import record
 
 
-def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None, *, lean: bool = False) -> Plan:
+def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None) -> Plan:
     """The plan of the model that a config describes, of the class that its `architectures` names first, or else of
     `AutoModelForCausalLM`.
 
@@ -30,7 +26,6 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
         config: what a config.json holds.
         path: where it was read from.
         dtype: of the weights. Default: the config's own, or float32.
-        lean: as in `lean_imports`.
 
     Raises:
         ImportError: transformers is missing.
@@ -38,16 +33,14 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None,
     """
     if importlib.util.find_spec("transformers") is None:
         raise ImportError(f"{path} needs transformers: pip install 'fastinit[hf]'")
-    with _offline(), lean_imports() if lean else contextlib.nullcontext():
-        import transformers
-
-        kind, settings = _model_class(transformers, config, path)
+    with _offline():
+        kind, settings = _model_class(config, path)
     name = dtype or str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
     try:
         wanted = getattr(torch, dtype_name(as_dtype(name)))
     except TypeError:
         raise ValueError(f"{path}: dtype must be one of {', '.join(DTYPES)}. Received: {name}") from None
-    with _offline(), _quiet(transformers):
+    with _offline():
         built: list[torch.nn.Module] = []
 
         def build() -> torch.nn.Module:
@@ -76,8 +69,9 @@ def _with_axes(plan: Plan, model: torch.nn.Module) -> Plan:
     return Plan(tensors, plan.seed)
 
 
-def _model_class(transformers: Any, config: dict[str, Any], path: Path) -> tuple[Any, Any]:
+def _model_class(config: dict[str, Any], path: Path) -> tuple[Any, Any]:
     """The class of the model, and its config as transformers has it."""
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     model_type = str(config.get("model_type"))
@@ -88,51 +82,32 @@ def _model_class(transformers: Any, config: dict[str, Any], path: Path) -> tuple
         raise ValueError(f"{path}: {near} The installed transformers is {transformers.__version__}")
     architectures = config.get("architectures") or []
     named = architectures[0] if isinstance(architectures, list) and architectures else None
-    with _quiet(transformers):
-        try:
-            settings = CONFIG_MAPPING[model_type].from_json_file(path)
-        except Exception as error:  # whatever its own checks raise
-            raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-        kind = getattr(transformers, named, None) if isinstance(named, str) else None
-        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
-            return kind, settings
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    try:
+        settings = CONFIG_MAPPING[model_type].from_json_file(path)
+    except Exception as error:  # whatever its own checks raise
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    kind = getattr(transformers, named, None) if isinstance(named, str) else None
+    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+        return kind, settings
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-        if type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            what = f"no class {named!r}" if named else "no architectures in the config"
-            raise ValueError(f"{path}: {what}, and {model_type!r} has no causal language model in transformers")
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)], settings
+    if type(settings) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        what = f"no class {named!r}" if named else "no architectures in the config"
+        raise ValueError(f"{path}: {what}, and {model_type!r} has no causal language model in transformers")
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)], settings
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """The hub's client stays off the network in this block, also where the block is what imports it."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    known: Any = sys.modules.get("huggingface_hub.constants")
-    setting = None if known is None else known.HF_HUB_OFFLINE
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    if known is not None:
-        known.HF_HUB_OFFLINE = True
+    """Keep transformers off the network, and its advice about training and generation off stderr."""
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    offline, level = constants.HF_HUB_OFFLINE, logging.get_verbosity()
+    constants.HF_HUB_OFFLINE = True
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
-        loaded: Any = sys.modules.get("huggingface_hub.constants")
-        if loaded is not None:
-            true = (before or "").upper() in ("1", "ON", "YES", "TRUE")
-            loaded.HF_HUB_OFFLINE = true if known is None else setting
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without advice about training and generation."""
-    logging = transformers.utils.logging
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
+        constants.HF_HUB_OFFLINE = offline
         logging.set_verbosity(level)

@@ -1,7 +1,7 @@
-"""The twins of torch's gradient clipping: its signatures and rules, on the clipping kernels.
+"""Drop-in replacements for PyTorch's gradient clipping, on the clipping kernels.
 
-Where a call is not theirs, because of its tensors or its numbers, torch's own function does all of it. So do results,
-warnings and errors stay torch's; `_memory` decides.
+PyTorch's own function does the whole call if the tensors or the numbers are not for the kernels; `_memory` decides.
+So results, warnings and errors stay PyTorch's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from torch.nn import utils
 
 from fastinit.clip import _clipping as clipping
 from fastinit.clip._vectors import Vectors, blocks, vectors
-from fastinit.torch._tensors import DTYPES, followed, host_array, on_host
+from fastinit.torch._compat import is_traced
+from fastinit.torch._tensors import DTYPES, host_array, on_host
+
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+]
 
 Tensors: TypeAlias = torch.Tensor | Iterable[torch.Tensor]
 
@@ -63,8 +71,7 @@ def clip_grad_norm_(
         parameters = list(parameters)
         if not parameters:  # said here, since torch, given a generator, would name this line as the place
             warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, max_norm, norm_type, write=True)
     if memory is not None:
         norm = clipping.total_norm(memory, float(norm_type))
@@ -111,8 +118,7 @@ def clip_grads_with_norm_(
     >>> weight.grad
     tensor([0.3000, 0.4000])
     """
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, max_norm, write=True)
     if memory is None or not on_host(total_norm) or total_norm.ndim:
         utils.clip_grads_with_norm_(parameters, max_norm, total_norm, foreach)
@@ -133,8 +139,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     >>> weight.grad
     tensor([-1.0000,  0.5000])
     """
-    parameters = _listed(parameters)
-    gradients = _gradients(parameters)
+    parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, clip_value, write=True)
     if memory is None or any(torch.finfo(x.dtype).max < clip_value < math.inf for x in gradients):
         utils.clip_grad_value_(parameters, clip_value, foreach)  # which has an error for a bound beyond the dtype
@@ -145,7 +150,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
 
 def _memory(tensors: list[torch.Tensor], limit: float, norm_type: float = 2.0, *, write: bool) -> Vectors | None:
     """Where the tensors lie, for the kernels; None where torch's own function has to do the work."""
-    if followed():
+    if is_traced():
         return None
     numbers = isinstance(limit, (int, float)) and isinstance(norm_type, (int, float)) and limit >= 0 and norm_type > 0
     if not numbers or not tensors or not all(map(on_host, tensors)):
@@ -168,9 +173,10 @@ def _listed(tensors: Tensors) -> list[torch.Tensor]:
     return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
 
 
-def _gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    gradients = [parameter.grad for parameter in parameters]
-    return [gradient for gradient in gradients if gradient is not None]
+def _with_gradients(parameters: Tensors) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    listed = _listed(parameters)
+    gradients = [parameter.grad for parameter in listed]
+    return listed, [gradient for gradient in gradients if gradient is not None]
 
 
 def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:

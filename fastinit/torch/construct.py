@@ -19,11 +19,12 @@ from fastinit._core.key import Seed, as_key
 from fastinit._io.progress import Progress, progress_bar
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
-from fastinit.torch._names import clean, named_tensors
+from fastinit.torch._compat import DISPATCH_MODE, optional
+from fastinit.torch._modules import clean, named_tensors
 from fastinit.torch._patches import structured_fills
-from fastinit.torch._record.draws import Owner, Part
-from fastinit.torch._record.eager import Eager
+from fastinit.torch._record.draws import Owner, RegionFill, storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._record.replay import Computed, Recording
 from fastinit.torch._tensors import on_host, values_of
 
@@ -42,7 +43,7 @@ def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
     - A draw that no module's tensor holds at the end is keyed by its place in the order of all draws,
       `Key(seed) / "unowned" / "7"`. So is one that is read before the end (a norm of it, a decomposition): it is done
       then. Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded in the
-      same way; its state outside does not change, and `generator=` has no effect on what is kept back.
+      same way; its state outside does not change, and `generator=` has no effect on deferred fills.
 
     Shapes, strides, dtypes, ties, buffers and values that are not random are what they are without the block. Tensors
     that the core does not fill (other devices, integers, complex numbers) and modules that are built in other threads
@@ -65,8 +66,11 @@ def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
     True
     """
     key = as_key(seed)
+    if optional(DISPATCH_MODE) is None:
+        yield
+        return
     with _modules() as roots, structured_fills():
-        recorder = Eager(key)
+        recorder = Recorder(key)
         try:
             with recorder:
                 yield
@@ -78,15 +82,15 @@ def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
     _finish(recorder, roots(), progress)
 
 
-def _finish(recorder: Eager, roots: Sequence[torch.nn.Module], progress: Progress) -> None:
-    """Fill all that still waits."""
+def _finish(recorder: Recorder, roots: Sequence[torch.nn.Module], progress: Progress) -> None:
+    """Apply all pending fills."""
     settled = recorder.settle(_owners(roots))
     nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
     with progress_bar(progress, nbytes) as advance:
         for owner, parts in settled:
             recorder.give(owner, parts)
             advance(owner.tensor.nbytes)
-    recorder.waiting.clear()
+    recorder.pending.clear()
 
 
 def record(factory: Callable[[], torch.nn.Module]) -> Plan:
@@ -104,7 +108,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
 
     Raises:
         TypeError: the factory returns no module.
-        ValueError: the constructor's course depends on random values, or two tensors share part of their memory.
+        ValueError: the constructor branches on random values, or two tensors share part of their memory.
 
     >>> plan = record(lambda: torch.nn.Linear(784, 10))
     >>> plan["weight"].shape, plan["weight"].distribution
@@ -112,6 +116,8 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     """
     if isinstance(factory, torch.nn.Module) or not callable(factory):
         raise TypeError(f"factory must be a function that builds a module. Received: {type(factory).__name__}")
+    if optional(DISPATCH_MODE) is None:
+        raise RuntimeError(f"record needs {DISPATCH_MODE}, which PyTorch {torch.__version__} does not have")
     recorder = Recording()
     with _modules() as roots, structured_fills(), recorder:
         model = factory()
@@ -135,18 +141,18 @@ def _recordable(name: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"{name} must be a strided tensor on the CPU. Received: {tensor.layout} on {tensor.device}")
 
 
-Settled = dict[int, tuple[tuple[str, ...], list[Part]]]  # by the tensor's address: the names in the key, and the laws
+# By the tensor's address: the names in the key, and the distributions.
+Settled = dict[int, tuple[tuple[str, ...], list[RegionFill]]]
 
 
 def _tensors(
     recorder: Recording, named: dict[str, torch.Tensor], settled: Settled, passing: set[str]
 ) -> dict[str, Fill | Tied]:
     """A plan's tensors."""
-    places: dict[int, dict[Geometry, str]] = {}  # by storage
+    places: dict[torch.UntypedStorage | None, dict[Geometry, str]] = {}  # by storage
     tensors: dict[str, Fill | Tied] = {}
     for name, tensor in named.items():
-        storage = tensor.untyped_storage()
-        known, place = places.setdefault(storage._cdata, {}), geometry(tensor)
+        known, place = places.setdefault(storage_of(tensor), {}), geometry(tensor)
         if place in known and tensor.numel():
             tensors[name] = Tied(known[place])
             continue
@@ -163,15 +169,15 @@ def _tensors(
     return tensors
 
 
-def _law(recorder: Recording, tensor: torch.Tensor, parts: Sequence[Part]) -> Distribution:
+def _law(recorder: Recording, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> Distribution:
     """What a tensor of a recorded model holds."""
     if not parts or parts[0].region:  # under the parts, or without any: what the constructor computed
-        parts = [Part((), _base(recorder, tensor)), *parts]
+        parts = [RegionFill((), _base(recorder, tensor)), *parts]
     return parts[0].law if len(parts) == 1 else Patched(tuple(parts))
 
 
 def _base(recorder: Recording, tensor: torch.Tensor) -> Distribution:
-    """The values of a tensor apart from what waits for it."""
+    """The values of a tensor apart from its pending fills."""
     if recorder.is_random(tensor):
         return Computed(recorder.log, tensor.detach())
     if not recorder.is_undefined(tensor):

@@ -1,14 +1,12 @@
-"""The twin of `torch.nn.init`: a function's body says which law it means, and `twin` does the rest.
+"""Drop-in replacements for `torch.nn.init`: a function returns its distribution, and `drop_in` fills the tensor.
 
-Random functions draw here, into CPU tensors of float64, float32, float16 and bfloat16, whatever their strides. All
-else is done by torch's own function, called with the caller's arguments: tensors on other devices and the meta device,
-of other dtypes, of subclasses, and empty ones; calls that a mode, a transform or a compiler follows; arguments that the
-law refuses; and what is not random (constants, eye_, dirac_). So results, warnings and errors are torch's there.
+Random functions fill CPU tensors of float64, float32, float16 and bfloat16 with any strides. PyTorch's own function,
+called with the caller's arguments, does the rest: other devices and dtypes, subclasses, empty tensors, traced calls,
+arguments without a distribution, and what is not random (constants, eye_, dirac_).
 
-**Seeds.** A random function takes two words of 63 bits from the generator (torch's default one, where `generator` is
-None), whatever the tensor's size, and they are the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng`
-and the states of generators govern as they do in torch, and a tensor's values do not depend on its strides or the
-thread count. They are other values than torch's for the same seed.
+**Seeds.** A random function takes two words of 63 bits from the generator (PyTorch's default one for None), whatever
+the tensor's size: they are the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng` and generator states
+work as in PyTorch, and values do not depend on strides or the number of threads. They are not PyTorch's values.
 """
 
 from __future__ import annotations
@@ -20,16 +18,45 @@ import torch
 from torch.nn.init import calculate_gain
 
 from fastinit import schemes
-from fastinit._core.distributions import TruncatedNormal
-from fastinit.torch._dropin import Function, Law, P, addition, twin
+from fastinit._core.distributions import TruncatedNormal, Uniform
+from fastinit.torch._dropin import Function, Law, P, drop_in
+
+__all__ = [
+    "calculate_gain",
+    "constant",
+    "constant_",
+    "dirac",
+    "dirac_",
+    "eye",
+    "eye_",
+    "kaiming_normal",
+    "kaiming_normal_",
+    "kaiming_uniform",
+    "kaiming_uniform_",
+    "lecun_normal_",
+    "lecun_uniform_",
+    "normal",
+    "normal_",
+    "ones_",
+    "orthogonal",
+    "orthogonal_",
+    "sparse",
+    "sparse_",
+    "trunc_normal_",
+    "uniform",
+    "uniform_",
+    "variance_scaling_",
+    "xavier_normal",
+    "xavier_normal_",
+    "xavier_uniform",
+    "xavier_uniform_",
+    "zeros_",
+]
 
 Generator: TypeAlias = torch.Generator | None
 
 
-# --- torch's functions ---
-
-
-@twin
+@drop_in
 def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Generator = None) -> Law:
     """Evenly in [a, b); unlike torch's 16-bit tensors, never b itself.
 
@@ -46,7 +73,7 @@ def uniform_(tensor: torch.Tensor, a: float = 0.0, b: float = 1.0, generator: Ge
     return schemes.distribution("uniform", tensor.shape, low=a, high=b)
 
 
-@twin
+@drop_in
 def normal_(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator = None) -> Law:
     """Normal.
 
@@ -64,7 +91,7 @@ def normal_(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, generator
     return schemes.distribution("normal", tensor.shape, mean=mean, std=std)
 
 
-@twin
+@drop_in
 def trunc_normal_(
     tensor: torch.Tensor,
     mean: float = 0.0,
@@ -77,7 +104,7 @@ def trunc_normal_(
 
     Args:
         tensor: any shape.
-        mean, std: of the law before the cut.
+        mean, std: of the distribution before the cut.
         a, b: the bounds, in units of the values (not of sigma). A 16-bit value never lies outside, as it can in torch.
         generator: gives the seed; None is torch's default one.
 
@@ -89,7 +116,7 @@ def trunc_normal_(
     return TruncatedNormal(mean, std, a, b).simplest
 
 
-@twin
+@drop_in
 def constant_(tensor: torch.Tensor, val: float) -> Law:
     """One value everywhere.
 
@@ -103,7 +130,7 @@ def constant_(tensor: torch.Tensor, val: float) -> Law:
     return schemes.distribution("constant", tensor.shape, value=val)
 
 
-@twin
+@drop_in
 def ones_(tensor: torch.Tensor) -> Law:
     """Ones.
 
@@ -116,7 +143,7 @@ def ones_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("ones", tensor.shape)
 
 
-@twin
+@drop_in
 def zeros_(tensor: torch.Tensor) -> Law:
     """Zeros.
 
@@ -129,7 +156,7 @@ def zeros_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("zeros", tensor.shape)
 
 
-@twin
+@drop_in
 def eye_(tensor: torch.Tensor) -> Law:
     """The identity matrix.
 
@@ -143,7 +170,7 @@ def eye_(tensor: torch.Tensor) -> Law:
     return schemes.distribution("eye", tensor.shape)
 
 
-@twin
+@drop_in
 def dirac_(tensor: torch.Tensor, groups: int = 1) -> Law:
     """A convolution that passes its input channels on: 1 at the centre of matching channels' kernels, 0 elsewhere.
 
@@ -158,7 +185,7 @@ def dirac_(tensor: torch.Tensor, groups: int = 1) -> Law:
     return schemes.distribution("dirac", tensor.shape, groups=groups)
 
 
-@twin
+@drop_in
 def xavier_uniform_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator = None) -> Law:
     """Xavier (Glorot) uniform. (Glorot & Bengio, AISTATS 2010.)
 
@@ -173,7 +200,7 @@ def xavier_uniform_(tensor: torch.Tensor, gain: float = 1.0, generator: Generato
     return schemes.distribution("xavier_uniform", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def xavier_normal_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator = None) -> Law:
     """Xavier (Glorot) normal. (Glorot & Bengio, AISTATS 2010.)
 
@@ -188,7 +215,7 @@ def xavier_normal_(tensor: torch.Tensor, gain: float = 1.0, generator: Generator
     return schemes.distribution("xavier_normal", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def kaiming_uniform_(
     tensor: torch.Tensor,
     a: float = 0,
@@ -211,7 +238,7 @@ def kaiming_uniform_(
     return _kaiming(tensor, a, mode, nonlinearity, "uniform")
 
 
-@twin
+@drop_in
 def kaiming_normal_(
     tensor: torch.Tensor,
     a: float = 0,
@@ -235,7 +262,7 @@ def kaiming_normal_(
 
 
 def _kaiming(tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, distribution: str) -> Law:
-    """He's law with torch's gains, which know other names than ours."""
+    """Kaiming's distributions with PyTorch's gains, which have more names."""
     mode = mode.lower()
     if mode not in ("fan_in", "fan_out"):
         return None  # ours has more
@@ -243,7 +270,7 @@ def _kaiming(tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, distr
     return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
 
 
-@twin
+@drop_in
 def orthogonal_(tensor: torch.Tensor, gain: float = 1, generator: Generator = None) -> Law:
     """Orthonormal rows or columns, whichever are fewer. (Saxe, McClelland, Ganguli, ICLR 2014.)
 
@@ -260,7 +287,7 @@ def orthogonal_(tensor: torch.Tensor, gain: float = 1, generator: Generator = No
     return schemes.distribution("orthogonal", tensor.shape, gain=gain)
 
 
-@twin
+@drop_in
 def sparse_(tensor: torch.Tensor, sparsity: float, std: float = 0.01, generator: Generator = None) -> Law:
     """Normal, with the same number of zeros in every column. (Martens, ICML 2010.)
 
@@ -276,11 +303,7 @@ def sparse_(tensor: torch.Tensor, sparsity: float, std: float = 0.01, generator:
     return schemes.distribution("sparse", tensor.shape, sparsity=sparsity, std=std)
 
 
-# --- functions that torch does not have ---
-
-
-@addition
-def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> Law:
+def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> torch.Tensor:
     """LeCun uniform: variance 1 / fan_in. (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998.)
 
     Args:
@@ -293,11 +316,10 @@ def lecun_uniform_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> float(lecun_uniform_(torch.empty(100, 200)).abs().max()) <= (3 / 200) ** 0.5
     True
     """
-    return schemes.distribution("lecun_uniform", tensor.shape)
+    return _fill(tensor, generator, "lecun_uniform")
 
 
-@addition
-def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> Law:
+def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> torch.Tensor:
     """LeCun normal: variance 1 / fan_in. (LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998.)
 
     Not cut, as all of torch's; timm's and JAX's is `variance_scaling_(tensor, distribution="truncated_normal")`.
@@ -312,17 +334,16 @@ def lecun_normal_(tensor: torch.Tensor, generator: Generator = None) -> Law:
     >>> lecun_normal_(torch.empty(3, 5)).shape
     torch.Size([3, 5])
     """
-    return schemes.distribution("lecun_normal", tensor.shape)
+    return _fill(tensor, generator, "lecun_normal")
 
 
-@addition
 def variance_scaling_(
     tensor: torch.Tensor,
     scale: float = 1.0,
     mode: str = "fan_in",
     distribution: str = "normal",
     generator: Generator = None,
-) -> Law:
+) -> torch.Tensor:
     """Mean 0 and variance scale / fan: the common denominator of the families above, in JAX, Keras and timm.
 
     Args:
@@ -338,18 +359,27 @@ def variance_scaling_(
     >>> variance_scaling_(torch.empty(3, 5), 2.0, "fan_avg", "truncated_normal").shape
     torch.Size([3, 5])
     """
-    return schemes.distribution("variance_scaling", tensor.shape, scale=scale, mode=mode, distribution=distribution)
+    return _fill(tensor, generator, "variance_scaling", scale=scale, mode=mode, distribution=distribution)
 
 
-# --- the old names ---
+def _fill(tensor: torch.Tensor, generator: Generator, scheme: str, **parameters: Any) -> torch.Tensor:
+    """Fill a tensor with a scheme's distribution by the function above that has it."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"tensor must be a torch.Tensor. Received: {type(tensor).__name__}")
+    distribution: Any = schemes.distribution(scheme, tensor.shape, **parameters)
+    match distribution:
+        case Uniform(low=low, high=high):
+            return uniform_(tensor, low, high, generator)
+        case TruncatedNormal(normal=normal, low=low, high=high) if normal.std > 0:
+            return trunc_normal_(tensor, normal.mean, normal.std, low, high, generator)
+    return normal_(tensor, distribution.mean, distribution.std, generator)
 
 
 def _deprecated(function: Function[P]) -> Function[P]:
     new, old = function.__name__, function.__name__[:-1]
 
     def deprecated(*args: P.args, **kwargs: P.kwargs) -> torch.Tensor:
-        message = f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`."
-        warnings.warn(message, FutureWarning, stacklevel=2)
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`.", FutureWarning, stacklevel=2)
         return function(*args, **kwargs)
 
     deprecated.__name__ = deprecated.__qualname__ = old

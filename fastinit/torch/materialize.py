@@ -15,7 +15,7 @@ from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array, Region
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
-from fastinit.torch._names import named_tensors
+from fastinit.torch._modules import named_tensors
 from fastinit.torch._record.geometry import geometry
 from fastinit.torch._tensors import DTYPES, host_array, mark_written, tensor_of
 
@@ -100,31 +100,16 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
 
 
 def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> None:
-    """Memory for meta tensors. `_apply` is how torch's own `to_empty` does it, and what FSDP listens to."""
-    if not any(tensor.is_meta for tensor in named_tensors(model).values()):
-        return
-    tied = _tied(model)
-
-    def allocate(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_meta:
-            return tensor
-        mesh = getattr(tensor, "device_mesh", None)
-        return torch.empty_like(tensor, device=device or (mesh.device_type if mesh is not None else "cpu"))
-
-    model._apply(allocate)
-    for (module, name), *others in tied:
-        for other, second in others:
-            setattr(other, second, getattr(module, name))
-
-
-def _tied(model: torch.nn.Module) -> list[list[tuple[torch.nn.Module, str]]]:
-    """The places (module, name) of each tensor that has several."""
-    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
-    for module in model.modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                places.setdefault(id(tensor), []).append((module, name))
-    return [several for several in places.values() if len(several) > 1]
+    """Replace meta tensors by tensors with memory. Ties stay."""
+    meta = [(m, name, t) for m in model.modules() for name, t in named_tensors(m, recurse=False).items() if t.is_meta]
+    replaced: dict[int, torch.Tensor] = {}
+    for module, name, tensor in meta:
+        if id(tensor) not in replaced:
+            mesh = getattr(tensor, "device_mesh", None)
+            new = torch.empty_like(tensor, device=device or (mesh.device_type if mesh is not None else "cpu"))
+            is_parameter = isinstance(tensor, torch.nn.Parameter)
+            replaced[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+        setattr(module, name, replaced[id(tensor)])
 
 
 def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:

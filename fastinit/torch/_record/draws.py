@@ -1,20 +1,20 @@
-"""Draws that wait, and what they are once the names are known: laws over the tensors of a model."""
+"""Pending draws, resolved to named tensors."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_leaves
 
 from fastinit._core.composite import Cast, SameAs
 from fastinit._core.distributions import Constant, Distribution, rounded
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import Region
+from fastinit.torch._compat import tree_map
 from fastinit.torch._record.geometry import Geometry, geometry, in_order, locate
 from fastinit.torch._tensors import DTYPES
 
@@ -28,12 +28,12 @@ class Stream:
 
     ordinal: int
     path: Path | None = None
-    home: int = 0  # the storage whose tensor gave the name
+    home: weakref.ref[torch.UntypedStorage] | None = None  # the storage whose tensor gave the name
     dtype: torch.dtype = torch.float32  # of that tensor
 
-    def settle(self, path: Path, home: int, dtype: torch.dtype) -> None:
+    def settle(self, path: Path, home: torch.UntypedStorage, dtype: torch.dtype) -> None:
         if self.path is None:
-            self.path, self.home, self.dtype = path, home, dtype
+            self.path, self.home, self.dtype = path, weakref.ref(home), dtype
 
     @property
     def unowned(self) -> Path:
@@ -44,26 +44,17 @@ class Draw(NamedTuple):
     law: Distribution
     stream: Stream
 
-    def law_in(self, storage: int) -> Distribution:
+    def law_in(self, storage: torch.UntypedStorage) -> Distribution:
         """The law, with the name of the tensor that has the same draw, where that is in another storage. (Several
         tensors in one storage have each their own.)"""
         stream = self.stream
-        if stream.path is None or stream.home == storage or not self.law.random:
+        if stream.home is None or stream.home() is storage or not self.law.random:
             return self.law
+        assert stream.path is not None
         return SameAs(stream.path, self.law, DTYPES[stream.dtype])
 
 
-@dataclass(slots=True)
-class History:
-    """What waits to be drawn into one storage, in order."""
-
-    storage: StorageWeakRef
-    pieces: dict[Geometry, Draw] = field(default_factory=dict)
-
-    def revived(self) -> torch.Tensor | None:
-        """A tensor over the storage; None once nothing else holds it."""
-        storage: Any = torch.UntypedStorage._new_with_weak_ptr(self.storage.cdata)
-        return None if storage is None else torch.empty(0, dtype=torch.uint8).set_(storage)
+PendingDraws = dict[Geometry, Draw]  # into one storage, in order
 
 
 class Owner(NamedTuple):
@@ -73,8 +64,8 @@ class Owner(NamedTuple):
     tensor: torch.Tensor
 
 
-class Part(NamedTuple):
-    """A law over a region of an owner, () where it is the whole."""
+class RegionFill(NamedTuple):
+    """A distribution over a region of an owner; () is the whole owner."""
 
     region: Region
     law: Distribution
@@ -82,7 +73,7 @@ class Part(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Whether a law exists for a shape, and a dtype can hold it. A model asks the same again and again."""
+    """Whether a distribution exists for a shape, and a dtype can hold it. Cached: a model has few shapes."""
     try:
         law.check(shape, DTYPES[dtype])
     except ValueError:
@@ -91,8 +82,10 @@ def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 
 def taken_over(law: Distribution, source: torch.dtype, target: torch.dtype) -> Distribution:
-    """The law of values that are copied into a tensor of another dtype. 16-bit dtypes have float32's stream, rounded;
-    in all other cases the values are made in their first dtype."""
+    """The distribution of values that are copied into a tensor of another dtype.
+
+    16-bit dtypes have float32's stream, rounded. All other values are made in their first dtype.
+    """
     if source is target:
         return law
     if isinstance(law, Constant):
@@ -101,29 +94,47 @@ def taken_over(law: Distribution, source: torch.dtype, target: torch.dtype) -> D
     return law if rounds else Cast(law, DTYPES[source])
 
 
-def storage_id(tensor: torch.Tensor) -> int:
-    """What tells storages apart, as long as they live."""
-    found: int = tensor.untyped_storage()._cdata if tensor.layout is torch.strided else 0
-    return found
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The storage of a strided tensor: one object as long as any tensor uses it."""
+    return tensor.untyped_storage() if tensor.layout is torch.strided else None
+
+
+def bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    """A tensor over all bytes of a storage."""
+    return torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage)
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """The tensors in any nest of arguments."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    """The tensors in nested arguments."""
+    tensors: list[torch.Tensor] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    map_tensors(note, tree)
+    return tensors
 
 
-def parts_of(history: History, storage: int, owners: Sequence[Owner]) -> list[tuple[Owner, list[Part]]] | None:
-    """The draws of one storage as laws over its tensors; None where one of them is no region of a tensor."""
+def map_tensors(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
+    """Apply a function to the tensors in nested arguments."""
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def region_fills(
+    draws: PendingDraws, storage: torch.UntypedStorage, owners: Sequence[Owner]
+) -> list[tuple[Owner, list[RegionFill]]] | None:
+    """The draws of one storage as fills of its tensors; None if one of them is no region of a tensor."""
     places = {geometry(owner.tensor): owner for owner in reversed(owners)}  # the first of those with one place
     widest = sorted(places.items(), key=lambda item: -item[1].tensor.numel())
-    found: dict[Path, list[Part]] = {owner.path: [] for owner in places.values()}
-    regions = {where: _regions(where, draw.law, widest) for where, draw in history.pieces.items()}
+    found: dict[Path, list[RegionFill]] = {owner.path: [] for owner in places.values()}
+    regions = {where: _regions(where, draw.law, widest) for where, draw in draws.items()}
     if not all(regions.values()):
         return None
-    for where, draw in history.pieces.items():
+    for where, draw in draws.items():
         for owner, region in regions[where]:
             draw.stream.settle(owner.path, storage, where.dtype)
-            found[owner.path].append(Part(region, draw.law_in(storage)))
+            found[owner.path].append(RegionFill(region, draw.law_in(storage)))
     return [(owner, found[owner.path]) for owner in places.values() if found[owner.path]]
 
 

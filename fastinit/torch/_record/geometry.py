@@ -60,6 +60,12 @@ def geometry(tensor: torch.Tensor) -> Geometry:
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
+def tensor_at(storage: torch.UntypedStorage, where: Geometry) -> torch.Tensor:
+    """The tensor at a place of a storage on the CPU."""
+    empty = torch.empty(0, dtype=where.dtype, device="cpu")
+    return empty.set_(storage, where.offset, where.shape, where.strides)
+
+
 def locate(part: Geometry, whole: Geometry) -> Region | None:
     """The region of a tensor whose elements are those of another view of the same storage, in any order.
 
@@ -91,7 +97,7 @@ def locate(part: Geometry, whole: Geometry) -> Region | None:
 
 
 def in_order(part: Geometry, whole: Geometry, region: Region) -> bool:
-    """Whether a view is exactly `whole[region]`: the same shape, axis by axis, so that a structured law is the same."""
+    """Whether a view is exactly `whole[region]`, axis by axis: a structured distribution is then the same."""
     if not region:
         return part[:3] == whole[:3]
     shape = tuple(len(range(s.start, s.stop, s.step)) for s in region)

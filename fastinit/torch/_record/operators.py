@@ -1,17 +1,17 @@
-"""Torch's operators as laws: which of them fill a tensor, make a new filled one, or turn one law into another."""
+"""PyTorch's operators as distributions: which fill a tensor, make a new filled one, or transform a distribution."""
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from fastinit._core.distributions import Constant, Distribution, Normal, Uniform
 
 aten = torch.ops.aten
-Operator = torch._ops.OpOverload
+Operator: TypeAlias = Any  # an overload of an operator: `aten.zero_.default`
 
 
 def _normal(mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Distribution:
@@ -33,8 +33,8 @@ FILLS: dict[Operator, Callable[..., Distribution]] = {
 
 _STANDARD, _UNIT, _ZERO, _ONE = Normal(), Uniform(), Constant(0.0), Constant(1.0)
 
-# New tensors with a law: (law, arguments before the value, operator that makes the same tensor without values). The
-# law None takes the fill value, which is the argument that follows.
+# New tensors: (distribution, number of arguments before the value, operator that makes the tensor without values). If
+# the distribution is None, the fill value is the argument that follows.
 NEW: dict[Operator, tuple[Distribution | None, int, Operator]] = {
     aten.randn.default: (_STANDARD, 1, aten.empty.memory_format),
     aten.randn.generator: (_STANDARD, 1, aten.empty.memory_format),
@@ -69,8 +69,6 @@ SHAPE_ONLY = {operator for operator in NEW if torch.Tag.nondeterministic_seeded 
     aten.is_same_size.default,
 }
 
-COPIES = {aten.clone.default, aten._to_copy.default}
-
 
 def _times(factor: float) -> tuple[float, float]:
     return factor, 0.0
@@ -97,8 +95,18 @@ AFFINE: dict[Operator, Callable[..., tuple[float, float]]] = {
 }
 
 
+def in_place(operator: Operator) -> bool:
+    """Whether an operator writes to its first argument, by its name.
+
+    >>> in_place(aten.mul_.Tensor), in_place(aten.mul.Tensor)
+    (True, False)
+    """
+    name: str = operator.name()  # "aten::mul_.Tensor"
+    return name.partition(".")[0].endswith("_")
+
+
 def new_law(operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Distribution | None:
-    """The law of a new tensor, None where it is none of ours (a value that makes an integer tensor)."""
+    """The distribution of a new tensor; None if it has none (a value that makes an integer tensor)."""
     law, before, _ = NEW[operator]
     if law is not None:
         return law

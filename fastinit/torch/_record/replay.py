@@ -1,31 +1,34 @@
-"""A construction whose draws have no seed yet: what it computes out of them is logged, to be done again with one."""
+"""Record a construction without a seed: what it computes from draws is logged, and repeated with a seed."""
 
 from __future__ import annotations
 
 import mmap
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Never
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_map_only
 
 from fastinit._core.composite import SameAs, as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
-from fastinit.torch._record.draws import Draw, Part, Stream, storage_id, tensors_in
-from fastinit.torch._record.eager import Eager, draw_into, run, written_by
-from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._compat import is_traced
+from fastinit.torch._record.draws import Draw, RegionFill, Stream, bytes_of, map_tensors, storage_of, tensors_in
+from fastinit.torch._record.execute import draw_into, run, written_by
+from fastinit.torch._record.geometry import Geometry, geometry, tensor_at
 from fastinit.torch._record.operators import Operator, aten
+from fastinit.torch._record.recorder import Recorder
 from fastinit.torch._tensors import values_of
 
 # Tensors from this size on get address space that no memory stands behind before it is written to; the system refuses
 # an ordinary request for more than it has.
 UNRESERVED_FROM = 64 << 20
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.13 on
+
+Memory = dict[torch.UntypedStorage, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
 
 
 class Event(NamedTuple):
@@ -44,9 +47,9 @@ class Log:
 
     def needed(self, tensor: torch.Tensor) -> list[Event]:
         """The events that a tensor's values may depend on."""
-        wanted, found = {storage_id(tensor)}, []
+        wanted, found = {storage_of(tensor)}, []
         for event in reversed(self.events):
-            storages = set(map(storage_id, event.tensors))
+            storages = set(map(storage_of, event.tensors))
             if storages & wanted:
                 wanted |= storages
                 found.append(event)
@@ -54,68 +57,83 @@ class Log:
 
     def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
         """The values that a tensor has with a key."""
-        memory: dict[int, torch.UntypedStorage] = {}
-        with _disable_current_modes(), torch.no_grad():
-            for event in self.needed(tensor):
-                _do(event, memory, key)
-            return _over(memory, tensor, geometry(tensor))
+        if not is_traced():
+            return self._replay(tensor, key)
+        with ThreadPoolExecutor(1) as thread:  # without the modes of this one
+            return thread.submit(self._replay, tensor, key).result()
+
+    @torch.no_grad()
+    def _replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
+        memory: Memory = {}
+        for event in self.needed(tensor):
+            _do(event, memory, key)
+        return _over(memory, tensor)
 
 
-def _do(event: Event, memory: dict[int, torch.UntypedStorage], key: Key) -> None:
+def _do(event: Event, memory: Memory, key: Key) -> None:
     if event.draw is not None:
         where, draw = event.draw
-        draw_into(_over(memory, event.tensors[0], where), draw, key)
+        draw_into(_stand_in(memory, event.tensors[0]), where, draw, key)
     elif event.call is not None:
         func, args, kwargs, out, stream = event.call
-        random = set(map(storage_id, event.tensors))
+        random = set(map(storage_of, event.tensors))
 
         def real(tensor: torch.Tensor) -> torch.Tensor:
-            return _over(memory, tensor, geometry(tensor)) if storage_id(tensor) in random else tensor
+            return _over(memory, tensor) if storage_of(tensor) in random else tensor
 
-        before = set(memory) | set(map(storage_id, tensors_in((args, kwargs))))
-        args, kwargs = tree_map_only(torch.Tensor, real, (args, kwargs))
+        before = {*memory, *map(storage_of, tensors_in((args, kwargs)))}
+        args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
-            if storage_id(recorded) not in before:
-                _over(memory, recorded, geometry(recorded)).copy_(result)
+            if storage_of(recorded) not in before:
+                _over(memory, recorded).copy_(result)
 
 
-def _over(memory: dict[int, torch.UntypedStorage], tensor: torch.Tensor, where: Geometry) -> torch.Tensor:
-    """The tensor at a place of the storage that stands for that of a recorded tensor."""
-    storage = storage_id(tensor)
-    if storage not in memory:
-        memory[storage] = torch.zeros(tensor.untyped_storage().nbytes(), dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=where.dtype).set_(memory[storage], where.offset, where.shape, where.strides)
+def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
+    """The storage that stands for that of a recorded tensor."""
+    recorded = tensor.untyped_storage()
+    if recorded not in memory:
+        memory[recorded] = torch.zeros(recorded.nbytes(), dtype=torch.uint8, device="cpu").untyped_storage()
+    return memory[recorded]
 
 
-class Recording(Eager):
-    """Keeps fills back without a seed. Where an operator reads a draw, the draw is made with some seed, so that the
-    operator has sound numbers, and its result is known to be random: it will be computed again."""
+def _over(memory: Memory, tensor: torch.Tensor) -> torch.Tensor:
+    """A recorded tensor, in the storage that stands for its own."""
+    return tensor_at(_stand_in(memory, tensor), geometry(tensor))
+
+
+class Recording(Recorder):
+    """Keeps fills pending without a seed. If an operator reads a draw, the draw is made with some seed, so that the
+    operator has sound numbers, and its result is marked as random: it is computed again with the plan's seed."""
 
     def __init__(self) -> None:
         super().__init__(Key(0))
         self.log = Log()
-        self._fresh: dict[int, StorageWeakRef] = {}  # storages that nothing was written to
-        self._unreserved: dict[int, StorageWeakRef] = {}
+        self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
+        self._unreserved: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def keeps(self, tensor: torch.Tensor) -> bool:
-        return storage_id(tensor) in self._unreserved or super().keeps(tensor)
+        return storage_of(tensor) in self._unreserved or super().keeps(tensor)
 
     def is_undefined(self, tensor: torch.Tensor) -> bool:
         """Whether nothing was written into a tensor's memory since it was taken."""
-        return storage_id(tensor) in self._fresh
+        return storage_of(tensor) in self._fresh
 
     def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
         """From now on a storage is computed again; what was in it is the first thing to put back."""
         if not (overwritten or self.is_random(tensor) or self.is_undefined(tensor)):
-            memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+            memory = bytes_of(tensor.untyped_storage())
             contents = memory.clone()
             self.log.events.append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
         super().becomes_random(tensor, overwritten=overwritten)
 
+    def _mark_defined(self, tensor: torch.Tensor) -> None:
+        if (storage := storage_of(tensor)) is not None:
+            self._fresh.discard(storage)
+
     def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
         super().do(tensor, where, draw)
-        self._fresh.pop(storage_id(tensor), None)
+        self._mark_defined(tensor)
         if self.is_random(tensor):
             self.log.events.append(Event([tensor.detach()], draw=(where, draw)))
 
@@ -125,7 +143,7 @@ class Recording(Eager):
         kept = self._kept((args, kwargs), written) if random else None
         out = super().call(func, args, kwargs, stream)
         for tensor in written:
-            self._fresh.pop(storage_id(tensor), None)
+            self._mark_defined(tensor)
         if kept is not None:
             made = tensors_in(out)
             if not made and not written:
@@ -139,10 +157,10 @@ class Recording(Eager):
         taken = made is not None
         if made is None:
             made = super().empty(func, args, kwargs)
-        if made.layout is torch.strided:
-            self._fresh[storage_id(made)] = StorageWeakRef(made.untyped_storage())
+        if (storage := storage_of(made)) is not None:
+            self._fresh.add(storage)
             if taken:
-                self._unreserved[storage_id(made)] = self._fresh[storage_id(made)]
+                self._unreserved.add(storage)
         return made
 
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -154,19 +172,19 @@ class Recording(Eager):
             return args[0].setdefault(id(tensor), copy)
         raise _seed_needed(method)
 
-    def adopt(self, tensor: torch.Tensor, parts: Sequence[Part]) -> bool:
+    def adopt(self, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> bool:
         """Take over what an inner block would fill: a plan has names and seeds of its own."""
         return all(self.fill(tensor[r], law.distribution if isinstance(law, SameAs) else law) for r, law in parts)
 
     def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
         """Arguments for the log: what is not random is copied, for its memory may change later."""
-        live = set(map(storage_id, written))
+        live = set(map(storage_of, written))
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            alive = self.is_random(tensor) or storage_id(tensor) in live
+            alive = self.is_random(tensor) or storage_of(tensor) in live
             return tensor.detach() if alive else tensor.detach().clone()
 
-        return tree_map_only(torch.Tensor, keep, tree)
+        return map_tensors(keep, tree)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,8 +218,7 @@ class Computed(Structured):
 
 def _seed_needed(what: object) -> ValueError:
     return ValueError(
-        f"the constructor's course depends on random values (in {what}), which a plan has none of; fast_init builds "
-        "such models"
+        f"cannot record this constructor: it branches on random values (in {what}). Use fast_init instead."
     )
 
 
@@ -214,4 +231,4 @@ def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return None
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=size.dtype).set_(storage, 0, size.shape, size.stride())
+    return tensor_at(storage, Geometry(0, size.shape, size.stride(), size.dtype))

@@ -1,10 +1,30 @@
-"""What shapes do not tell about parameters: which axis is the input, and which are no part of a matrix."""
+"""The names and axes of a model's tensors."""
 
 from __future__ import annotations
 
 import sys
 
 import torch
+
+from fastinit.torch._compat import WRAPPERS
+
+
+def clean(name: str) -> str:
+    """A tensor's name without what wrappers put into it.
+
+    >>> clean("_orig_mod.layers.0._checkpoint_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def named_tensors(model: torch.nn.Module, *, recurse: bool = True) -> dict[str, torch.Tensor]:
+    """All tensors by all of their names: parameters, then buffers; without `recurse` those of the module itself."""
+    parameters = model.named_parameters(recurse=recurse, remove_duplicate=False)
+    buffers = model.named_buffers(recurse=recurse, remove_duplicate=False)
+    return {clean(name): tensor for name, tensor in (*parameters, *buffers)}
 
 
 def axes_of(module: torch.nn.Module, parameter: torch.Tensor) -> tuple[str, tuple[int, ...]]:

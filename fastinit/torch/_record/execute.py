@@ -1,0 +1,63 @@
+"""Run draws and operators with a key."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+
+from fastinit._core.composite import Cast
+from fastinit._core.filling import fill
+from fastinit._core.key import Key
+from fastinit.torch._compat import schema_arguments
+from fastinit.torch._record.draws import Draw, Stream, tensors_in, under
+from fastinit.torch._record.geometry import Geometry, tensor_at
+from fastinit.torch._record.operators import Operator, in_place
+from fastinit.torch._tensors import DTYPES, host_array
+
+
+def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: Key) -> None:
+    """Fill a place in a storage with a draw whose names are known."""
+    tensor = tensor_at(storage, where)  # must live as long as the array
+    array, stream = host_array(tensor), draw.stream
+    assert array is not None
+    assert stream.path is not None
+    law = Cast(draw.law, DTYPES[stream.dtype]) if draw.law.random else draw.law
+    fill(array, law, seed=under(key, stream.path))
+
+
+def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:
+    """Call an operator; one that draws random numbers with a generator of its own, which the stream seeds."""
+    if stream is None:
+        return func(*args, **kwargs)
+    seed = under(key, stream.unowned).words()[0] >> 1
+    if (takes := _with_generator(func)) is not None:
+        return takes(*args, **kwargs, generator=torch.Generator().manual_seed(seed))
+    with _torch_seed, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return func(*args, **kwargs)
+
+
+_torch_seed = threading.Lock()  # torch's own generator, which belongs to all threads
+
+
+def _with_generator(func: Operator) -> Operator | None:
+    """The overload of an operator that takes a generator too."""
+    packet = func.overloadpacket
+    names = {*_names(func), "generator"}
+    overloads = (func, *(getattr(packet, name) for name in packet.overloads()))
+    return next((overload for overload in overloads if _names(overload) == names), None)
+
+
+def _names(func: Operator) -> set[str]:
+    return {argument.name for argument in schema_arguments(func) or ()}
+
+
+def written_by(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an operator writes to."""
+    arguments = schema_arguments(func)
+    if arguments is None:
+        return tensors_in([args[:1] if in_place(func) else kwargs.get("out")])
+    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+    return tensors_in([given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write])
