@@ -226,7 +226,7 @@ def test_the_kernels_add_the_bias_and_multiply_the_gradient(name):
         kept, out, change = z.copy(), np.full_like(z, 7), gradient.copy()
         packed = made(name).packed
         parameters = packed.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        _, forward = forward_kernel(name, dtype)
+        forward = forward_kernel(name, dtype).owner
         forward.ctypes(address(kept), address(out), address(bias), 5, 9, parameters)
         if KEEPS[name] == "output":
             np.testing.assert_array_equal(kept, expected)
@@ -234,7 +234,7 @@ def test_the_kernels_add_the_bias_and_multiply_the_gradient(name):
         else:
             np.testing.assert_array_equal(kept, z + bias)
             np.testing.assert_array_equal(out, expected)
-        _, backward = backward_kernel(name, dtype)
+        backward = backward_kernel(name, dtype).owner
         backward.ctypes(address(change), address(kept), kept.size, parameters)
         np.testing.assert_array_equal(change, gradient * slopes)
 
@@ -253,10 +253,10 @@ def test_compiled_code_calls_the_kernels_by_address():
     backward = jit.entry(_backward_of, jit.types.void(*(i64,) * 5), "test_call_backward")
     z, bias, packed = points("float32", 12).reshape(3, 4), np.arange(4, dtype=np.float32), made("silu").packed
     kept, out, gradient = z.copy(), np.empty_like(z), np.full_like(z, 2)
-    kernel, _ = forward_kernel("silu", "float32")
-    forward(kernel, address(kept), address(out), address(bias), 3, 4, address(packed))
-    kernel, _ = backward_kernel("silu", "float32")
-    backward(kernel, address(gradient), address(kept), 12, address(packed))
+    forward(
+        forward_kernel("silu", "float32").address, address(kept), address(out), address(bias), 3, 4, address(packed)
+    )
+    backward(backward_kernel("silu", "float32").address, address(gradient), address(kept), 12, address(packed))
     expected, slopes = value_and_slope("silu", z + bias)
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(gradient, 2 * slopes)

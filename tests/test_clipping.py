@@ -152,7 +152,7 @@ def test_the_norm_does_not_depend_on_the_thread_count(dtype, monkeypatch):
 def test_a_norm_kernel_numbers_its_chunks_from_the_start(kind):
     x = draw(5 * CHUNK + 3)
     results, numbers = np.full(8, -1.0), np.array([1.0, 3.0])
-    kernel, _ = norm_kernel(kind, "float32")
+    kernel = norm_kernel(kind, "float32").address
     threads.spread(kernel, 4, (x.ctypes.data, 1, x.size, 0, 0, 0), (CHUNK, numbers.ctypes.data), results.ctypes.data)
     wide = np.abs(x.astype(np.float64))
     function = {

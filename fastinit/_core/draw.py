@@ -19,15 +19,14 @@ COPY_BLOCK = 1 << 18
 
 
 @functools.lru_cache(maxsize=4096)
-def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: float) -> tuple[int, int, Any]:
-    """The address of the kernel, the address of the law's numbers, and what keeps both alive."""
+def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: float) -> tuple[int, int, Array]:
+    """The address of the kernel, that of the distribution's numbers, and the array that holds them."""
     name = dtype_name(dtype)
     law, numbers = distribution.pack(name)
     array = np.zeros(PARAMETERS)
     array[0] = scale
     array[1 : 1 + len(numbers)] = numbers
-    kernel, owner = range_kernel(law, name, mode)
-    return kernel, array.ctypes.data, (array, owner)
+    return range_kernel(law, name, mode).address, array.ctypes.data, array
 
 
 def draw(

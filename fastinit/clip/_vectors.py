@@ -15,6 +15,7 @@ import numpy as np
 
 from fastinit._runtime.arrays import DTYPES, Array, address, check_source, check_target, memory_order
 from fastinit._runtime.threads import CHUNK, ranges, walk
+from fastinit.kernels.jit import Kernel
 from fastinit.kernels.norms import norm_kernel
 
 Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
@@ -51,7 +52,7 @@ class Vectors:
         table[:, 0] = codes[owners]
         return table, owners, _bytes(table)
 
-    def ranges(self, kernel: Callable[[str], tuple[int, Any]], chosen: Array | None) -> tuple[Array, Array, int]:
+    def ranges(self, kernel: Callable[[str], Kernel], chosen: Array | None) -> tuple[Array, Array, int]:
         """A list of ranges of the chosen runs, or of all, for the kernel of each run's dtype; the run of each range;
         how many bytes they have."""
         table, owners, size = self._cut
@@ -64,11 +65,11 @@ class Vectors:
         codes = table[:, 0]
         kernels = np.zeros(len(DTYPES), np.int64)
         for code in set(codes.tolist()):
-            kernels[code], _ = kernel(_NAMES[code])
+            kernels[code] = kernel(_NAMES[code]).address
         table[:, 0] = kernels[codes]
         return table, owners, size
 
-    def change(self, kernel: Callable[[str], tuple[int, Any]], parameters: Array, chosen: Array | None = None) -> None:
+    def change(self, kernel: Callable[[str], Kernel], parameters: Array, chosen: Array | None = None) -> None:
         """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs."""
         if self.once is not None:
             chosen = self.once if chosen is None else chosen & self.once

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numba import types
 
 from fastinit.kernels import distributions as laws
 from fastinit.kernels import store
-from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, scalar
+from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar
 from fastinit.kernels.philox import COUNTERS, words32, words64
 
 u64 = np.uint64
@@ -69,11 +68,11 @@ def _fill_range(out, start, count, key, stream, parameters):
 
 
 @functools.cache
-def range_kernel(law: str, dtype: str, mode: str) -> tuple[int, Any]:
-    """The address of the kernel of a law, dtype and mode, compiled on first use; and what keeps it alive."""
+def range_kernel(law: str, dtype: str, mode: str) -> Kernel:
+    """Compile the kernel of a distribution for a dtype and a mode, "fill" or "add"."""
     element, fill, add = FORMATS[dtype]
     wide = dtype == "float64"
-    return address(
+    return c_kernel(
         _fill_range,
         RANGE_SIGNATURE,
         f"{mode}_{law}_{dtype}",

@@ -12,7 +12,16 @@ import numpy as np
 
 from fastinit.kernels import store
 from fastinit.kernels.fill import FORMATS
-from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, float_of_bits32, float_of_bits64, pointer, scalar
+from fastinit.kernels.jit import (
+    RANGE_SIGNATURE,
+    Kernel,
+    c_kernel,
+    carray,
+    float_of_bits32,
+    float_of_bits64,
+    pointer,
+    scalar,
+)
 
 f32, f64, i64, u16, u32, u64 = np.float32, np.float64, np.int64, np.uint16, np.uint32, np.uint64
 
@@ -121,8 +130,8 @@ KINDS = (*_TERMS, "largest")
 
 
 @functools.cache
-def norm_kernel(kind: str, dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that reduces chunks of `key` elements, and what keeps it alive.
+def norm_kernel(kind: str, dtype: str) -> Kernel:
+    """Compile the range kernel that reduces chunks of `key` elements.
 
     Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of (factor |x|)^exponent,
     two float64 numbers at the address `stream`).
@@ -130,11 +139,11 @@ def norm_kernel(kind: str, dtype: str) -> tuple[int, Any]:
     name = f"norm_{kind}_{dtype}"
     if kind == "largest":
         integer, magnitude, float_of = _INTEGERS[dtype]
-        return address(_largest, RANGE_SIGNATURE, name, INTEGER=integer, MAGNITUDE=magnitude, FLOAT_OF=float_of)
+        return c_kernel(_largest, RANGE_SIGNATURE, name, INTEGER=integer, MAGNITUDE=magnitude, FLOAT_OF=float_of)
     element, load = store.LOADS[dtype]
     term, numbers = _TERMS[kind]
     names = {"ELEMENT": element, "LOAD": load, "TERM": term, "NUMBERS": numbers}
-    return address(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
+    return c_kernel(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
 
 
 PUT, NUMBER = store.fill_native, f64
@@ -159,19 +168,19 @@ def _clamp(data, start, count, key, stream, parameters):
         PUT(data, i, high if value > high else value, low)
 
 
-def _in_place(function: Any, name: str, dtype: str, number: type) -> tuple[int, Any]:
+def _in_place(function: Any, name: str, dtype: str, number: type) -> Kernel:
     element, load = store.LOADS[dtype]
     names = {"ELEMENT": element, "LOAD": load, "PUT": FORMATS[dtype][1], "NUMBER": number}
-    return address(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
+    return c_kernel(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
 
 
 @functools.cache
-def scale_kernel(dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that multiplies by parameters[0] in place, and what keeps it alive."""
+def scale_kernel(dtype: str) -> Kernel:
+    """Compile the range kernel that multiplies by parameters[0] in place."""
     return _in_place(_scale, "scale", dtype, f64 if dtype in ("float32", "float64") else f32)
 
 
 @functools.cache
-def clamp_kernel(dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that clamps between parameters[0] and [1] in place, and what keeps it alive."""
+def clamp_kernel(dtype: str) -> Kernel:
+    """Compile the range kernel that clamps between parameters[0] and [1] in place."""
     return _in_place(_clamp, "clamp", dtype, f64 if dtype == "float64" else f32)

@@ -17,9 +17,10 @@ from numba import types
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
     RANGE_SIGNATURE,
-    address,
+    Kernel,
     bits32,
     bits64,
+    c_kernel,
     carray,
     float_of_bits32,
     float_of_bits64,
@@ -138,10 +139,10 @@ def _moments(data, start, count, key, stream, results):
 
 
 @functools.cache
-def moments(dtype: str) -> tuple[int, Any]:
-    """The address of the kernel for a dtype, and what keeps it alive."""
+def moments(dtype: str) -> Kernel:
+    """Compile the kernel for a dtype."""
     element, names = store.LOADS[dtype][0], _exact(dtype)
-    return address(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, ELEMENT=element, **names)
+    return c_kernel(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, ELEMENT=element, **names)
 
 
 def _exact(dtype: str) -> dict[str, Any]:
@@ -326,11 +327,11 @@ _OF: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def quick_moments(dtype: str) -> tuple[int, Any]:
-    """The kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
+def quick_moments(dtype: str) -> Kernel:
+    """Compile the kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
     names: dict[str, Any] = {"ELEMENT": store.LOADS[dtype][0], **_OF[dtype], **_exact(dtype)}
     adding, looking = (sums, look) if dtype == "float32" else (sums_of_pairs, look_at_pairs)
     names |= scalars([adding, looking], reassociate=True, **names)
     names |= {"SUMS": names[adding.__name__], "LOOK": names[looking.__name__]}
     names |= scalars([count_zeros, quick], reassociate=True, **names)
-    return address(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)
+    return c_kernel(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)

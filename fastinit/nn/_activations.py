@@ -154,9 +154,8 @@ class Activation:
             kept = z.copy(order="C")
         columns = z.shape[-1] if z.ndim else 1
         bias = np.zeros(columns, z.dtype)
-        _, kernel = kernels.forward_kernel(self.name, str(z.dtype))
         if z.size:
-            kernel.ctypes(
+            kernels.forward_kernel(self.name, z.dtype.name).owner.ctypes(
                 kept.ctypes.data,
                 result.ctypes.data,
                 bias.ctypes.data,
@@ -182,8 +181,8 @@ class Activation:
         """gradient *= f'(kept), in place: a contiguous array of the shape and dtype of `kept`."""
         if not (kept.flags.c_contiguous and kept.flags.aligned):
             kept = kept.copy(order="C")
-        _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
-        kernel.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
+        kernel = kernels.backward_kernel(self.name, kept.dtype.name)
+        kernel.owner.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
 
 
 def _pointer(values: NDArray[np.float64]) -> Any:

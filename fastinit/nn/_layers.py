@@ -169,8 +169,8 @@ def layer_row(
     }
     for field, place in places.items():
         row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[dense.FORWARD], _ = forward_kernel(activation.name, dtype)
-    row[dense.BACKWARD], _ = backward_kernel(activation.name, dtype)
+    row[dense.FORWARD] = forward_kernel(activation.name, dtype).address
+    row[dense.BACKWARD] = backward_kernel(activation.name, dtype).address
     row[dense.PARAMETERS] = address(activation_numbers(activation))
     return row
 

@@ -92,7 +92,7 @@ def _loss(logits: Any, targets: Any, output: str) -> tuple[float, Array]:
     rows, columns = matrix.shape
     wanted, array = as_targets(targets, output, rows, columns, matrix.dtype)
     work, gradient, loss = matrix.copy(), np.empty_like(matrix), np.empty(1)
-    kernel, _ = loss_kernel(wanted, dtype_name(matrix.dtype))
+    kernel = loss_kernel(wanted, dtype_name(matrix.dtype)).address
     call_loss_at()(kernel, address(work), address(gradient), address(array), rows, columns, 1 / rows, address(loss))
     return float(loss[0]), gradient
 

@@ -98,7 +98,7 @@ class Optimizer:
                 ],
                 np.int64,
             ).reshape(-1, 5)
-            kernel, _ = update_kernel(self.kernel, dtype)
+            kernel = update_kernel(self.kernel, dtype).address
             counter = np.zeros(1, np.int64)
             size = np.dtype(dtype).itemsize
             numbers = (kernel, size, factor, float(self.steps + 1), address(rates), address(counter))

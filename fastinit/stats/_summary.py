@@ -12,6 +12,7 @@ import numpy as np
 from fastinit._core.distributions import Distribution
 from fastinit._runtime.arrays import DTYPES, Array, address, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
+from fastinit.kernels.jit import Kernel
 from fastinit.kernels.reduce import FIELDS, moments, quick_moments
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
@@ -134,11 +135,11 @@ def chunks(x: Array, *, quick: bool = False) -> Array:
     """
     found = np.empty((-(-x.size // CHUNK), FIELDS))
     name = dtype_name(x.dtype)
-    kernel, _ = quick_kernel(name) if quick else moments(name)
-    spread(kernel, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
+    kernel = quick_kernel(name) if quick else moments(name)
+    spread(kernel.address, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
     return found
 
 
-def quick_kernel(dtype: str) -> tuple[int, Any]:
-    """The kernel of quick `chunks`: its address, and what keeps it alive."""
+def quick_kernel(dtype: str) -> Kernel:
+    """The kernel of quick `chunks`."""
     return moments(dtype) if dtype == "float64" else quick_moments(dtype)

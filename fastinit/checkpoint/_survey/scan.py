@@ -199,7 +199,7 @@ def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[Gathered]:
     size = np.dtype(tensor.dtype).itemsize
     block = buffer.size // size // CHUNK * CHUNK
     results = rows[first // CHUNK :].ctypes.data
-    kernel, _ = quick_kernel(tensor.dtype)
+    kernel = quick_kernel(tensor.dtype).address
     place, where, step = buffer.ctypes.data, sample.ctypes.data, tensor.step
     number = read_range()(
         descriptor, read.offset, count, size, place, block, kernel, CHUNK, results, first, where, step

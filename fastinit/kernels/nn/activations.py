@@ -15,7 +15,7 @@ from typing import Any
 from numba import types
 
 from fastinit.kernels.exponential import FLOAT, NAMES, exp, expm1, normal_tail, sigmoid, softplus, tanh
-from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, address, carray, fma, scalars
+from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, Kernel, c_kernel, carray, fma, scalars
 
 PARAMETERS = 1  # float64 numbers that every kernel reads
 
@@ -211,8 +211,8 @@ def _compiled(dtype: str) -> dict[str, Any]:
 
 
 @functools.cache
-def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an activation's forward kernel, compiled on first use; and what keeps it alive.
+def forward_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an activation's forward kernel.
 
     C signature: void(void *kept, void *out, void *bias, uint64 rows, uint64 columns, double *parameters), the
     matrices row-major and contiguous, of shape (rows, columns), the bias of length columns. Where the output is kept,
@@ -224,17 +224,17 @@ def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
 
 
 @functools.cache
-def backward_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an activation's backward kernel, compiled on first use; and what keeps it alive.
+def backward_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an activation's backward kernel.
 
     C signature: void(void *gradient, void *kept, uint64 count, double *parameters): gradient *= f'(kept).
     """
     return _kernel(_backward, BACKWARD_SIGNATURE, "backward", name, dtype)
 
 
-def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> tuple[int, Any]:
+def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> Kernel:
     compiled = _compiled(dtype)
-    return address(
+    return c_kernel(
         loop,
         signature,
         f"{way}_{name}_{dtype}",

@@ -16,7 +16,7 @@ from numba import types
 
 from fastinit.kernels.elementary import log32, log64
 from fastinit.kernels.exponential import exp32, exp64, sigmoid32, sigmoid64, softplus32, softplus64
-from fastinit.kernels.jit import address, c_caller, carray, entry, scalar, summand
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, entry, scalar, summand
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -145,10 +145,10 @@ _WIDE = {"ELEMENT": f64, "EXP": exp64, "LOG": log64, "SIGMOID": sigmoid64, "SOFT
 
 
 @functools.cache
-def loss_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of a loss for a dtype, and what keeps it alive."""
+def loss_kernel(name: str, dtype: str) -> Kernel:
+    """Compile a loss for a dtype."""
     names = _WIDE if dtype == "float64" else {}
-    return address(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)
+    return c_kernel(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)
 
 
 def _call_loss_at(kernel, logits, gradient, targets, rows, columns, weight, loss):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import address, c_caller, carray, entry, fetch_add
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, entry, fetch_add
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -84,10 +84,10 @@ UPDATES = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
 
 
 @functools.cache
-def update_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an update for a dtype, and what keeps it alive."""
+def update_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an update for a dtype."""
     names = {"ELEMENT": f64} if dtype == "float64" else {}
-    return address(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
+    return c_kernel(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
 
 
 def _update_pieces(pieces, kernel, size, factor, step, rates, counter):
