@@ -27,7 +27,7 @@ found = digest(*CASES)
 hits = 0
 for law, dtype in map(str.split, CASES):
     law = law if dtype == "float64" and law != "narrow" else names.get(law, law)
-    hits += fill.range_kernel(law, dtype, "fill").owner.cache_hits
+    hits += fill.range_kernel("fill", law, dtype).owner.cache_hits
 hits += sum(sum(driver().stats.cache_hits.values()) for driver in (drive.single, drive.shared))
 print(json.dumps([found, hits]))
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from fastinit._core.draw import draw
 from fastinit._core.fans import canonical_axes
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._core.structured import DeltaOrthogonal, Orthogonal, Structured
-from fastinit._runtime.arrays import Array, as_region, check_target
+from fastinit._runtime.arrays import Array, as_region, blocks, check_target
 
 # Elements that are drawn and redrawn at once: few enough for the cache.
 BLOCK = 1 << 16
@@ -118,23 +118,9 @@ def fill_complex(
     if found.radius == math.inf:  # nothing to redraw
         draw(parts, found.parts, key.words(), shape=(*whole, 2), indices=(*indices, range(2)))
         return out
-    for block, part in _blocks(out, indices):
+    for block, part in blocks(out, indices, BLOCK):
         block[...] = _drawn(found, key, out.dtype, whole, part)
     return out
-
-
-def _blocks(out: Array, indices: tuple[range, ...]) -> Iterator[tuple[Array, tuple[range, ...]]]:
-    """An array, and the region that it is, in pieces of at most BLOCK elements."""
-    if out.size == 0:
-        return
-    if out.size <= BLOCK:
-        yield out, indices
-        return
-    axis = next(axis for axis, size in enumerate(out.shape) if size > 1)
-    height = max(1, BLOCK // (out.size // out.shape[axis]))
-    for first in range(0, out.shape[axis], height):
-        piece = out[(*[slice(None)] * axis, slice(first, first + height))]
-        yield from _blocks(piece, (*indices[:axis], indices[axis][first : first + height], *indices[axis + 1 :]))
 
 
 def _drawn(law: Circular, key: Key, dtype: np.dtype[Any], shape: tuple[int, ...], indices: tuple[range, ...]) -> Array:

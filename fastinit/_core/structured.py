@@ -215,36 +215,49 @@ class Hadamard(Structured):
 
 
 def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
-    """A (rows, columns) float32 or float64 matrix with orthonormal rows or columns, uniform (Haar) among them.
+    """A (rows, columns) matrix with orthonormal rows or columns, uniform (Haar) among them; a complex one is unitary.
 
-    A complex64 or complex128 one is unitary, by the QR of a Gaussian matrix.
+    What goes through LAPACK has the same bits on one machine and thread count only.
+    """
+    make = _unitary if dtype.startswith("complex") else _orthogonal
+    matrix = make(max(rows, columns), min(rows, columns), dtype, key, offset)
+    return matrix if rows >= columns else matrix.T
 
-    The Householder vectors of a Gaussian matrix's QR are themselves independent Gaussians (Stewart, SIAM Journal on
-    Numerical Analysis 17, 1980), so they are drawn, and LAPACK's orgqr multiplies them: no QR is computed. The
-    columns take the signs of R's diagonal (Mezzadri, Notices of the AMS 54, 2007). What goes through LAPACK has the
-    same bits on one machine and thread count only.
+
+def _unitary(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
+    """The QR of a Gaussian matrix, the columns turned by the phases of R's diagonal."""
+    gaussian = np.empty((tall, short), dtype)
+    draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
+    matrix: Array
+    matrix, r = np.linalg.qr(gaussian)
+    matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
+    return matrix
+
+
+def _orthogonal(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
+    """The same in float32 or float64, without a QR.
+
+    The Householder vectors of a Gaussian matrix's QR are independent Gaussians themselves, so they are drawn, and
+    LAPACK's orgqr multiplies them. The columns take the signs of R's diagonal.
+
+    References:
+        Stewart, "The efficient generation of random orthogonal matrices", SIAM Journal on Numerical Analysis 17, 1980.
+        Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS 54, 2007.
     """
     from scipy.linalg import get_lapack_funcs  # 0.1 s, which only those pay who need it
 
-    tall, short = max(rows, columns), min(rows, columns)
-    matrix: Array
-    if dtype.startswith("complex"):
-        gaussian = np.empty((tall, short), dtype)
-        draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
-        matrix, r = np.linalg.qr(gaussian)
-        matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
-        return matrix if rows >= columns else matrix.T
     vectors = np.empty((short, tall), dtype)
     draw(vectors, Normal(), key.words(), offset=offset)
     factors, signs = np.empty(short, dtype), np.empty(short, dtype)
     reflect(dtype)(vectors, factors, signs)
     # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
     (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
+    matrix: Array
     matrix, _, info = orgqr(vectors.T, factors, lwork=64 * short, overwrite_a=True)
     if info:
         raise RuntimeError(f"LAPACK's orgqr failed with info={info} on a matrix of {tall} x {short}")
     matrix *= signs
-    return matrix if rows >= columns else matrix.T
+    return matrix
 
 
 def _working_dtype(out: Array) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fastinit.kernels import store
-from fastinit.kernels.fill import FORMATS
 from fastinit.kernels.jit import (
     RANGE_SIGNATURE,
     Kernel,
@@ -77,27 +76,8 @@ def _sums(data, start, count, key, stream, results):
         results[chunk] = total
 
 
-@scalar
-def _of_bits32(bits):
-    return f64(float_of_bits32(u32(bits)))
-
-
-@scalar
-def _of_bits64(bits):
-    return float_of_bits64(u64(bits))
-
-
-@scalar
-def _of_bits_f16(bits):
-    return f64(store.of_f16(u16(bits)))
-
-
-@scalar
-def _of_bits_bf16(bits):
-    return f64(store.of_bf16(u16(bits)))
-
-
-INTEGER, MAGNITUDE, FLOAT_OF = np.int32, np.int32(0x7FFFFFFF), _of_bits32
+# The bits of an element, signed and not, what makes a number of them, and the largest magnitude.
+INTEGER, WORD, FLOAT_OF, LARGEST = np.int32, u32, float_of_bits32, np.int32(2**31 - 1)
 
 
 def _largest(data, start, count, key, stream, results):
@@ -114,17 +94,17 @@ def _largest(data, start, count, key, stream, results):
         x = data[first : min(first + key, count)]
         largest = INTEGER(0)
         for i in range(x.size):
-            largest = max(largest, INTEGER(x[i] & MAGNITUDE))
-        results[chunk] = FLOAT_OF(largest)
+            largest = max(largest, INTEGER(x[i] & LARGEST))
+        results[chunk] = f64(FLOAT_OF(WORD(largest)))
 
 
 # Kind -> (a term of the sum, where its factor and exponent come from).
 _TERMS = {"squares": (_square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
-_INTEGERS = {
-    "float16": (np.int16, np.int16(0x7FFF), _of_bits_f16),
-    "bfloat16": (np.int16, np.int16(0x7FFF), _of_bits_bf16),
-    "float32": (np.int32, np.int32(0x7FFFFFFF), _of_bits32),
-    "float64": (np.int64, np.int64(0x7FFFFFFFFFFFFFFF), _of_bits64),
+_INTEGERS: dict[str, tuple[Any, Any, Any]] = {
+    "float16": (np.int16, u16, store.of_f16),
+    "bfloat16": (np.int16, u16, store.of_bf16),
+    "float32": (np.int32, u32, float_of_bits32),
+    "float64": (np.int64, u64, float_of_bits64),
 }
 KINDS = (*_TERMS, "largest")
 
@@ -138,15 +118,16 @@ def norm_kernel(kind: str, dtype: str) -> Kernel:
     """
     name = f"norm_{kind}_{dtype}"
     if kind == "largest":
-        integer, magnitude, float_of = _INTEGERS[dtype]
-        return c_kernel(_largest, RANGE_SIGNATURE, name, INTEGER=integer, MAGNITUDE=magnitude, FLOAT_OF=float_of)
-    element, load = store.LOADS[dtype]
+        integer, word, float_of = _INTEGERS[dtype]
+        names = {"INTEGER": integer, "WORD": word, "FLOAT_OF": float_of, "LARGEST": integer(np.iinfo(integer).max)}
+        return c_kernel(_largest, RANGE_SIGNATURE, name, **names)
+    form = store.FORMATS[dtype]
     term, numbers = _TERMS[kind]
-    names = {"ELEMENT": element, "LOAD": load, "TERM": term, "NUMBERS": numbers}
+    names = {"ELEMENT": form.element, "LOAD": form.load, "TERM": term, "NUMBERS": numbers}
     return c_kernel(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
 
 
-PUT, NUMBER = store.fill_native, f64
+PUT, NUMBER = store.fill, f64
 
 
 def _scale(data, start, count, key, stream, parameters):
@@ -169,8 +150,8 @@ def _clamp(data, start, count, key, stream, parameters):
 
 
 def _in_place(function: Any, name: str, dtype: str, number: type) -> Kernel:
-    element, load = store.LOADS[dtype]
-    names = {"ELEMENT": element, "LOAD": load, "PUT": FORMATS[dtype][1], "NUMBER": number}
+    form = store.FORMATS[dtype]
+    names = {"ELEMENT": form.element, "LOAD": form.load, "PUT": form.fill, "NUMBER": number}
     return c_kernel(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Distribution
-from fastinit._runtime.arrays import DTYPES, Array, address, dtype_name
+from fastinit._runtime.arrays import Array, address, check_source, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
 from fastinit.kernels.jit import Kernel
 from fastinit.kernels.reduce import FIELDS, moments, quick_moments
@@ -64,9 +64,7 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
     zeros             1
     nonfinite         1
     """
-    if not isinstance(x, np.ndarray) or x.dtype not in DTYPES.values():
-        received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"x must be a NumPy array of {', '.join(DTYPES)}. Received: {received}")
+    check_source(x, "x")
     if not isinstance(distribution, Distribution | None):
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
     parts = [chunks(part) for part in _contiguous_parts(x)]
@@ -136,7 +134,7 @@ def chunks(x: Array, *, quick: bool = False) -> Array:
     found = np.empty((-(-x.size // CHUNK), FIELDS))
     name = dtype_name(x.dtype)
     kernel = quick_kernel(name) if quick else moments(name)
-    spread(kernel.address, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
+    spread(kernel.address, x.itemsize, address(x), x.size, (CHUNK, 0), found.ctypes.data)
     return found
 
 
