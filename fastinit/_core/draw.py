@@ -54,8 +54,8 @@ def draw(
         shape, indices = out.shape, tuple(range(n) for n in out.shape)
 
     def work(target: Array, part: tuple[range, ...]) -> None:
-        for rows in runs(target, shape, part):
-            spread_rows(kernel, target.itemsize, rows._replace(start=rows.start + offset), words, numbers)
+        for rows in runs(target, shape, part, offset):
+            spread_rows(kernel, target.itemsize, rows, words, numbers)
 
     inner = next((step for step, n in zip(out.strides[::-1], out.shape[::-1], strict=True) if n > 1), out.itemsize)
     if out.flags.aligned and inner == out.itemsize and all(step % out.itemsize == 0 for step in out.strides):

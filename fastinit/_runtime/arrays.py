@@ -76,7 +76,7 @@ def _overlaps_itself(out: Array) -> bool:
     return False
 
 
-def check_source(x: Any, name: str, dtypes: Collection[str] = tuple(DTYPES)) -> str:
+def check_source(x: Any, name: str, dtypes: Collection[str] = DTYPES) -> str:
     """The dtype's name of an array that can be read; `name` is what messages call it.
 
     Raises:
@@ -90,7 +90,7 @@ def check_source(x: Any, name: str, dtypes: Collection[str] = tuple(DTYPES)) -> 
     return found
 
 
-def check_target(out: Any, name: str = "out", dtypes: Collection[str] = tuple(DTYPES)) -> str:
+def check_target(out: Any, name: str = "out", dtypes: Collection[str] = DTYPES) -> str:
     """The dtype's name of an array that can be written; `name` is what messages call it.
 
     Raises:
@@ -115,11 +115,12 @@ def check_form(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         TypeError: not a NumPy array.
         ValueError: another shape or dtype.
     """
+    if isinstance(x, np.ndarray) and x.shape == shape and x.dtype == dtype:
+        return
     wanted = f"{name} must be an array of shape {shape} of {dtype.name}"
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{wanted}. Received: {type(x).__name__}")
-    if x.shape != shape or x.dtype != dtype:
+    if isinstance(x, np.ndarray):
         raise ValueError(f"{wanted}. Received: {x.shape} of {x.dtype}")
+    raise TypeError(f"{wanted}. Received: {type(x).__name__}")
 
 
 def check_contiguous(x: Array, name: str) -> None:
@@ -286,14 +287,14 @@ def address(out: Array) -> int:
         return out.ctypes.data
 
 
-def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...]) -> Iterator[Rows]:
+def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...], start: int = 0) -> Iterator[Rows]:
     """The region `indices` of a tensor of `shape` as it lies in `out`, whose innermost axis is contiguous.
 
     Axes that are one run both in the target and in the stream become one axis; the two innermost that are left are
     the rows and columns of a piece, and the outer ones are counted through here.
     """
     steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    start = sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
+    start += sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
     axes: list[tuple[int, int, int]] = []  # (size, bytes of the target, elements of the stream), innermost last
     for n, out_step, index, step in zip(out.shape, out.strides, indices, steps, strict=True):
         if n == 1:

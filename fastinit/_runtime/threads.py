@@ -128,6 +128,9 @@ def walk(driver: Any, runs: Array, chunk: int, *, large: bool) -> None:
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:
     """The region in parts that cost as much as SLAB elements: a row, short as it may be, is a block of the stream."""
     height = max(1, SLAB // (region.columns + BLOCK))
+    if region.rows <= height and region.columns <= SLAB:
+        yield region
+        return
     for row in range(0, region.rows, height):
         for column in range(0, region.columns, SLAB):
             yield region._replace(

@@ -16,6 +16,7 @@ from fastinit._runtime.arrays import (
     check_contiguous,
     check_form,
     check_target,
+    dtype_name,
     paired_arrays,
 )
 from fastinit._runtime.threads import PARALLEL_FROM, walk
@@ -67,10 +68,10 @@ class Optimizer:
         Raises:
             ValueError: other parameters than before, by number, shape or dtype.
         """
-        shapes = [(array.shape, array.dtype.name) for array in arrays]
-        if not self.steps and shapes != [(m[0].shape, m[0].dtype.name) for m in self._memory]:
+        shapes = [(array.shape, dtype_name(array.dtype)) for array in arrays]
+        if not self.steps and shapes != [(m[0].shape, dtype_name(m[0].dtype)) for m in self._memory]:
             self._memory = [tuple(np.zeros_like(array) for _ in range(self.memories)) for array in arrays]
-        known = [(memory[0].shape, memory[0].dtype.name) for memory in self._memory]
+        known = [(memory[0].shape, dtype_name(memory[0].dtype)) for memory in self._memory]
         if shapes != known:
             raise ValueError(f"an optimizer belongs to one model. Received: {shapes}, before: {known}")
         return self._memory
@@ -97,7 +98,7 @@ class Optimizer:
         factor, rates = finite("factor", factor), self.rates()
         memory = self.memory(weights)
         runs = np.empty(len(weights), UPDATE)
-        runs["kernel"] = [update_kernel(self.kernel, array.dtype.name).address for array in weights]
+        runs["kernel"] = [update_kernel(self.kernel, dtype_name(array.dtype)).address for array in weights]
         runs["weights"] = [address(array) for array in weights]
         runs["gradients"] = [address(array) for array in slopes]
         runs["first"] = [address(arrays[0]) for arrays in memory]
