@@ -213,6 +213,17 @@ def test_helpers_are_asked_for_where_the_arrays_are_large(monkeypatch):
     assert seen == [1, 3]
 
 
+def test_an_interrupt_leaves_whole_steps(monkeypatch):
+    """One call into compiled code does all of a step, however many ranges it has."""
+    calls = []
+    monkeypatch.setattr(threads, "SLAB_RANGES", 1)
+    monkeypatch.setattr(threads, "together", lambda work, workers: calls.append(workers) or work())
+    weights = [np.ones(3 * int(CHUNK) + 5), np.ones(7, np.float32)]
+    fi.SGD(0.5).update(weights, [np.ones_like(array) for array in weights])
+    assert len(calls) == 1
+    assert all((array == 0.5).all() for array in weights)
+
+
 def test_the_gradients_are_not_changed_and_may_be_read_only():
     for case in CASES:
         weights, gradients = problem(steps=3)

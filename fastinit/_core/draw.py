@@ -20,11 +20,11 @@ COPY_BLOCK = 1 << 18
 def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: float) -> tuple[int, int, Array]:
     """The address of the kernel, that of the distribution's numbers, and the array that holds them."""
     name = dtype_name(dtype)
-    law, numbers = distribution.pack(name)
+    kind, numbers = distribution.pack(name)
     array = np.zeros(PARAMETERS)
     array[0] = scale
     array[1 : 1 + len(numbers)] = numbers
-    return range_kernel(mode, law, name).address, array.ctypes.data, array
+    return range_kernel(mode, kind, name).address, array.ctypes.data, array
 
 
 def draw(
@@ -38,8 +38,7 @@ def draw(
     indices: tuple[range, ...] | None = None,
     offset: int = 0,
 ) -> None:
-    """Fill (or add to) `out`, which is the part `indices` of a tensor of `shape`, with an elementwise
-    distribution.
+    """Fill or add to `out`, the part `indices` of a tensor of `shape`, by an elementwise distribution.
 
     `words` are a key's words; the tensor's first element is element `offset` of their stream.
     """

@@ -1,4 +1,4 @@
-"""The laws whose elements depend on each other: identities, orthogonal matrices, sparse columns.
+"""The distributions whose elements depend on each other: identities, orthogonal matrices, sparse columns.
 
 Shapes here are (out, in, *kernel). `mean`, `std`, `low` and `high` are None where they depend on the shape.
 """
@@ -24,7 +24,7 @@ Indices = tuple[range, ...]
 
 @dataclass(frozen=True, slots=True)
 class Structured(Distribution):
-    """What the structured laws share."""
+    """What the structured distributions share."""
 
     structured: ClassVar[bool] = True
     any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
@@ -50,26 +50,26 @@ class Structured(Distribution):
         raise NotImplementedError
 
 
-def made_of(law: Distribution) -> Iterator[Distribution]:
-    """A law and all those that it is made of."""
-    yield law
-    for inner in law.inner:
+def made_of(distribution: Distribution) -> Iterator[Distribution]:
+    """A distribution and all those that it is made of."""
+    yield distribution
+    for inner in distribution.inner:
         yield from made_of(inner)
 
 
-def needs_all(law: Distribution) -> bool:
+def needs_all(distribution: Distribution) -> bool:
     """Whether a part of a tensor takes the making of all of it."""
-    return any(one.needs_all for one in made_of(law))
+    return any(one.needs_all for one in made_of(distribution))
 
 
-def is_exact(law: Distribution) -> bool:
+def is_exact(distribution: Distribution) -> bool:
     """Whether the bits are the same on every machine."""
-    return all(one.exact for one in made_of(law))
+    return all(one.exact for one in made_of(distribution))
 
 
-def is_portable(law: Distribution) -> bool:
+def is_portable(distribution: Distribution) -> bool:
     """Whether another process can be told of it."""
-    return all(one.portable for one in made_of(law))
+    return all(one.portable for one in made_of(distribution))
 
 
 def _positions(indices: range, wanted: Array) -> Array:
@@ -97,7 +97,7 @@ def _matrix_at(out: Array, indices: Indices, centre: tuple[int, ...]) -> Array |
 
 @dataclass(frozen=True, slots=True)
 class _WithGain(Structured):
-    """A law with one factor."""
+    """A distribution with one factor."""
 
     gain: float = 1.0
 

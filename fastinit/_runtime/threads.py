@@ -18,11 +18,11 @@ from fastinit.kernels import drive
 from fastinit.kernels.records import Rows
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
-# Waking a helper takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
+# Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
 # than threads, so that none waits for a slower core.
 PARALLEL_FROM = 1 << 18
 CHUNK = 1 << 13
-# Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s at the slowest law's pace on one thread.
+# Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution on one thread.
 SLAB = 1 << 23
 # The same for work that only reads or scales memory, as fast as that comes (0.5 ms for these bytes): bytes from which
 # two threads win, elements of a range (whole chunks), and ranges per call into compiled code.
@@ -105,7 +105,7 @@ def spread_rows(kernel: int, size: int, region: Rows, words: tuple[int, int], pa
         together(work, count() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
-def walk(driver: Any, runs: Array, chunk: int, *, large: bool) -> None:
+def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
     """Run a driver of lists over its records.
 
     Args:
@@ -113,14 +113,16 @@ def walk(driver: Any, runs: Array, chunk: int, *, large: bool) -> None:
         runs: the records, with a field `count`.
         chunk: elements of a range.
         large: whether to use several threads.
+        whole: whether Ctrl-C waits for all of it, not for SLAB_RANGES ranges.
     """
     ends = (-(-runs["count"] // chunk)).cumsum()  # ranges up to the end of each run
     total = int(ends[-1]) if len(ends) else 0
-    for first in range(0, total, SLAB_RANGES):
-        last = min(first + SLAB_RANGES, total)
+    per_call = max(total, 1) if whole else SLAB_RANGES
+    for first in range(0, total, per_call):
+        last = min(first + per_call, total)
         begin, end = ends.searchsorted((first, last - 1), "right").tolist()
         before = int(ends[begin - 1]) if begin else 0
-        counter = np.array([first - before])  # of the ranges that are taken
+        counter = np.array([first - before], np.int64)  # of the ranges that are taken
         work = functools.partial(driver, runs[begin : end + 1], chunk, last - before, counter=address(counter))
         together(work, count() if large else 1)  # anew, as in `spread_rows`
 

@@ -7,8 +7,7 @@ import functools
 import numpy as np
 from numba import types
 
-from fastinit.kernels import distributions as laws
-from fastinit.kernels import store
+from fastinit.kernels import distributions, store
 from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar
 from fastinit.kernels.philox import COUNTERS, words32, words64
 
@@ -17,16 +16,16 @@ u_counters = u64(COUNTERS)
 
 # What `range_kernel` knows: the names of the block functions.
 BLOCKS = ("constant", "uniform", "normal", "narrow_truncated", "truncated")
-PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the law's
+PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the distribution's
 
 
 @scalar
 def _nothing(counter, key, stream, words):
-    """The words of a law that needs none."""
+    """The words of a distribution that needs none."""
 
 
 # The template arguments of `_fill_range`; `range_kernel` gives each kernel its own.
-WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, laws.normal, store.fill, np.float32, np.uint32, u64(256)
+WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, distributions.normal, store.fill, np.float32, np.uint32, u64(256)
 
 
 def _fill_range(out, start, count, key, stream, parameters):
@@ -55,18 +54,18 @@ def _fill_range(out, start, count, key, stream, parameters):
 
 
 @functools.cache
-def range_kernel(mode: str, law: str, dtype: str) -> Kernel:
+def range_kernel(mode: str, distribution: str, dtype: str) -> Kernel:
     """Compile the kernel of a distribution for a dtype and a mode, "fill" or "add"."""
     form = store.FORMATS[dtype]
     wide = dtype == "float64"
     return c_kernel(
         _fill_range,
         RANGE_SIGNATURE,
-        f"{mode}_{law}_{dtype}",
-        WORDS=_nothing if law == "constant" else words64 if wide else words32,
-        BLOCK=laws.BLOCKS["float64" if wide else "float32"][law],
+        f"{mode}_{distribution}_{dtype}",
+        WORDS=_nothing if distribution == "constant" else words64 if wide else words32,
+        BLOCK=distributions.BLOCKS["float64" if wide else "float32"][distribution],
         PUT=form.fill if mode == "fill" else form.add,
         ELEMENT=form.element,
         WORD=types.uint64 if wide else types.uint32,
-        SIZE=u64(laws.BLOCK64 if wide else laws.BLOCK32),
+        SIZE=u64(distributions.BLOCK64 if wide else distributions.BLOCK32),
     )

@@ -106,7 +106,7 @@ class Optimizer:
         runs["count"] = [array.size for array in weights]
         runs["size"] = [array.itemsize for array in weights]
         runs["factor"], runs["step"], runs["rates"] = factor, self.steps + 1, address(rates)
-        walk(listed_updates(), runs, int(CHUNK), large=bool(runs["count"].sum() >= PARALLEL_FROM))
+        walk(listed_updates(), runs, int(CHUNK), large=bool(runs["count"].sum() >= PARALLEL_FROM), whole=True)
         self.steps += 1
 
 

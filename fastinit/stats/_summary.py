@@ -22,8 +22,8 @@ _SMALLEST_SAFE, _LARGEST_SAFE = 2.0**-400, 2.0**450
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `summarize` found. `low` and `high` are the bounds of the law, where one was given and has them; `min`,
-    `max`, `mean` and `std` (of the population) are of the finite elements, NaN where there are none."""
+    """What `summarize` returns. `low` and `high` are the bounds of the distribution, where one was given and has them;
+    `min`, `max`, `mean` and `std` (of the population) are of the finite elements, NaN where there are none."""
 
     count: int
     low: float | None
@@ -49,7 +49,7 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
 
     Args:
         x: a NumPy array of float16, bfloat16, float32 or float64, of any shape and strides.
-        distribution: the law it was drawn from; its bounds are put beside the minimum and maximum.
+        distribution: what it was drawn from; its bounds are put beside the minimum and maximum.
 
     Raises:
         TypeError: not such an array.
