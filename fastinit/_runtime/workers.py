@@ -1,7 +1,7 @@
 """Threads that take items from one list until none is left.
 
-`fastinit._runtime.pool` shares one fill among threads. Here every thread has a fill of its own and a file to write to: while one
-waits for the disk, the others make the next blocks.
+`fastinit._runtime.pool` shares one fill among threads. Here every thread has a fill of its own and a file to write to:
+while one waits for the disk, the others make the next blocks.
 """
 
 from __future__ import annotations
