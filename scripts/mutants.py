@@ -65,7 +65,7 @@ MUTANTS = [
            "zip(out.strides, out.shape, strict=True) if n > 1)", "zip(out.strides, out.shape, strict=True))",
            "an axis of length one, whose stride means nothing, counts as overlapping", "buffers"),
     Mutant("at-the-threshold", "_runtime/threads.py",
-           "large = rows * columns >= PARALLEL_FROM", "large = rows * columns > PARALLEL_FROM",
+           "if count < PARALLEL_FROM:", "if count <= PARALLEL_FROM:",
            "a fill of exactly the parallel threshold stays on one thread", "threads"),
     Mutant("nan-own-norm", "clip/_clipping.py", "~(norms <= limit)", "norms > limit",
            "a NaN norm of one array leaves it", "clipping"),
