@@ -112,7 +112,7 @@ def test_an_edit_to_any_kernel_file_changes_the_tag(copy, monkeypatch):
 
 EDITS = {
     "elementary.py": ("narrow float32", "f32(0.4782**2)", "f32(0.4785**2)"),
-    "store.py": ("constant float32", "out[i] = value\n", "out[i] = -value\n"),
+    "store.py": ("constant float32", "out[i] = TO(value)\n", "out[i] = TO(-value)\n"),
 }
 
 
