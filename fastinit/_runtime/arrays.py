@@ -82,8 +82,8 @@ def check_source(x: Any, name: str, dtypes: Collection[str] = DTYPES) -> str:
     Raises:
         TypeError: not a NumPy array, or none of these dtypes.
     """
-    found = _NAMES.get(x.dtype) if isinstance(x, np.ndarray) else None
-    if found is None or found not in dtypes:
+    found = _NAMES.get(x.dtype, "") if isinstance(x, np.ndarray) else ""
+    if found not in dtypes:
         *others, last = dtypes
         received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
         raise TypeError(f"{name} must be a NumPy array of {', '.join(others)} or {last}. Received: {received}")

@@ -55,7 +55,7 @@ class Vectors:
         runs = self.runs if chosen is None else self.runs[chosen]
         codes = runs["code"]
         kernels = np.zeros(len(DTYPES), np.int64)
-        for code in set(codes.tolist()):
+        for code in np.flatnonzero(np.bincount(codes)).tolist():
             kernels[code] = kernel(_NAMES[code]).address
         records = np.zeros(len(runs), RUN)
         records["kernel"], records["size"] = kernels[codes], _SIZES[codes]
@@ -96,11 +96,12 @@ def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = Fa
     for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
         flat = memory_order(x)
         location, size = address(flat), flat.size
-        whole = flat.flags.c_contiguous
+        flags = flat.flags
+        whole = flags.c_contiguous
         # Where units matter, the same elements in another order are not the same array.
         same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
         units.append((location, size, code, same, 1, 0))
-        if not whole or not flat.flags.aligned:
+        if not whole or not flags.aligned:
             gaps.append(number)
     table = np.array(units, _UNITS)
     if write:
