@@ -152,8 +152,8 @@ def test_the_norm_does_not_depend_on_the_thread_count(dtype, monkeypatch):
 def test_a_norm_kernel_numbers_its_chunks_from_the_start(kind):
     x = draw(5 * CHUNK + 3)
     results, numbers = np.full(8, -1.0), np.array([1.0, 3.0])
-    kernel, _ = norm_kernel(kind, "float32")
-    threads.spread(kernel, 4, (x.ctypes.data, 1, x.size, 0, 0, 0), (CHUNK, numbers.ctypes.data), results.ctypes.data)
+    kernel = norm_kernel(kind, "float32").address
+    threads.spread(kernel, 4, x.ctypes.data, x.size, (CHUNK, numbers.ctypes.data), results.ctypes.data)
     wide = np.abs(x.astype(np.float64))
     function = {
         "squares": lambda c: (c**2).sum(),
@@ -551,15 +551,15 @@ BAD = [
     (
         np.arange(3),
         TypeError,
-        "must have one of the dtypes float16, bfloat16, float32, float64. Received: dtype('int64')",
+        "must be a NumPy array of float16, bfloat16, float32 or float64. Received: int64",
     ),
     (
         np.ones(3, ">f4"),
         TypeError,
-        "must have one of the dtypes float16, bfloat16, float32, float64. Received: dtype('>f4')",
+        "must be a NumPy array of float16, bfloat16, float32 or float64. Received: >f4",
     ),
-    ([1.0], TypeError, "must be a NumPy array. Received: list"),
-    (None, TypeError, "must be a NumPy array. Received: NoneType"),
+    ([1.0], TypeError, "must be a NumPy array of float16, bfloat16, float32 or float64. Received: list"),
+    (None, TypeError, "must be a NumPy array of float16, bfloat16, float32 or float64. Received: NoneType"),
 ]
 CALLS = {
     "clip_by_global_norm": (lambda x: fi.clip_by_global_norm(x, 1.0), "arrays"),
@@ -584,11 +584,14 @@ def test_bad_arrays_are_named():
         received = type(arrays["w"] if isinstance(arrays, dict) else arrays[-1]).__name__
         with pytest.raises(TypeError) as caught:
             fi.global_norm(arrays)
-        assert str(caught.value) == f"{name} must be a NumPy array. Received: {received}"
+        assert (
+            str(caught.value)
+            == f"{name} must be a NumPy array of float16, bfloat16, float32 or float64. Received: {received}"
+        )
     with pytest.raises(TypeError) as caught:
         fi.global_norm(3.0)
     assert str(caught.value) == "arrays must be a NumPy array or several in a list or dict. Received: float"
-    with pytest.raises(TypeError, match=r"^parameters must have one of the dtypes"):
+    with pytest.raises(TypeError, match=r"^parameters must be a NumPy array of float16, .* Received: int64$"):
         fi.adaptive_clip(np.arange(3), np.ones(3), 0.1)
 
 

@@ -59,8 +59,8 @@ ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, 
 ways["quick"] = lambda name, dtype: quick_moments(dtype)
 code = {}
 for way, name, dtype in map(str.split, KERNELS):
-    _, kernel = range_kernel(name, dtype, way) if way == "fill" else ways[way](name, dtype)
-    code[f"{way} {name} {dtype}"] = kernel._library.get_asm_str()
+    kernel = range_kernel(way, name, dtype) if way == "fill" else ways[way](name, dtype)
+    code[f"{way} {name} {dtype}"] = kernel.owner._library.get_asm_str()
 print(json.dumps({"digest": digest(*CASES), "code": code, "tag": cache_tag()}))
 """
 

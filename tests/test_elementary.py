@@ -105,17 +105,6 @@ def test_the_tail_of_the_quantile():
     assert ulps(over(e.tail_quantile64, p), [quantile(mp.mpf(float(v))) for v in p]) < 5
 
 
-@pytest.mark.parametrize(
-    ("function", "kind", "edge"), [(e.erfinv32, np.float32, 0.9564), (e.erfinv64, np.float64, 1.0)]
-)
-def test_erfinv(function, kind, edge):
-    y = GENERATOR.uniform(-edge, edge, POINTS)
-    if kind is np.float64:
-        y = np.concatenate([y, 1 - 10 ** -GENERATOR.uniform(0.5, 15, 300), -1 + around(kind, 1e-12)])
-    y = np.append(y, [0.0, 1e-9]).astype(kind)
-    assert ulps(over(function, y), [mp.erfinv(mp.mpf(float(v))) for v in y]) < 6
-
-
 def test_integers_become_floats_rounded_once():
     exponents = np.repeat(np.arange(0, 64, 7, dtype=np.uint64), 500)
     n = GENERATOR.integers(0, 2**64, exponents.size, dtype=np.uint64) >> exponents

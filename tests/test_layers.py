@@ -323,8 +323,8 @@ FORWARD = [
         ValueError,
         "out must be an array of shape (6, 4) of float64. Received: (6, 4) of float32",
     ),
-    ({"out": FRAME[:, ::2]}, ValueError, "out must be C-contiguous, aligned and writeable. Received: strides (64, 16)"),
-    ({"out": FROZEN}, ValueError, "out must be C-contiguous, aligned and writeable. Received: a read-only array"),
+    ({"out": FRAME[:, ::2]}, ValueError, "out must be C-contiguous and aligned. Received: strides (64, 16)"),
+    ({"out": FROZEN}, ValueError, "out must be writeable. Received: a read-only array"),
     ({"kept": 7}, TypeError, "kept must be an array of shape (6, 4) of float64. Received: int"),
     ({"kept": np.zeros(4)}, ValueError, "kept must be an array of shape (6, 4) of float64. Received: (4,) of float64"),
 ]
@@ -362,7 +362,7 @@ BACKWARD = [
     (
         {"dweight": np.zeros((5, 4)).T},
         ValueError,
-        "dweight must be C-contiguous, aligned and writeable. Received: strides (8, 32)",
+        "dweight must be C-contiguous and aligned. Received: strides (8, 32)",
     ),
     ({"dbias": [0] * 4}, TypeError, "dbias must be an array of shape (4,) of float64. Received: list"),
     (

@@ -6,6 +6,7 @@ import reference
 import torch
 
 import fastinit as fi
+from fastinit._runtime import threads
 from fastinit.kernels.nn.updates import CHUNK
 from fastinit.nn import _optimizers as optimizers
 
@@ -205,11 +206,22 @@ def test_the_bits_do_not_depend_on_the_thread_count(case, dtype, monkeypatch):
 
 def test_helpers_are_asked_for_where_the_arrays_are_large(monkeypatch):
     seen = []
-    monkeypatch.setattr(optimizers, "together", lambda work, workers: seen.append(workers) or work())
+    monkeypatch.setattr(threads, "together", lambda work, workers: seen.append(workers) or work())
     with fi.thread_limit(3):
         for size in (optimizers.PARALLEL_FROM - 1, optimizers.PARALLEL_FROM):
             fi.SGD(0.1).update([np.zeros(size - 1), np.zeros(1)], [np.zeros(size - 1), np.zeros(1)])
     assert seen == [1, 3]
+
+
+def test_an_interrupt_leaves_whole_steps(monkeypatch):
+    """One call into compiled code does all of a step, however many ranges it has."""
+    calls = []
+    monkeypatch.setattr(threads, "SLAB_RANGES", 1)
+    monkeypatch.setattr(threads, "together", lambda work, workers: calls.append(workers) or work())
+    weights = [np.ones(3 * int(CHUNK) + 5), np.ones(7, np.float32)]
+    fi.SGD(0.5).update(weights, [np.ones_like(array) for array in weights])
+    assert len(calls) == 1
+    assert all((array == 0.5).all() for array in weights)
 
 
 def test_the_gradients_are_not_changed_and_may_be_read_only():
@@ -330,29 +342,32 @@ W = np.ones((2, 3))
 FROZEN = np.ones((2, 3))
 FROZEN.flags.writeable = False
 ARRAYS = [
-    (1.0, W, TypeError, "parameters must be an array, a mapping or an iterable of arrays. Received: 1.0"),
-    (W, None, TypeError, "gradients must be an array, a mapping or an iterable of arrays. Received: None"),
-    ("w", W, TypeError, "parameters must be a NumPy array. Received: str"),
-    ([1.0], [1.0], TypeError, "parameters must be a NumPy array. Received: float"),
-    (
-        W.astype(int), W, TypeError,
-        "parameters must have one of the dtypes float16, bfloat16, float32, float64. Received: dtype('int64')",
-    ),
-    (W.astype(np.float16), W, TypeError, "parameters must be of float32 or float64. Received: float16"),
+    (1.0, W, TypeError, "parameters must be a NumPy array or several in a list or dict. Received: float"),
+    (W, None, TypeError, "gradients must be a NumPy array or several in a list or dict. Received: NoneType"),
+    ("w", W, TypeError, "parameters[0] must be a NumPy array of float32 or float64. Received: str"),
+    ([1.0], [1.0], TypeError, "parameters[0] must be a NumPy array of float32 or float64. Received: float"),
+    (W.astype(int), W, TypeError, "parameters must be a NumPy array of float32 or float64. Received: int64"),
+    (W.astype(np.float16), W, TypeError, "parameters must be a NumPy array of float32 or float64. Received: float16"),
     (FROZEN, W, ValueError, "parameters must be writeable. Received: a read-only array"),
-    (W, [[1.0]], ValueError, "gradients must be arrays of (2, 3) of float64. Received: list"),
-    (W, W.T, ValueError, "gradients must be arrays of (2, 3) of float64. Received: (3, 2) of float64"),
-    (W, W.astype(np.float32), ValueError, "gradients must be arrays of (2, 3) of float64. Received: (2, 3) of float32"),
-    (W, W.astype(">f8"), ValueError, "gradients must be arrays of (2, 3) of float64. Received: (2, 3) of >f8"),
-    ([W, W], [W], ValueError, "gradients must be as many as parameters. Received: 1 for 2"),
-    ({"a": W, "b": W}, {"a": W, "c": W}, ValueError, "gradients must have the parameters' names. Received: ['b', 'c']"),
+    (W, [[1.0]], TypeError, "gradients[0] must be an array of shape (2, 3) of float64. Received: list"),
+    (W, W.T, ValueError, "gradients must be an array of shape (2, 3) of float64. Received: (3, 2) of float64"),
+    (
+        W, W.astype(np.float32), ValueError,
+        "gradients must be an array of shape (2, 3) of float64. Received: (2, 3) of float32",
+    ),
+    (W, W.astype(">f8"), ValueError, "gradients must be an array of shape (2, 3) of float64. Received: (2, 3) of >f8"),
+    ([W, W], [W], ValueError, "gradients must be as many as parameters, 2. Received: 1"),
+    (
+        {"a": W, "b": W}, {"a": W, "c": W}, ValueError,
+        "gradients must have the keys of parameters. Received: only one has 'b', 'c'",
+    ),
     (
         np.asfortranarray(W), W, ValueError,
-        "parameters and gradients must be C-contiguous and aligned. Received: strides (8, 16) and (24, 8)",
+        "parameters must be C-contiguous and aligned. Received: strides (8, 16)",
     ),
     (
         W, np.asfortranarray(W), ValueError,
-        "parameters and gradients must be C-contiguous and aligned. Received: strides (24, 8) and (8, 16)",
+        "gradients must be C-contiguous and aligned. Received: strides (8, 16)",
     ),
 ]  # fmt: skip
 

@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     def failing(descriptor, *arguments):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(gathering, "read_range", lambda: lambda *arguments: 8192)
+    monkeypatch.setattr(gathering, "read_range", lambda: lambda part: 8192)
     monkeypatch.setattr(gathering.files, "read_at", failing)
     with pytest.raises(OSError, match="Input/output error"):
         checkpoint.survey(path)

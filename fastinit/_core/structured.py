@@ -1,4 +1,4 @@
-"""The laws whose elements depend on each other: identities, orthogonal matrices, sparse columns.
+"""The distributions whose elements depend on each other: identities, orthogonal matrices, sparse columns.
 
 Shapes here are (out, in, *kernel). `mean`, `std`, `low` and `high` are None where they depend on the shape.
 """
@@ -24,7 +24,7 @@ Indices = tuple[range, ...]
 
 @dataclass(frozen=True, slots=True)
 class Structured(Distribution):
-    """What the structured laws share."""
+    """What the structured distributions share."""
 
     structured: ClassVar[bool] = True
     any_dtype: ClassVar[bool] = False  # whether it fills more than the four float dtypes
@@ -40,26 +40,26 @@ class Structured(Distribution):
         raise NotImplementedError
 
 
-def made_of(law: Distribution) -> Iterator[Distribution]:
-    """A law and all those that it is made of."""
-    yield law
-    for inner in law.inner:
+def made_of(distribution: Distribution) -> Iterator[Distribution]:
+    """A distribution and all those that it is made of."""
+    yield distribution
+    for inner in distribution.inner:
         yield from made_of(inner)
 
 
-def needs_all(law: Distribution) -> bool:
+def needs_all(distribution: Distribution) -> bool:
     """Whether a part of a tensor takes the making of all of it."""
-    return any(one.needs_all for one in made_of(law))
+    return any(one.needs_all for one in made_of(distribution))
 
 
-def is_exact(law: Distribution) -> bool:
+def is_exact(distribution: Distribution) -> bool:
     """Whether the bits are the same on every machine."""
-    return all(one.exact for one in made_of(law))
+    return all(one.exact for one in made_of(distribution))
 
 
-def is_portable(law: Distribution) -> bool:
+def is_portable(distribution: Distribution) -> bool:
     """Whether another process can be told of it."""
-    return all(one.portable for one in made_of(law))
+    return all(one.portable for one in made_of(distribution))
 
 
 def _positions(indices: range, wanted: Array) -> Array:
@@ -87,7 +87,7 @@ def _matrix_at(out: Array, indices: Indices, centre: tuple[int, ...]) -> Array |
 
 @dataclass(frozen=True, slots=True)
 class _WithGain(Structured):
-    """A law with one factor."""
+    """A distribution with one factor."""
 
     gain: float = 1.0
 
@@ -205,36 +205,49 @@ class Hadamard(Structured):
 
 
 def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
-    """A (rows, columns) float32 or float64 matrix with orthonormal rows or columns, uniform (Haar) among them.
+    """A (rows, columns) matrix with orthonormal rows or columns, uniform (Haar) among them; a complex one is unitary.
 
-    A complex64 or complex128 one is unitary, by the QR of a Gaussian matrix.
+    What goes through LAPACK has the same bits on one machine and thread count only.
+    """
+    make = _unitary if dtype.startswith("complex") else _orthogonal
+    matrix = make(max(rows, columns), min(rows, columns), dtype, key, offset)
+    return matrix if rows >= columns else matrix.T
 
-    The Householder vectors of a Gaussian matrix's QR are themselves independent Gaussians (Stewart, SIAM Journal on
-    Numerical Analysis 17, 1980), so they are drawn, and LAPACK's orgqr multiplies them: no QR is computed. The
-    columns take the signs of R's diagonal (Mezzadri, Notices of the AMS 54, 2007). What goes through LAPACK has the
-    same bits on one machine and thread count only.
+
+def _unitary(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
+    """The QR of a Gaussian matrix, the columns turned by the phases of R's diagonal."""
+    gaussian = np.empty((tall, short), dtype)
+    draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
+    matrix: Array
+    matrix, r = np.linalg.qr(gaussian)
+    matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
+    return matrix
+
+
+def _orthogonal(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
+    """The same in float32 or float64, without a QR.
+
+    The Householder vectors of a Gaussian matrix's QR are independent Gaussians themselves, so they are drawn, and
+    LAPACK's orgqr multiplies them. The columns take the signs of R's diagonal.
+
+    References:
+        Stewart, "The efficient generation of random orthogonal matrices", SIAM Journal on Numerical Analysis 17, 1980.
+        Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS 54, 2007.
     """
     from scipy.linalg import get_lapack_funcs  # 0.1 s, which only those pay who need it
 
-    tall, short = max(rows, columns), min(rows, columns)
-    matrix: Array
-    if dtype.startswith("complex"):
-        gaussian = np.empty((tall, short), dtype)
-        draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
-        matrix, r = np.linalg.qr(gaussian)
-        matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
-        return matrix if rows >= columns else matrix.T
     vectors = np.empty((short, tall), dtype)
     draw(vectors, Normal(), key.words(), offset=offset)
     factors, signs = np.empty(short, dtype), np.empty(short, dtype)
     reflect(dtype)(vectors, factors, signs)
     # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
     (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
+    matrix: Array
     matrix, _, info = orgqr(vectors.T, factors, lwork=64 * short, overwrite_a=True)
     if info:
         raise RuntimeError(f"LAPACK's orgqr failed with info={info} on a matrix of {tall} x {short}")
     matrix *= signs
-    return matrix if rows >= columns else matrix.T
+    return matrix
 
 
 def _working_dtype(out: Array) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
+from fastinit.kernels.records import Rows
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Array | Mapping[Any, Array] | Iterable[Array]
@@ -74,28 +76,28 @@ def _overlaps_itself(out: Array) -> bool:
     return False
 
 
-def check_source(x: Any, name: str) -> str:
+def check_source(x: Any, name: str, dtypes: Collection[str] = DTYPES) -> str:
     """The dtype's name of an array that can be read; `name` is what messages call it.
 
     Raises:
-        TypeError: not a NumPy array, or of another dtype.
+        TypeError: not a NumPy array, or none of these dtypes.
     """
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array. Received: {type(x).__name__}")
-    found = _NAMES.get(x.dtype)
-    if found is None:
-        raise TypeError(f"{name} must have one of the dtypes {', '.join(DTYPES)}. Received: {x.dtype!r}")
+    found = _NAMES.get(x.dtype, "") if isinstance(x, np.ndarray) else ""
+    if found not in dtypes:
+        *others, last = dtypes
+        received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise TypeError(f"{name} must be a NumPy array of {', '.join(others)} or {last}. Received: {received}")
     return found
 
 
-def check_target(out: Any, name: str = "out") -> str:
+def check_target(out: Any, name: str = "out", dtypes: Collection[str] = DTYPES) -> str:
     """The dtype's name of an array that can be written; `name` is what messages call it.
 
     Raises:
-        TypeError: not a NumPy array, or of another dtype.
+        TypeError: not a NumPy array, or none of these dtypes.
         ValueError: read-only, or its elements share memory.
     """
-    found = check_source(out, name)
+    found = check_source(out, name, dtypes)
     flags = out.flags
     if flags.carray:  # contiguous, aligned and writeable: the usual case
         return found
@@ -104,6 +106,104 @@ def check_target(out: Any, name: str = "out") -> str:
     if not flags.c_contiguous and _overlaps_itself(out):
         raise ValueError(f"{name} must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
     return found
+
+
+def check_form(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse all but an array of this shape and dtype.
+
+    Raises:
+        TypeError: not a NumPy array.
+        ValueError: another shape or dtype.
+    """
+    if isinstance(x, np.ndarray) and x.shape == shape and x.dtype == dtype:
+        return
+    wanted = f"{name} must be an array of shape {shape} of {dtype.name}"
+    if isinstance(x, np.ndarray):
+        raise ValueError(f"{wanted}. Received: {x.shape} of {x.dtype}")
+    raise TypeError(f"{wanted}. Received: {type(x).__name__}")
+
+
+def check_contiguous(x: Array, name: str) -> None:
+    """Refuse an array with gaps, in another order than C's, or not aligned."""
+    if not (x.flags.c_contiguous and x.flags.aligned):
+        raise ValueError(f"{name} must be C-contiguous and aligned. Received: strides {x.strides}")
+
+
+def check_apart(written: Mapping[str, Array], read: Mapping[str, Array]) -> None:
+    """Refuse contiguous results that share memory, with one another or with what is read while they are written."""
+    others = dict(read)
+    for name, result in written.items():
+        for other, array in others.items():
+            if np.may_share_memory(result, array):  # exact: all are contiguous
+                raise ValueError(f"{name} must not share memory with {other}")
+        others[name] = result
+
+
+def as_matrix(x: Any, name: str, dtype: np.dtype[Any] | None = None) -> Array:
+    """A C-contiguous matrix of float32 or float64, of `dtype` where it is given; a copy where need be."""
+    check_source(x, name, FLOATS)
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions (rows, columns). Received: shape {x.shape}")
+    if dtype is not None and x.dtype != dtype:
+        raise ValueError(f"{name} must have the dtype {dtype.name} of the others. Received: {x.dtype.name}")
+    return np.ascontiguousarray(x)
+
+
+def as_result(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A caller's contiguous array for a result, or a new one for None."""
+    if x is None:
+        return np.empty(shape, dtype)
+    check_form(x, name, shape, dtype)
+    check_target(x, name)
+    check_contiguous(x, name)
+    return x  # type: ignore[no-any-return]
+
+
+def named_arrays(arrays: Arrays, name: str) -> dict[Any, tuple[str, Any]]:
+    """One array or several by key or number, each with what messages call it.
+
+    Raises:
+        TypeError: no array, and nothing that can hold some.
+    """
+    if isinstance(arrays, np.ndarray):
+        return {0: (name, arrays)}
+    try:
+        items = arrays.items() if isinstance(arrays, Mapping) else enumerate(list(arrays))
+    except TypeError:
+        received = type(arrays).__name__
+        raise TypeError(f"{name} must be a NumPy array or several in a list or dict. Received: {received}") from None
+    return {key: (f"{name}[{key!r}]", x) for key, x in items}
+
+
+def paired_arrays(parameters: Arrays, gradients: Arrays) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
+    """The parameters, each with its gradient: by their keys where both have keys, else by their order.
+
+    Raises:
+        TypeError: as `named_arrays`.
+        ValueError: their keys or numbers differ.
+    """
+    weights, slopes = named_arrays(parameters, "parameters"), named_arrays(gradients, "gradients")
+    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
+        if weights.keys() != slopes.keys():
+            differing = ", ".join(sorted(map(repr, weights.keys() ^ slopes.keys())))
+            raise ValueError(f"gradients must have the keys of parameters. Received: only one has {differing}")
+        slopes = {key: slopes[key] for key in weights}
+    if len(weights) != len(slopes):
+        raise ValueError(f"gradients must be as many as parameters, {len(weights)}. Received: {len(slopes)}")
+    return list(zip(weights.values(), slopes.values(), strict=True))
+
+
+def blocks(out: Array, indices: tuple[range, ...], size: int) -> Iterator[tuple[Array, tuple[range, ...]]]:
+    """An array, and the global indices that it has, in blocks of at most `size` elements."""
+    if out.size <= size:
+        if out.size:
+            yield out, indices
+        return
+    axis = next(axis for axis, n in enumerate(out.shape) if n > 1)
+    height = max(1, size // (out.size // out.shape[axis]))
+    for first in range(0, out.shape[axis], height):
+        block = out[(*[slice(None)] * axis, slice(first, first + height))]
+        yield from blocks(block, (*indices[:axis], indices[axis][first : first + height], *indices[axis + 1 :]), size)
 
 
 def memory_order(x: Array) -> Array:
@@ -187,20 +287,14 @@ def address(out: Array) -> int:
         return out.ctypes.data
 
 
-# Runs of elements, as (location, rows, columns, out_step, start, stream_step): `rows` runs of `columns` elements, the
-# first at an address of the target and an element of the stream, with steps from run to run in bytes of the target and
-# elements of the stream. A plain tuple: a NamedTuple costs 0.6 us to make, an eighth of a small call.
-Rows: TypeAlias = tuple[int, int, int, int, int, int]
-
-
-def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...]) -> Iterator[Rows]:
+def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...], start: int = 0) -> Iterator[Rows]:
     """The region `indices` of a tensor of `shape` as it lies in `out`, whose innermost axis is contiguous.
 
     Axes that are one run both in the target and in the stream become one axis; the two innermost that are left are
     the rows and columns of a piece, and the outer ones are counted through here.
     """
     steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    start = sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
+    start += sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
     axes: list[tuple[int, int, int]] = []  # (size, bytes of the target, elements of the stream), innermost last
     for n, out_step, index, step in zip(out.shape, out.strides, indices, steps, strict=True):
         if n == 1:
@@ -218,4 +312,4 @@ def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...]) -> Iter
     for outer in itertools.product(*(range(n) for n, _, _ in axes)):
         location = base + sum(i * step for i, (_, step, _) in zip(outer, axes, strict=True))
         first = start + sum(i * step for i, (_, _, step) in zip(outer, axes, strict=True))
-        yield location, rows, columns, out_row, first, stream_row
+        yield Rows(location, rows, columns, out_step=out_row, start=first, stream_step=stream_row)

@@ -7,7 +7,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import llvmlite.binding
@@ -17,11 +17,12 @@ from fastinit._runtime.threads import count
 from fastinit.kernels import drive
 from fastinit.kernels.fill import BLOCKS, range_kernel
 from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel
-from fastinit.kernels.nn.losses import LOSSES, call_loss_at, loss_kernel
+from fastinit.kernels.nn.losses import LOSSES, loss_kernel
 from fastinit.kernels.nn.network import ENTRIES, network_entry
 from fastinit.kernels.nn.reflectors import reflect
-from fastinit.kernels.nn.updates import UPDATES, update_kernel, update_pieces
+from fastinit.kernels.nn.updates import UPDATES, listed_updates, update_kernel
 from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
+from fastinit.kernels.reading import read
 from fastinit.kernels.reduce import moments, quick_moments
 
 _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")
@@ -45,34 +46,31 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
 
     `progress` is called with a name, how many are done and how many there are.
     """
-    jobs: list[tuple[str, Callable[[], Any]]] = [
+    quick = [dtype for dtype in DTYPES if dtype != "float64"]
+    kernels: list[tuple[str, Callable[..., Any], *tuple[Iterable[str], ...]]] = [
         ("driver of one range", drive.single),
         ("driver of many ranges", drive.shared),
-        ("driver of a list of ranges", drive.listed),
+        ("driver of a list of runs", drive.listed),
+        ("driver of a list of updates", listed_updates),
+        ("fill", functools.partial(range_kernel, "fill"), BLOCKS, DTYPES),
+        ("add", functools.partial(range_kernel, "add"), BLOCKS, DTYPES),
+        ("moments", moments, DTYPES),
+        ("quick moments", quick_moments, quick),
+        ("norm", norm_kernel, KINDS, DTYPES),
+        ("scale", scale_kernel, DTYPES),
+        ("clamp", clamp_kernel, DTYPES),
+        ("reflectors", reflect, FLOATS),
+        ("forward", forward_kernel, KEEPS, FLOATS),
+        ("backward", backward_kernel, KEEPS, FLOATS),
+        ("loss", loss_kernel, LOSSES, FLOATS),
+        ("update", update_kernel, UPDATES, FLOATS),
+        ("network", network_entry, ENTRIES, FLOATS),
     ]
-    for law, dtype, mode in itertools.product(BLOCKS, DTYPES, ("fill", "add")):
-        jobs.append((f"{mode} {law} {dtype}", functools.partial(range_kernel, law, dtype, mode)))
-    jobs += [(f"moments {dtype}", functools.partial(moments, dtype)) for dtype in DTYPES]
-    quick = [dtype for dtype in DTYPES if dtype != "float64"]
-    jobs += [(f"quick moments {dtype}", functools.partial(quick_moments, dtype)) for dtype in quick]
-    for kind, dtype in itertools.product(KINDS, DTYPES):
-        jobs.append((f"norm {kind} {dtype}", functools.partial(norm_kernel, kind, dtype)))
-    for name, kernel in (("scale", scale_kernel), ("clamp", clamp_kernel)):
-        jobs += [(f"{name} {dtype}", functools.partial(kernel, dtype)) for dtype in DTYPES]
-    jobs += [(f"reflectors {dtype}", functools.partial(reflect, dtype)) for dtype in FLOATS]
-    for activation, dtype in itertools.product(KEEPS, FLOATS):
-        for way, kernel in (("forward", forward_kernel), ("backward", backward_kernel)):
-            jobs.append((f"{way} {activation} {dtype}", functools.partial(kernel, activation, dtype)))
-    for what, names, kernel in (
-        ("loss", LOSSES, loss_kernel),
-        ("update", UPDATES, update_kernel),
-        ("network", ENTRIES, network_entry),
-    ):
-        for name, dtype in itertools.product(names, FLOATS):
-            jobs.append((f"{what} {name} {dtype}", functools.partial(kernel, name, dtype)))
-    jobs += [("driver of a loss", call_loss_at), ("driver of an update", update_pieces)]
-    for done, (name, compile_) in enumerate(jobs, start=1):
-        compile_()
+    if hasattr(os, "pread"):
+        kernels.append(("driver of a file", read))
+    jobs = [(name, kernel, values) for name, kernel, *axes in kernels for values in itertools.product(*axes)]
+    for done, (name, kernel, values) in enumerate(jobs, start=1):
+        kernel(*values)
         if progress is not None:
-            progress(name, done, len(jobs))
+            progress(" ".join((name, *values)), done, len(jobs))
     return len(jobs)

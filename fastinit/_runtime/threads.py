@@ -7,20 +7,22 @@ import contextvars
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numba
 import numpy as np
 
-from fastinit._runtime.arrays import Array, Rows, address
+from fastinit._runtime.arrays import Array, address
 from fastinit._runtime.pool import forked, together
 from fastinit.kernels import drive
+from fastinit.kernels.records import Rows
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
-# Waking a helper takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
+# Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
 # than threads, so that none waits for a slower core.
 PARALLEL_FROM = 1 << 18
 CHUNK = 1 << 13
-# Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s at the slowest law's pace on one thread.
+# Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution on one thread.
 SLAB = 1 << 23
 # The same for work that only reads or scales memory, as fast as that comes (0.5 ms for these bytes): bytes from which
 # two threads win, elements of a range (whole chunks), and ranges per call into compiled code.
@@ -69,58 +71,73 @@ def thread_limit(number: int) -> Iterator[None]:
         _LIMIT.reset(token)
 
 
-def spread(kernel: int, size: int, region: Rows, words: tuple[int, int], parameters: int) -> None:
-    """Run a range kernel over a region; `size` is an element's bytes, `parameters` the address of the law's numbers."""
-    location, rows, columns, _, start, _ = region
-    large = rows * columns >= PARALLEL_FROM
-    if rows == 1 and not large:
-        drive.single()(kernel, location, start, columns, *words, parameters)
+def spread(
+    kernel: int, size: int, place: int, count: int, words: tuple[int, int], parameters: int, start: int = 0
+) -> None:
+    """Run a range kernel over contiguous memory.
+
+    Args:
+        kernel: its address.
+        size: bytes of an element.
+        place: where the elements lie.
+        count: how many they are.
+        words: the kernel's `key` and `stream`.
+        parameters: the address of what else the kernel reads or writes.
+        start: the first element's number in the stream.
+    """
+    if count < PARALLEL_FROM:
+        drive.single()(kernel, place, start, count, *words, parameters)
+    else:
+        spread_rows(kernel, size, Rows(place, 1, count, 0, start, 0), words, parameters)
+
+
+def spread_rows(kernel: int, size: int, region: Rows, words: tuple[int, int], parameters: int) -> None:
+    """Run a range kernel over rows of memory; the other arguments are those of `spread`."""
+    large = region.rows * region.columns >= PARALLEL_FROM
+    if region.rows == 1 and not large:
+        drive.single()(kernel, region.place, region.start, region.columns, *words, parameters)
         return
     for slab in _slabs(region, size):
         counter = np.zeros(1, np.int64)  # of the ranges that are taken
         work = functools.partial(
-            drive.shared(), kernel, slab[0], size, *slab[1:], CHUNK, *words, parameters, address(counter)
+            drive.shared(), kernel, slab, size, CHUNK, *words, parameters=parameters, counter=address(counter)
         )
         together(work, count() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
-def ranges(locations: Array, counts: Array, sizes: Array) -> tuple[Array, Array]:
-    """A list for `walk` and, for each of its ranges, the number of the run that it is a part of.
+def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
+    """Run a driver of lists over its records.
 
-    Run i is `counts[i]` elements of `sizes[i]` bytes at the address `locations[i]`. It is cut into ranges of RANGE
-    elements; the kernels and their last two arguments are left to the caller.
+    Args:
+        driver: what `drive.list_driver` gives.
+        runs: the records, with a field `count`.
+        chunk: elements of a range.
+        large: whether to use several threads.
+        whole: whether Ctrl-C waits for all of it, not for SLAB_RANGES ranges.
     """
-    parts = -(-counts // RANGE)
-    owners, done = np.arange(len(counts)), np.zeros_like(counts)
-    if np.count_nonzero(parts != 1):
-        owners = owners.repeat(parts)
-        done = (np.arange(len(owners)) - (parts.cumsum() - parts)[owners]) * RANGE
-    table = np.zeros((len(owners), drive.LIST_FIELDS), np.int64)
-    table[:, 1] = locations[owners] + done * sizes[owners]
-    table[:, 2] = np.minimum(counts[owners] - done, RANGE)
-    return table, owners
-
-
-def walk(table: Array, key: int, size: int) -> None:
-    """Run the kernels of a list of ranges, which have `size` bytes in all; all kernels get the same `key`."""
-    for first in range(0, len(table), SLAB_RANGES):
-        counter = np.zeros(1, np.int64)  # of the ranges that are taken
-        slab = table[first : first + SLAB_RANGES]
-        work = functools.partial(drive.listed(), slab, key, address(counter))
-        together(work, count() if size >= PARALLEL_BYTES else 1)  # anew, as in `spread`
+    ends = (-(-runs["count"] // chunk)).cumsum()  # ranges up to the end of each run
+    total = int(ends[-1]) if len(ends) else 0
+    per_call = max(total, 1) if whole else SLAB_RANGES
+    for first in range(0, total, per_call):
+        last = min(first + per_call, total)
+        begin, end = ends.searchsorted((first, last - 1), "right").tolist()
+        before = int(ends[begin - 1]) if begin else 0
+        counter = np.array([first - before], np.int64)  # of the ranges that are taken
+        work = functools.partial(driver, runs[begin : end + 1], chunk, last - before, counter=address(counter))
+        together(work, count() if large else 1)  # anew, as in `spread_rows`
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:
-    """The region in pieces that cost as much as SLAB elements: a row, short as it may be, is a block of the stream."""
-    location, rows, columns, out_step, start, stream_step = region
-    height = max(1, SLAB // (columns + BLOCK))
-    for row in range(0, rows, height):
-        for column in range(0, columns, SLAB):
-            yield (
-                location + row * out_step + column * size,
-                min(height, rows - row),
-                min(SLAB, columns - column),
-                out_step,
-                start + row * stream_step + column,
-                stream_step,
+    """The region in parts that cost as much as SLAB elements: a row, short as it may be, is a block of the stream."""
+    height = max(1, SLAB // (region.columns + BLOCK))
+    if region.rows <= height and region.columns <= SLAB:
+        yield region
+        return
+    for row in range(0, region.rows, height):
+        for column in range(0, region.columns, SLAB):
+            yield region._replace(
+                place=region.place + row * region.out_step + column * size,
+                rows=min(height, region.rows - row),
+                columns=min(SLAB, region.columns - column),
+                start=region.start + row * region.stream_step + column,
             )

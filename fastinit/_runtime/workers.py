@@ -1,7 +1,7 @@
 """Threads that take items from one list until none is left.
 
-`fastinit.pool` shares one fill among threads. Here every thread has a fill of its own and a file to write to: while one
-waits for the disk, the others make the next blocks.
+`fastinit._runtime.pool` shares one fill among threads. Here every thread has a fill of its own and a file to write to:
+while one waits for the disk, the others make the next blocks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def each(items: Iterable[Item], worker: Callable[[], Callable[[Item], None]], nu
             while (item := take()) is not end:
                 work(item)  # type: ignore[arg-type]
 
-    with ThreadPoolExecutor(number, thread_name_prefix="fastinit-crew") as executor:
+    with ThreadPoolExecutor(number, thread_name_prefix="fastinit-worker") as executor:
         try:
             running = [executor.submit(run) for _ in range(number)]
             wait(running, return_when=FIRST_EXCEPTION)

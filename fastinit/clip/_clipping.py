@@ -9,8 +9,8 @@ from typing import Any, overload
 import numpy as np
 
 from fastinit._core.checks import non_negative, real
-from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target
-from fastinit.clip._vectors import Named, Vectors, norms_of, vectors
+from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target, named_arrays, paired_arrays
+from fastinit.clip._vectors import Vectors, norms_of, vectors
 from fastinit.kernels.norms import clamp_kernel, scale_kernel
 
 # A larger p gives the largest magnitude to the last digit: n^(1/p) is 1 for any n below 2^64.
@@ -45,7 +45,7 @@ def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     4.0
     """
     p = _norm_type(norm_type)
-    return float(norms_of(vectors(_named(arrays, "arrays")[1], write=False), p, whole=True)[0])
+    return float(norms_of(vectors(named_arrays(arrays, "arrays").values(), write=False), p, whole=True)[0])
 
 
 def clip_by_global_norm(
@@ -89,8 +89,7 @@ def clip_by_global_norm(
     (array([[0.6]]), array([0.8]))
     """
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
-    _, named = _named(arrays, "arrays")
-    memory = vectors(named, write=True)
+    memory = vectors(named_arrays(arrays, "arrays").values(), write=True)
     norm = total_norm(memory, p)
     if error_if_nonfinite:
         _all_finite([norm], ["arrays"])
@@ -138,16 +137,16 @@ def clip_by_norm(
     (array([0.6, 0.8]), array([0.1, 0. ]))
     """
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
-    keys, named = _named(x, "x")
-    memory = vectors(named, write=True)
+    named = named_arrays(x, "x")
+    memory = vectors(named.values(), write=True)
     norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
-        _all_finite(norms.tolist(), [name for name, _ in named])
+        _all_finite(norms.tolist(), [name for name, _ in named.values()])
     memory.change(scale_kernel, _factors(norms, limit, eps)[:, None], ~(norms <= limit))
     if isinstance(x, np.ndarray):
         return float(norms[0])
     found: list[float] = norms.tolist()
-    return dict(zip(keys, found, strict=True)) if isinstance(x, Mapping) else found
+    return dict(zip(named, found, strict=True)) if isinstance(x, Mapping) else found
 
 
 def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
@@ -171,7 +170,7 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     bounds = real("low", low), real("high", high)
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
-    clamp(vectors(_named(arrays, "arrays")[1], write=True), *bounds)
+    clamp(vectors(named_arrays(arrays, "arrays").values(), write=True), *bounds)
 
 
 def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: float = 1e-3) -> None:
@@ -204,19 +203,15 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
            [6.e-06, 8.e-06]])
     """
     clipping, eps = non_negative("clipping", clipping), non_negative("eps", eps)
-    keys, weights = _named(parameters, "parameters")
-    gradient_keys, named = _named(gradients, "gradients")
-    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
-        weights = _in_order(weights, keys, gradient_keys)
-    if len(weights) != len(named):
-        raise ValueError(f"gradients must be as many as parameters, {len(weights)}. Received: {len(named)}")
-    for (name, weight), (gradient_name, gradient) in zip(weights, named, strict=True):
+    pairs = paired_arrays(parameters, gradients)
+    for (name, weight), (gradient_name, gradient) in pairs:
         check_source(weight, name)
         check_target(gradient, gradient_name)
         if weight.shape != gradient.shape:
             raise ValueError(
                 f"{gradient_name} must have the shape of {name}, {weight.shape}. Received: {gradient.shape}"
             )
+    weights, named = zip(*pairs, strict=True) if pairs else ((), ())
     memory = vectors(named, write=True, by_row=True)
     largest = clipping * np.maximum(norms_of(vectors(weights, write=False, by_row=True), 2.0, whole=False), eps)
     norms = norms_of(memory, 2.0, whole=False)
@@ -248,7 +243,7 @@ def clamp(memory: Vectors, low: float, high: float) -> None:
     """`clip_by_value` of all of the memory, by bounds that are in order."""
     with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
         rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change(clamp_kernel, rounded[memory.runs[:, 2]])
+    memory.change(clamp_kernel, rounded[memory.runs["code"]])
 
 
 # --- arguments ---
@@ -266,29 +261,6 @@ def _limit(value: float) -> float:
     if not limit >= 0:
         raise ValueError(f"max_norm must be at least 0. Received: max_norm={value!r}")
     return limit
-
-
-def _named(arrays: Arrays, name: str) -> tuple[list[Any], Named]:
-    """The keys or numbers of the arrays, and each array with what messages call it."""
-    if isinstance(arrays, np.ndarray):
-        return [0], [(name, arrays)]
-    if isinstance(arrays, Mapping):
-        return list(arrays), [(f"{name}[{key!r}]", x) for key, x in arrays.items()]
-    try:
-        found = list(arrays)
-    except TypeError:
-        received = type(arrays).__name__
-        raise TypeError(f"{name} must be a NumPy array or several in a list or dict. Received: {received}") from None
-    return list(range(len(found))), [(f"{name}[{i}]", x) for i, x in enumerate(found)]
-
-
-def _in_order(weights: Named, keys: list[Any], wanted: list[Any]) -> Named:
-    """The parameters in the order of the gradients' keys."""
-    places = {key: place for place, key in enumerate(keys)}
-    if places.keys() != set(wanted):
-        differing = sorted(map(repr, places.keys() ^ set(wanted)))
-        raise ValueError(f"gradients must have the keys of parameters. Received: only one has {', '.join(differing)}")
-    return [weights[places[key]] for key in wanted]
 
 
 def _all_finite(norms: list[float], names: list[str]) -> None:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastinit._runtime.arrays import DTYPES, Array, address, check_source, check_target, memory_order
-from fastinit._runtime.threads import CHUNK, ranges, walk
+from fastinit._runtime.threads import CHUNK, PARALLEL_BYTES, RANGE, walk
+from fastinit.kernels.drive import listed
+from fastinit.kernels.jit import Kernel
 from fastinit.kernels.norms import norm_kernel
+from fastinit.kernels.records import RUN
 
 Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 
 _NAMES = tuple(DTYPES)
 _CODES = {name: code for code, name in enumerate(_NAMES)}
 _SIZES = np.array([dtype.itemsize for dtype in DTYPES.values()])
+# A run: where it begins, how many elements it has, the number of its dtype, the number of its array.
+_RUN = np.dtype([(name, np.int64) for name in ("place", "count", "code", "array")])
+# The runs of one array: the first of them, how many there are, bytes from one to the next.
+_UNITS = np.dtype([*_RUN.descr, ("height", np.int64), ("step", np.int64)])
 _SUMS = {1.0: "absolute", 2.0: "squares", math.inf: "largest"}
 # A float64 sum of squares below this may have lost digits to squares that underflowed.
 _SURE_FROM = 2.0**-950
@@ -30,7 +37,7 @@ _LARGEST_FACTOR = 2.0**1023
 
 @dataclass
 class Vectors:
-    """Arrays as contiguous runs of memory, a row each: address, elements, number of the dtype, number of the array.
+    """Arrays as contiguous runs of memory, a record each.
 
     Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Addresses keep
     nothing alive, so the arrays are kept here: those of a generator may have no other owner. Of `blocks`, the caller
@@ -39,96 +46,84 @@ class Vectors:
 
     named: Named
 
-    runs: Array
+    runs: Array  # of _RUN
     once: Array | None  # which runs are not those of an earlier array again; None where none is
     copies: dict[int, tuple[Array, Array]]  # number of the array: itself, its copy
 
-    @functools.cached_property
-    def _cut(self) -> tuple[Array, Array, int]:
-        """As `ranges` of all runs, with numbers of dtypes in the place of kernels."""
-        codes = self.runs[:, 2]
-        table, owners = ranges(self.runs[:, 0], self.runs[:, 1], _SIZES[codes])
-        table[:, 0] = codes[owners]
-        return table, owners, _bytes(table)
-
-    def ranges(self, kernel: Callable[[str], tuple[int, Any]], chosen: Array | None) -> tuple[Array, Array, int]:
-        """A list of ranges of the chosen runs, or of all, for the kernel of each run's dtype; the run of each range;
-        how many bytes they have."""
-        table, owners, size = self._cut
-        if chosen is None:
-            table = table.copy()
-        else:
-            some = chosen[owners]
-            table, owners = table[some], owners[some]
-            size = _bytes(table)
-        codes = table[:, 0]
+    def for_kernel(self, kernel: Callable[[str], Kernel], chosen: Array | None) -> Array:
+        """The chosen runs, or all, as `records.RUN` for the kernel of each run's dtype."""
+        runs = self.runs if chosen is None else self.runs[chosen]
+        codes = runs["code"]
         kernels = np.zeros(len(DTYPES), np.int64)
-        for code in set(codes.tolist()):
-            kernels[code], _ = kernel(_NAMES[code])
-        table[:, 0] = kernels[codes]
-        return table, owners, size
+        for code in np.flatnonzero(np.bincount(codes)).tolist():
+            kernels[code] = kernel(_NAMES[code]).address
+        records = np.zeros(len(runs), RUN)
+        records["kernel"], records["size"] = kernels[codes], _SIZES[codes]
+        records["place"], records["count"] = runs["place"], runs["count"]
+        return records
 
-    def change(self, kernel: Callable[[str], tuple[int, Any]], parameters: Array, chosen: Array | None = None) -> None:
+    def change(self, kernel: Callable[[str], Kernel], parameters: Array, chosen: Array | None = None) -> None:
         """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs."""
         if self.once is not None:
             chosen = self.once if chosen is None else chosen & self.once
         if chosen is not None and not chosen.any():
             return
         parameters = np.ascontiguousarray(parameters, np.float64)
-        table, owners, size = self.ranges(kernel, chosen)
-        table[:, 4] = address(parameters) + parameters.strides[0] * owners
-        walk(table, 0, size)
+        records = self.for_kernel(kernel, chosen)
+        numbers = np.arange(len(self.runs)) if chosen is None else np.flatnonzero(chosen)
+        records["parameters"] = address(parameters) + parameters.strides[0] * numbers
+        _walk(records)
         if self.copies:
-            changed = self.runs[:, 3] if chosen is None else self.runs[chosen, 3]
+            changed = self.runs["array"] if chosen is None else self.runs["array"][chosen]
             for number in self.copies.keys() & set(changed.tolist()):
                 array, copy = self.copies[number]
                 array[...] = copy
 
 
-def vectors(named: Named, *, write: bool, by_row: bool = False) -> Vectors:
-    """Where the arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
+def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = False) -> Vectors:
+    """Where named arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
 
     Raises:
         TypeError: not an array, or of another dtype.
         ValueError: with `write`, read-only or self-overlapping memory, or arrays that share part of it.
     """
+    named = list(arrays)
     check = check_target if write else check_source
     codes = [_CODES[check(x, name)] for name, x in named]
     first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
-    rows: list[
-        tuple[int, int, int, int, int, int]
-    ] = []  # a run's fields; how many there are, bytes from one to the next
+    units: list[tuple[int, int, int, int, int, int]] = []
     gaps: list[int] = []  # arrays that have some
     for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
         flat = memory_order(x)
         location, size = address(flat), flat.size
-        whole = flat.flags.c_contiguous
+        flags = flat.flags
+        whole = flags.c_contiguous
         # Where units matter, the same elements in another order are not the same array.
         same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
-        rows.append((location, size, code, same, 1, 0))
-        if not whole or not flat.flags.aligned:
+        units.append((location, size, code, same, 1, 0))
+        if not whole or not flags.aligned:
             gaps.append(number)
-    table = np.array(rows, np.int64).reshape(-1, 6)
+    table = np.array(units, _UNITS)
     if write:
         _refuse_overlap(named, table, gaps)
     if by_row:
         gaps = [number for number, (_, x) in enumerate(named) if not _by_row(table[number], x)]
     copies: dict[int, tuple[Array, Array]] = {}
     for number in gaps:
-        same = rows[number][3]
+        same = int(table["array"][number])
         if same == number:
             copies[number] = named[number][1], np.ascontiguousarray(named[number][1])
-        table[number, 0] = address(copies[same][1])
+        table["place"][number] = address(copies[same][1])
         if by_row:
             _by_row(table[number], copies[same][1])
-    once = None if len(first) == len(rows) else table[:, 3] == np.arange(len(table))
-    runs = table[:, :4]
+    once = None if len(first) == len(units) else table["array"] == np.arange(len(table))
+    runs = table[list(_RUN.names or ())]
     if by_row:
-        heights = table[:, 4]
+        heights = table["height"]
         owners = np.repeat(np.arange(len(table)), heights)
         row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
         runs, once = runs[owners], once if once is None else once[owners]
-        runs[:, 0] += row * table[owners, 5]
+        runs["place"] += row * table["step"][owners]
     return Vectors(named, runs, once, copies)
 
 
@@ -138,10 +133,10 @@ def blocks(addresses: list[int], counts: list[int], dtypes: list[str], *, write:
     Raises:
         ValueError: with `write`, memory that is shared, be it all of two arrays.
     """
-    runs = np.empty((len(addresses), 4), np.int64)
-    runs[:, 0], runs[:, 1] = addresses, counts
-    runs[:, 2], runs[:, 3] = [_CODES[name] for name in dtypes], range(len(runs))
-    if write and len(_overlapping(runs[:, 0], runs[:, 0] + runs[:, 1] * _SIZES[runs[:, 2]])):
+    runs = np.empty(len(addresses), _RUN)
+    runs["place"], runs["count"] = addresses, counts
+    runs["code"], runs["array"] = [_CODES[name] for name in dtypes], range(len(runs))
+    if write and len(_overlapping(runs["place"], _ends(runs))):
         raise ValueError("arrays must not share their memory")
     return Vectors([], runs, None, {})
 
@@ -153,23 +148,23 @@ def _overlapping(low: Array, high: Array) -> Array:
     return order if np.count_nonzero(low[order[1:]] < high[order[:-1]]) else order[:0]
 
 
-def _by_row(fields: Array, x: Array) -> bool:
-    """Put the units of an array into its fields: its rows, or all of it. False where a unit has gaps."""
+def _by_row(units: Any, x: Array) -> bool:
+    """Put the units of an array into its record: its rows, or all of it. False where a unit has gaps."""
     height, step, unit = 1, 0, x
     if x.size and sum(n > 1 for n in x.shape) > 1:
         height, step, unit = x.shape[0], x.strides[0], x[0]
     unit = memory_order(unit)
-    fields[:2] = address(unit), unit.size
-    fields[4:] = height, step
+    units["place"], units["count"] = address(unit), unit.size
+    units["height"], units["step"] = height, step
     return bool(unit.flags.c_contiguous and x.flags.aligned)
 
 
 def _refuse_overlap(named: Named, table: Array, gaps: list[int]) -> None:
     """Arrays that share a part of their memory would be changed twice there, by two threads at once."""
-    low, high = table[:, 0].copy(), table[:, 0] + table[:, 1] * _SIZES[table[:, 2]]
+    low, high = table["place"].copy(), _ends(table)
     for number in gaps:
         low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
-    again = table[:, 3] != np.arange(len(table))
+    again = table["array"] != np.arange(len(table))
     low[again] = high[again]  # the same elements once more
     inside: list[int] = []  # arrays that begin before this one and may reach into it
     for number in _overlapping(low, high).tolist():
@@ -188,30 +183,36 @@ def _share(a: Array, b: Array) -> bool:
         return True
 
 
-def _bytes(table: Array) -> int:
-    return int(table[:, 2] @ _SIZES[table[:, 0]])
+def _ends(runs: Array) -> Array:
+    """The addresses behind the last elements."""
+    ends: Array = runs["place"] + runs["count"] * _SIZES[runs["code"]]
+    return ends
+
+
+def _walk(records: Array) -> None:
+    walk(listed(), records, RANGE, large=records["count"] @ records["size"] >= PARALLEL_BYTES)
 
 
 def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
     """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are factor and exponent of each
     of all runs."""
-    table, owners, size = memory.ranges(functools.partial(norm_kernel, kind), chosen)
-    chunks = -(-table[:, 2] // CHUNK)
+    records = memory.for_kernel(functools.partial(norm_kernel, kind), chosen)
+    chunks = -(-records["count"] // CHUNK)
+    starts = chunks.cumsum() - chunks
     results = np.zeros(chunks.sum())
-    table[:, 4] = address(results) + results.itemsize * (chunks.cumsum() - chunks)
+    records["key"], records["parameters"] = CHUNK, address(results) + results.itemsize * starts
     if numbers is not None:
-        table[:, 3] = address(numbers) + numbers.strides[0] * owners
-    walk(table, CHUNK, size)
-    counts = memory.runs[:, 1] if chosen is None else memory.runs[chosen, 1]
-    if len(table) == len(results) == len(counts):  # a chunk each
+        owners = np.arange(len(numbers)) if chosen is None else np.flatnonzero(chosen)
+        records["stream"] = address(numbers) + numbers.strides[0] * owners
+    _walk(records)
+    if (chunks == 1).all():
         return results
-    per_run = -(-counts // CHUNK)
-    some = per_run > 0
-    totals = np.zeros(len(counts))
+    some = chunks > 0
+    totals = np.zeros(len(records))
     if some.any():
         merge = np.maximum if kind == "largest" else np.add
         with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; a sum beyond float64
-            totals[some] = merge.reduceat(results, (per_run.cumsum() - per_run)[some])
+            totals[some] = merge.reduceat(results, starts[some])
     return totals
 
 
@@ -234,7 +235,7 @@ def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
         totals = merged(kind)
         norms = np.sqrt(totals) if kind == "squares" else totals
         rare = (totals == math.inf) | (totals < _SURE_FROM)
-        if kind == "largest" or not rare.any() or _CODES["float64"] not in runs[:, 2]:
+        if kind == "largest" or not rare.any() or _CODES["float64"] not in runs["code"]:
             return norms
         largest = merged("largest")
     rare &= np.isfinite(largest) & (largest > 0)

@@ -1,7 +1,7 @@
 """Words -> values: one aligned block of a stream at a time.
 
 Every block function has the form `block(words, out, p, put)`: `words` are the planes that `philox.words32` or
-`words64` made, `out` is the block's place in the target, `p` the law's parameters (float64, in the order that
+`words64` made, `out` is the block's place in the target, `p` the distribution's parameters (float64, in the order that
 `fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in the target's format.
 Element 4j + w of a float32 stream is word w of block j; element 2j + w of a float64 stream is its 64-bit word w.
 """
@@ -25,7 +25,7 @@ from fastinit.kernels.elementary import (
     split32,
     split64,
 )
-from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, scalar
+from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, scalar, scalars
 from fastinit.kernels.philox import COUNTERS
 
 f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
@@ -38,7 +38,7 @@ STEP_24, STEP_31, STEP_32, STEP_33 = f32(2.0**-24), f32(2.0**-31), f32(2.0**-32)
 STEP_53, STEP_54, STEP_65 = f64(2.0**-53), f64(2.0**-54), f64(2.0**-65)
 WORD_STEP, HALF_WORD_STEP = f64(2.0**-32), f64(2.0**-33)
 ZERO_32, ONE_32, ZERO_64, ONE_64 = f32(0), f32(1), f64(0), f64(1)
-MINUS_TWO_32, MINUS_TWO_64, HALF_32 = f32(-2), f64(-2), f32(0.5)
+MINUS_TWO_32, MINUS_TWO_64 = f32(-2), f64(-2)
 
 
 # --- scalar: a word or two -> a standard value ---
@@ -132,7 +132,7 @@ def between(value, low, high):
 
 
 @scalar
-def truncated(sides, p):
+def truncated_value(sides, p):
     """mean + std Phi^-1(Phi(a) + u (Phi(b) - Phi(a))) in float64, the bounds inclusive.
 
     p: scale, mean, std, low, high, Phi(a), 1 - Phi(b), Phi(b) - Phi(a).
@@ -144,70 +144,54 @@ def truncated(sides, p):
 # --- blocks: 64 counters of one stream ---
 
 
-@scalar
-def constant32(words, out, p, put):
-    scale, value = f32(p[0]), f32(p[1])
-    for i in range(BLOCK32):
+# Template arguments: float32's here, float64's in `_FLOAT64`. `WORDS` are a counter's words.
+FLOAT, WORDS, BITS, UNIT, RADIUS, NORMAL_PAIR, SIDES = f32, 4, bits32, unit32, radius32, normal_pair32, sides32
+
+_FLOAT64 = {
+    "FLOAT": f64,
+    "WORDS": 2,
+    "BITS": bits64,
+    "UNIT": unit64,
+    "RADIUS": radius64,
+    "NORMAL_PAIR": normal_pair64,
+    "SIDES": sides64,
+}
+
+
+def constant(words, out, p, put):
+    scale, value = FLOAT(p[0]), FLOAT(p[1])
+    for i in range(WORDS * COUNTERS):
         put(out, i, value, scale)
 
 
-@scalar
-def constant64(words, out, p, put):
-    for i in range(BLOCK64):
-        put(out, i, p[1], p[0])
-
-
-@scalar
-def uniform32(words, out, p, put):
+def uniform(words, out, p, put):
     """low + u (high - low), and the last value below `high` instead of `high`. p: scale, low, high - low, last."""
-    scale, low, width, last = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3])
+    scale, low, width, last = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2]), FLOAT(p[3])
     for j in range(COUNTERS):
-        for w in range(4):
-            value = fma(unit32(words[COUNTERS * w + j]), width, low)
-            put(out, 4 * j + w, last if value > last else value, scale)
+        for w in range(WORDS):
+            value = fma(UNIT(words[COUNTERS * w + j]), width, low)
+            put(out, WORDS * j + w, last if value > last else value, scale)
 
 
-@scalar
-def uniform64(words, out, p, put):
-    low, width, last = p[1], p[2], p[3]
-    for j in range(COUNTERS):
-        for w in range(2):
-            value = fma(unit64(words[COUNTERS * w + j]), width, low)
-            put(out, 2 * j + w, last if value > last else value, p[0])
-
-
-@scalar
-def normal32(words, out, p, put):
+def normal(words, out, p, put):
     """mean + std z. p: scale, mean, std.
 
     The radii are made first, in place of their words: two short loops keep more of the long chain of a logarithm and
     a square root in flight than one long loop does.
     """
-    scale, mean, std = f32(p[0]), f32(p[1]), f32(p[2])
-    for w in range(2):
+    scale, mean, std = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2])
+    for w in range(0, WORDS, 2):
         for j in range(COUNTERS):
-            words[2 * COUNTERS * w + j] = bits32(radius32(words[2 * COUNTERS * w + j]))
+            words[COUNTERS * w + j] = BITS(RADIUS(words[COUNTERS * w + j]))
     for j in range(COUNTERS):
-        for w in range(2):
-            a, b = normal_pair32(words[2 * COUNTERS * w + j], words[2 * COUNTERS * w + COUNTERS + j])
-            put(out, 4 * j + 2 * w, fma(std, a, mean), scale)
-            put(out, 4 * j + 2 * w + 1, fma(std, b, mean), scale)
+        for w in range(0, WORDS, 2):
+            a, b = NORMAL_PAIR(words[COUNTERS * w + j], words[COUNTERS * (w + 1) + j])
+            put(out, WORDS * j + w, fma(std, a, mean), scale)
+            put(out, WORDS * j + w + 1, fma(std, b, mean), scale)
 
 
-@scalar
-def normal64(words, out, p, put):
-    scale, mean, std = p[0], p[1], p[2]
-    for j in range(COUNTERS):
-        words[j] = bits64(radius64(words[j]))
-    for j in range(COUNTERS):
-        a, b = normal_pair64(words[j], words[COUNTERS + j])
-        put(out, 2 * j, fma(std, a, mean), scale)
-        put(out, 2 * j + 1, fma(std, b, mean), scale)
-
-
-@scalar
-def narrow_truncated32(words, out, p, put):
-    """A truncation inside 2 sigma, all in float32. p: as `truncated`, then (Phi(a) + Phi(b) - 1) / 2."""
+def narrow_truncated(words, out, p, put):
+    """A truncation inside 2 sigma, all in float32. p: as `truncated_value`, then (Phi(a) + Phi(b) - 1) / 2."""
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
     mass, middle = f32(p[7]), f32(p[8])
     for j in range(COUNTERS):
@@ -216,16 +200,15 @@ def narrow_truncated32(words, out, p, put):
             put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
 
 
-@scalar
-def truncated32(words, out, p, put):
-    scale = f32(p[0])
+def truncated(words, out, p, put):
+    scale = FLOAT(p[0])
     for j in range(COUNTERS):
-        for w in range(4):
-            put(out, 4 * j + w, f32(truncated(sides32(words[COUNTERS * w + j]), p)), scale)
+        for w in range(WORDS):
+            put(out, WORDS * j + w, FLOAT(truncated_value(SIDES(words[COUNTERS * w + j]), p)), scale)
 
 
-@scalar
-def truncated64(words, out, p, put):
-    for j in range(COUNTERS):
-        for w in range(2):
-            put(out, 2 * j + w, truncated(sides64(words[COUNTERS * w + j]), p), p[0])
+_BODIES = (constant, uniform, normal, narrow_truncated, truncated)
+
+# The blocks by the stream's float type and their names. float64 has no narrow way of its own.
+BLOCKS = {"float32": scalars(_BODIES), "float64": scalars(_BODIES, **_FLOAT64)}
+BLOCKS["float64"]["narrow_truncated"] = BLOCKS["float64"]["truncated"]

@@ -158,11 +158,11 @@ FAR_TAIL_64_Q = (
 # ln 2 in two parts: the first has so few bits that k * LN2_HIGH is exact for any exponent k.
 LN2_HIGH_32, LN2_LOW_32 = f32(0.693359375), f32(-2.12194440e-4)
 LN2_HIGH_64, LN2_LOW_64 = f64(6.93147180369123816490e-01), f64(1.90821492927058770002e-10)
-TWO_THIRDS_32, BIAS_32 = u32(0x3F2AAAAB), u32(0x3F800000)
+TWO_THIRDS_32 = u32(0x3F2AAAAB)
 TWO_THIRDS_64, BIAS_64 = u64(0x3FE5555555555555), u64(0x3FF0000000000000)
 EXPONENT_32, EXPONENT_64 = i32(23), u64(52)
 
-ONE_32, TWO_32, ONE_64, TWO_64, HALF_64 = f32(1), f32(2), f64(1), f64(2), f64(0.5)
+ONE_32, ONE_64, TWO_64, HALF_64 = f32(1), f64(1), f64(2), f64(0.5)
 
 # Adding an integer below 2^52 (2^32 in steps of 2^32) to the bits of 2^52 (2^84) writes it into the mantissa: the
 # conversion that AVX2 lacks for 64-bit integers.
@@ -253,8 +253,6 @@ def sincospi64(t):
 QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which the float32 quantile is good: just past 2 sigma (0.47725)
 EDGE_SQUARED_32, EDGE_SQUARED_64 = f32(0.4782**2), f64(0.425**2)
 TAIL_64, FAR_64 = f64(0.075), f64(5.0)
-ERFINV_SCALE_32, ERFINV_SCALE_64 = f32(math.sqrt(0.5)), f64(math.sqrt(0.5))
-HALF_32, ERFINV_MIDDLE_64 = f32(0.5), f64(0.85)
 
 
 @scalar
@@ -293,18 +291,3 @@ def quantile64(p, complement):
     middle, tail = middle_quantile64(smaller - HALF_64), tail_quantile64(smaller)
     below = middle if smaller > TAIL_64 else tail
     return below if lower else -below
-
-
-@scalar
-def erfinv32(y):
-    """erf^-1(y) for |y| <= 0.9564, within 6 ulps: the float32 range that the quantile covers."""
-    return ERFINV_SCALE_32 * middle_quantile32(HALF_32 * y)
-
-
-@scalar
-def erfinv64(y):
-    """erf^-1(y) for |y| < 1, within 6 ulps."""
-    size = abs(y)
-    middle = middle_quantile64(HALF_64 * y)
-    tail = math.copysign(tail_quantile64(fma(-HALF_64, size, HALF_64)), y)
-    return ERFINV_SCALE_64 * (middle if size <= ERFINV_MIDDLE_64 else tail)

@@ -184,16 +184,6 @@ def scaled_erfc(x):
     return inverse * polynomial((x - FLOAT(ERFCX_SHIFT)) * inverse, ERFCX)
 
 
-def erf(x):
-    """erf(x) within 4 ulps."""
-    size = abs(x)
-    size = FLOAT(10) if size > FLOAT(10) else size
-    square = size * size
-    small = x * polynomial(square, ERF)
-    large = with_sign(FLOAT(1) - exp(-square) * scaled_erfc(size), x)
-    return small if size < FLOAT(0.5) else large
-
-
 def normal_tail(z):
     """(Phi(-|z|), exp(-z^2 / 2)) for |z| <= 40, within 7 and 2 ulps while they are normal floats."""
     half = FLOAT(0.5) * z
@@ -206,14 +196,7 @@ def normal_tail(z):
     return (middle if x < FLOAT(0.5) else FLOAT(0.5) * bell * scaled_erfc(x)), bell
 
 
-_BODIES = (reduced, exp, expm1, with_sign, tanh, sigmoid, softplus, scaled_erfc, erf, normal_tail)
+_BODIES = (reduced, exp, expm1, with_sign, tanh, sigmoid, softplus, scaled_erfc, normal_tail)
 
 # What a body for both float types needs to call these: the template arguments and the compiled functions, by name.
 NAMES = {"float32": scalars(_BODIES, **_FLOAT32), "float64": scalars(_BODIES, FLOAT=FLOAT)}
-
-exp32, exp64 = (NAMES[dtype]["exp"] for dtype in NAMES)
-expm1_32, expm1_64 = (NAMES[dtype]["expm1"] for dtype in NAMES)
-tanh32, tanh64 = (NAMES[dtype]["tanh"] for dtype in NAMES)
-sigmoid32, sigmoid64 = (NAMES[dtype]["sigmoid"] for dtype in NAMES)
-softplus32, softplus64 = (NAMES[dtype]["softplus"] for dtype in NAMES)
-erf32, erf64 = (NAMES[dtype]["erf"] for dtype in NAMES)

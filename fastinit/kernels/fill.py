@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numba import types
 
-from fastinit.kernels import distributions as laws
-from fastinit.kernels import store
-from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, scalar
+from fastinit.kernels import distributions, store
+from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar
 from fastinit.kernels.philox import COUNTERS, words32, words64
 
 u64 = np.uint64
 u_counters = u64(COUNTERS)
 
-# Law -> what makes a block of it, as (float32 stream, float64 stream).
-BLOCKS = {
-    "constant": (laws.constant32, laws.constant64),
-    "uniform": (laws.uniform32, laws.uniform64),
-    "normal": (laws.normal32, laws.normal64),
-    "narrow_truncated": (laws.narrow_truncated32, laws.truncated64),
-    "truncated": (laws.truncated32, laws.truncated64),
-}
-# Format -> (type in memory, fill, add). float16 and bfloat16 are float32 streams, rounded.
-FORMATS = {
-    "float16": (types.uint16, store.fill_f16, store.add_f16),
-    "bfloat16": (types.uint16, store.fill_bf16, store.add_bf16),
-    "float32": (types.float32, store.fill_native, store.add_native),
-    "float64": (types.float64, store.fill_native, store.add_native),
-}
-PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the law's
+# What `range_kernel` knows: the names of the block functions.
+BLOCKS = ("constant", "uniform", "normal", "narrow_truncated", "truncated")
+PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the distribution's
 
 
 @scalar
 def _nothing(counter, key, stream, words):
-    """The words of a law that needs none."""
+    """The words of a distribution that needs none."""
 
 
 # The template arguments of `_fill_range`; `range_kernel` gives each kernel its own.
-WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, laws.normal32, store.fill_native, np.float32, np.uint32, u64(256)
+WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, distributions.normal, store.fill, np.float32, np.uint32, u64(256)
 
 
 def _fill_range(out, start, count, key, stream, parameters):
@@ -69,18 +54,18 @@ def _fill_range(out, start, count, key, stream, parameters):
 
 
 @functools.cache
-def range_kernel(law: str, dtype: str, mode: str) -> tuple[int, Any]:
-    """The address of the kernel of a law, dtype and mode, compiled on first use; and what keeps it alive."""
-    element, fill, add = FORMATS[dtype]
+def range_kernel(mode: str, distribution: str, dtype: str) -> Kernel:
+    """Compile the kernel of a distribution for a dtype and a mode, "fill" or "add"."""
+    form = store.FORMATS[dtype]
     wide = dtype == "float64"
-    return address(
+    return c_kernel(
         _fill_range,
         RANGE_SIGNATURE,
-        f"{mode}_{law}_{dtype}",
-        WORDS=_nothing if law == "constant" else words64 if wide else words32,
-        BLOCK=BLOCKS[law][wide],
-        PUT=fill if mode == "fill" else add,
-        ELEMENT=element,
+        f"{mode}_{distribution}_{dtype}",
+        WORDS=_nothing if distribution == "constant" else words64 if wide else words32,
+        BLOCK=distributions.BLOCKS["float64" if wide else "float32"][distribution],
+        PUT=form.fill if mode == "fill" else form.add,
+        ELEMENT=form.element,
         WORD=types.uint64 if wide else types.uint32,
-        SIZE=u64(laws.BLOCK64 if wide else laws.BLOCK32),
+        SIZE=u64(distributions.BLOCK64 if wide else distributions.BLOCK32),
     )

@@ -1,7 +1,7 @@
 """The one place that names compiler options, and the few instructions that Numba does not offer.
 
 Nothing here is compiled at import. `scalar` functions are compiled into what calls them; `entry` makes the compiled
-and cached function that Python (or another entry, through its address) calls.
+and cached function that Python calls, and `c_kernel` the C function that compiled code calls through its address.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import types as python_types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numba
@@ -108,17 +108,27 @@ def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any)
     return _cached_or_not(lambda cache: _njit(signature, cache=cache, **_OPTIONS)(copy))
 
 
-def address(
+class Kernel(NamedTuple):
+    """A compiled C function: compiled code calls it through `address`, Python through `owner.ctypes`.
+
+    The address is good for as long as `owner` lives; the caches of the functions that return kernels keep them all.
+    """
+
+    address: int
+    owner: Any
+
+
+def c_kernel(
     function: Callable[..., Any], signature: Any, name: str, *, reassociate: bool = False, **names: Any
-) -> tuple[int, Any]:
-    """Compile `function` for one signature as a C function: its address, and the object that keeps it alive.
+) -> Kernel:
+    """Compile `function` for one signature as a C function.
 
     With `reassociate`, sums may be reordered: for statistics, never for what makes values.
     """
     copy = _renamed(function, name, names)
     options = _OPTIONS | ({"fastmath": _REASSOCIATE} if reassociate else {})
     compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **options)(copy))
-    return compiled.address, compiled
+    return Kernel(compiled.address, compiled)
 
 
 @intrinsic

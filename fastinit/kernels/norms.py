@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 
 from fastinit.kernels import store
-from fastinit.kernels.fill import FORMATS
-from fastinit.kernels.jit import RANGE_SIGNATURE, address, carray, float_of_bits32, float_of_bits64, pointer, scalar
+from fastinit.kernels.jit import (
+    RANGE_SIGNATURE,
+    Kernel,
+    c_kernel,
+    carray,
+    float_of_bits32,
+    float_of_bits64,
+    pointer,
+    scalar,
+)
 
 f32, f64, i64, u16, u32, u64 = np.float32, np.float64, np.int64, np.uint16, np.uint32, np.uint64
 
@@ -68,27 +76,8 @@ def _sums(data, start, count, key, stream, results):
         results[chunk] = total
 
 
-@scalar
-def _of_bits32(bits):
-    return f64(float_of_bits32(u32(bits)))
-
-
-@scalar
-def _of_bits64(bits):
-    return float_of_bits64(u64(bits))
-
-
-@scalar
-def _of_bits_f16(bits):
-    return f64(store.of_f16(u16(bits)))
-
-
-@scalar
-def _of_bits_bf16(bits):
-    return f64(store.of_bf16(u16(bits)))
-
-
-INTEGER, MAGNITUDE, FLOAT_OF = np.int32, np.int32(0x7FFFFFFF), _of_bits32
+# The bits of an element, signed and not, what makes a number of them, and the largest magnitude.
+INTEGER, WORD, FLOAT_OF, LARGEST = np.int32, u32, float_of_bits32, np.int32(2**31 - 1)
 
 
 def _largest(data, start, count, key, stream, results):
@@ -105,39 +94,40 @@ def _largest(data, start, count, key, stream, results):
         x = data[first : min(first + key, count)]
         largest = INTEGER(0)
         for i in range(x.size):
-            largest = max(largest, INTEGER(x[i] & MAGNITUDE))
-        results[chunk] = FLOAT_OF(largest)
+            largest = max(largest, INTEGER(x[i] & LARGEST))
+        results[chunk] = f64(FLOAT_OF(WORD(largest)))
 
 
 # Kind -> (a term of the sum, where its factor and exponent come from).
 _TERMS = {"squares": (_square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
-_INTEGERS = {
-    "float16": (np.int16, np.int16(0x7FFF), _of_bits_f16),
-    "bfloat16": (np.int16, np.int16(0x7FFF), _of_bits_bf16),
-    "float32": (np.int32, np.int32(0x7FFFFFFF), _of_bits32),
-    "float64": (np.int64, np.int64(0x7FFFFFFFFFFFFFFF), _of_bits64),
+_INTEGERS: dict[str, tuple[Any, Any, Any]] = {
+    "float16": (np.int16, u16, store.of_f16),
+    "bfloat16": (np.int16, u16, store.of_bf16),
+    "float32": (np.int32, u32, float_of_bits32),
+    "float64": (np.int64, u64, float_of_bits64),
 }
 KINDS = (*_TERMS, "largest")
 
 
 @functools.cache
-def norm_kernel(kind: str, dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that reduces chunks of `key` elements, and what keeps it alive.
+def norm_kernel(kind: str, dtype: str) -> Kernel:
+    """Compile the range kernel that reduces chunks of `key` elements.
 
     Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of (factor |x|)^exponent,
     two float64 numbers at the address `stream`).
     """
     name = f"norm_{kind}_{dtype}"
     if kind == "largest":
-        integer, magnitude, float_of = _INTEGERS[dtype]
-        return address(_largest, RANGE_SIGNATURE, name, INTEGER=integer, MAGNITUDE=magnitude, FLOAT_OF=float_of)
-    element, load = store.LOADS[dtype]
+        integer, word, float_of = _INTEGERS[dtype]
+        names = {"INTEGER": integer, "WORD": word, "FLOAT_OF": float_of, "LARGEST": integer(np.iinfo(integer).max)}
+        return c_kernel(_largest, RANGE_SIGNATURE, name, **names)
+    form = store.FORMATS[dtype]
     term, numbers = _TERMS[kind]
-    names = {"ELEMENT": element, "LOAD": load, "TERM": term, "NUMBERS": numbers}
-    return address(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
+    names = {"ELEMENT": form.element, "LOAD": form.load, "TERM": term, "NUMBERS": numbers}
+    return c_kernel(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
 
 
-PUT, NUMBER = store.fill_native, f64
+PUT, NUMBER = store.fill, f64
 
 
 def _scale(data, start, count, key, stream, parameters):
@@ -159,19 +149,19 @@ def _clamp(data, start, count, key, stream, parameters):
         PUT(data, i, high if value > high else value, low)
 
 
-def _in_place(function: Any, name: str, dtype: str, number: type) -> tuple[int, Any]:
-    element, load = store.LOADS[dtype]
-    names = {"ELEMENT": element, "LOAD": load, "PUT": FORMATS[dtype][1], "NUMBER": number}
-    return address(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
+def _in_place(function: Any, name: str, dtype: str, number: type) -> Kernel:
+    form = store.FORMATS[dtype]
+    names = {"ELEMENT": form.element, "LOAD": form.load, "PUT": form.fill, "NUMBER": number}
+    return c_kernel(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
 
 
 @functools.cache
-def scale_kernel(dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that multiplies by parameters[0] in place, and what keeps it alive."""
+def scale_kernel(dtype: str) -> Kernel:
+    """Compile the range kernel that multiplies by parameters[0] in place."""
     return _in_place(_scale, "scale", dtype, f64 if dtype in ("float32", "float64") else f32)
 
 
 @functools.cache
-def clamp_kernel(dtype: str) -> tuple[int, Any]:
-    """The address of the range kernel that clamps between parameters[0] and [1] in place, and what keeps it alive."""
+def clamp_kernel(dtype: str) -> Kernel:
+    """Compile the range kernel that clamps between parameters[0] and [1] in place."""
     return _in_place(_clamp, "clamp", dtype, f64 if dtype == "float64" else f32)

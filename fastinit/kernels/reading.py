@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 
 from fastinit.kernels.jit import call_range, carray, entry, pointer, scalar
+from fastinit.kernels.records import FileRange
 from fastinit.kernels.reduce import FIELDS
 
 i64, u64 = np.int64, np.uint64
@@ -42,33 +43,32 @@ def _pick(buffer, count, size, first, sample, step):
             target[place + i] = source[start + i * step]
 
 
-def _read(descriptor, offset, count, size, buffer, block, kernel, chunk, results, first, sample, step):
-    """Run a kernel of `kernels.reduce` over `count` elements of `size` bytes of a file, from byte `offset` on, in
-    blocks that are multiples of `chunk`; the element at `offset` has the number `first` where the sample is counted.
-    Without a step nothing is picked.
+def _read(part):
+    """Run a kernel over a `records.FileRange`, block by block.
 
     Returns:
         how many elements were read: fewer where the file ends or cannot be read.
     """
     done = i64(0)
-    while done < count:
-        number = min(block, count - done)
+    while done < part.elements:
+        number = min(part.block, part.elements - done)
         received = i64(0)
-        while received < number * size:
-            place = offset + done * size + received
-            now = _pread(np.int32(descriptor), buffer + received, number * size - received, place)
+        while received < number * part.size:
+            place = part.offset + done * part.size + received
+            now = _pread(np.int32(part.descriptor), part.buffer + received, number * part.size - received, place)
             if now <= 0:
                 return done
             received += now
-        rows = results + done // chunk * i64(FIELDS * 8)
-        call_range(kernel, buffer, u64(0), u64(number), u64(chunk), u64(0), rows)
-        if step > 0:
-            _pick(buffer, number, size, first + done, sample, step)
+        rows = part.results + done // part.chunk * i64(FIELDS * 8)
+        call_range(part.kernel, part.buffer, u64(0), u64(number), u64(part.chunk), u64(0), rows)
+        if part.step > 0:
+            _pick(part.buffer, number, part.size, part.first + done, part.sample, part.step)
         done += number
     return done
 
 
 @functools.cache
 def read() -> Any:
-    """The driver; its arguments are those of `_read`, places in memory as addresses."""
-    return entry(_read, types.int64(*(types.int64,) * 12), "read")
+    """The driver: it takes a `records.FileRange`."""
+    part = types.NamedUniTuple(types.int64, len(FileRange._fields), FileRange)
+    return entry(_read, types.int64(part), "read")

@@ -17,9 +17,10 @@ from numba import types
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
     RANGE_SIGNATURE,
-    address,
+    Kernel,
     bits32,
     bits64,
+    c_kernel,
     carray,
     float_of_bits32,
     float_of_bits64,
@@ -34,33 +35,9 @@ u16, u32, u64 = np.uint16, np.uint32, np.uint64
 FIELDS = 6
 
 
-# A float's bits as a signed integer of the same order: integer minima vectorise, those of floats do not, for NaN's
-# sake.
-@scalar
-def order32(x):
-    bits = i32(bits32(x))
-    return i32(bits ^ i32(i32(bits >> i32(31)) & i32(0x7FFFFFFF)))
-
-
-@scalar
-def unorder32(key):
-    return f64(float_of_bits32(u32(i32(key ^ i32(i32(key >> i32(31)) & i32(0x7FFFFFFF))))))
-
-
-@scalar
-def order64(x):
-    bits = i64(bits64(x))
-    return bits ^ ((bits >> i64(63)) & i64(0x7FFFFFFFFFFFFFFF))
-
-
-@scalar
-def unorder64(key):
-    return float_of_bits64(u64(key ^ ((key >> i64(63)) & i64(0x7FFFFFFFFFFFFFFF))))
-
-
-# Template arguments, as in `kernels.fill`.
-ELEMENT, LOAD, ORDER, UNORDER, LOWEST, HIGHEST = f32, store.itself, order32, unorder32, i32(-(2**31)), i32(2**31 - 1)
-INFINITY = f32(np.inf)
+# Template arguments, as in `kernels.fill`: float32's here, float64's in `_FLOAT64`.
+ELEMENT, LOAD, INTEGER, UNSIGNED, BITS, OF_BITS = f32, store.itself, i32, u32, bits32, float_of_bits32
+LOWEST, HIGHEST, SIGN_BIT, INFINITY = i32(-(2**31)), i32(2**31 - 1), i32(31), f32(np.inf)
 
 # float64 alone can hold magnitudes whose sums or squares it cannot. A chunk whose largest magnitude is in between is
 # summed as it is: 2^13 squares of at most 2^1002 are below 2^1024, and if not all elements are equal, some differ by
@@ -70,6 +47,17 @@ WIDE = False
 SMALLEST_SAFE, LARGEST_SAFE = f64(2.0**-400), f64(2.0**500)
 UP, UP_AGAIN, DOWN, DOWN_AGAIN = f64(2.0**900), f64(2.0**-900), f64(2.0**-700), f64(2.0**700)
 GREATEST = f64(np.finfo(np.float64).max)
+
+
+def order(x):
+    """A float's bits as a signed integer of the same order: integer minima vectorise, those of floats do not, for NaN's
+    sake."""
+    bits = INTEGER(BITS(x))
+    return INTEGER(bits ^ INTEGER(INTEGER(bits >> SIGN_BIT) & HIGHEST))
+
+
+def unorder(key):
+    return f64(OF_BITS(UNSIGNED(INTEGER(key ^ INTEGER(INTEGER(key >> SIGN_BIT) & HIGHEST)))))
 
 
 def total_of(x, factor):
@@ -93,15 +81,15 @@ def exact(x):
     smallest, largest = HIGHEST, LOWEST
     if finite == x.size:  # minima with a condition do not vectorise
         for i in range(x.size):
-            order = ORDER(LOAD(x[i]))
-            smallest, largest = min(smallest, order), max(largest, order)
+            key = order(LOAD(x[i]))
+            smallest, largest = min(smallest, key), max(largest, key)
     else:
         for i in range(x.size):
             value = LOAD(x[i])
             if abs(value) < INFINITY:
-                order = ORDER(value)
-                smallest, largest = min(smallest, order), max(largest, order)
-    low, high, number = UNORDER(smallest), UNORDER(largest), f64(max(finite, i64(1)))
+                key = order(value)
+                smallest, largest = min(smallest, key), max(largest, key)
+    low, high, number = unorder(smallest), unorder(largest), f64(max(finite, i64(1)))
     factor, back = f64(1), f64(1)
     if WIDE and finite > i64(0):
         magnitude = max(abs(low), abs(high))
@@ -137,20 +125,30 @@ def _moments(data, start, count, key, stream, results):
         found[0], found[1], found[2], found[3], found[4], found[5] = exact(data[first : min(first + key, count)])
 
 
+_FLOAT64: dict[str, Any] = {
+    "INTEGER": i64,
+    "UNSIGNED": u64,
+    "BITS": bits64,
+    "OF_BITS": float_of_bits64,
+    "LOWEST": i64(-(2**63)),
+    "HIGHEST": i64(2**63 - 1),
+    "SIGN_BIT": i64(63),
+    "INFINITY": f64(np.inf),
+    "WIDE": True,
+}
+
+
 @functools.cache
-def moments(dtype: str) -> tuple[int, Any]:
-    """The address of the kernel for a dtype, and what keeps it alive."""
-    element, names = store.LOADS[dtype][0], _exact(dtype)
-    return address(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, ELEMENT=element, **names)
+def moments(dtype: str) -> Kernel:
+    """Compile the kernel for a dtype."""
+    return c_kernel(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, **_exact(dtype))
 
 
 def _exact(dtype: str) -> dict[str, Any]:
-    """The names of the scalar functions for a dtype."""
-    names: dict[str, Any] = {"LOAD": store.LOADS[dtype][1]}
-    if dtype == "float64":
-        names |= {"ORDER": order64, "UNORDER": unorder64, "LOWEST": i64(-(2**63)), "HIGHEST": i64(2**63 - 1)}
-        names |= {"INFINITY": f64(np.inf), "WIDE": True}
-    return scalars([total_of, exact], reassociate=True, **names)
+    """The template arguments and the scalar functions for a dtype, by name."""
+    form = store.FORMATS[dtype]
+    names = {"ELEMENT": form.element, "LOAD": form.load, **(_FLOAT64 if dtype == "float64" else {})}
+    return scalars([total_of, exact], reassociate=True, **scalars([order, unorder], **names))
 
 
 # --- the same at the pace of memory, with float32 sums of RUN elements ---
@@ -326,11 +324,11 @@ _OF: dict[str, dict[str, Any]] = {
 
 
 @functools.cache
-def quick_moments(dtype: str) -> tuple[int, Any]:
-    """The kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
-    names: dict[str, Any] = {"ELEMENT": store.LOADS[dtype][0], **_OF[dtype], **_exact(dtype)}
+def quick_moments(dtype: str) -> Kernel:
+    """Compile the kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
+    names: dict[str, Any] = _OF[dtype] | _exact(dtype)
     adding, looking = (sums, look) if dtype == "float32" else (sums_of_pairs, look_at_pairs)
     names |= scalars([adding, looking], reassociate=True, **names)
     names |= {"SUMS": names[adding.__name__], "LOOK": names[looking.__name__]}
     names |= scalars([count_zeros, quick], reassociate=True, **names)
-    return address(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)
+    return c_kernel(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)

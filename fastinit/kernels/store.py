@@ -6,16 +6,17 @@ arithmetic that vectorises and needs no instruction that some CPU lacks.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import bits32, float_of_bits32, fma, scalar
+from fastinit.kernels.jit import bits32, float_of_bits32, fma, scalar, scalars
 
 f32, u16, u32 = np.float32, np.uint16, np.uint32
 
 SIGN, MAGNITUDE, INFINITY = u32(0x80000000), u32(0x7FFFFFFF), u32(0x7F800000)
 ONE, SIXTEEN, HALF_ULP = u32(1), u32(16), u32(0x7FFF)
-QUIET_BF16 = u32(0x7FC0)
 QUIET_F16, INFINITY_F16 = u32(0x7E00), u32(0x7C00)
 THIRTEEN, HALF_ULP_F16, REBIAS = u32(13), u32(0xFFF), u32((127 - 15) << 23)
 SMALLEST_NORMAL_F16, OVERFLOW_F16 = u32((127 - 14) << 23), u32((127 + 16) << 23)
@@ -64,44 +65,39 @@ def of_f16(bits):
 
 
 @scalar
-def fill_native(out, i, value, scale):
-    out[i] = value
-
-
-@scalar
-def add_native(out, i, value, scale):
-    out[i] = fma(scale, value, out[i])
-
-
-@scalar
-def fill_bf16(out, i, value, scale):
-    out[i] = bf16_of(value)
-
-
-@scalar
-def add_bf16(out, i, value, scale):
-    out[i] = bf16_of(fma(scale, value, of_bf16(out[i])))
-
-
-@scalar
-def fill_f16(out, i, value, scale):
-    out[i] = f16_of(value)
-
-
-@scalar
-def add_f16(out, i, value, scale):
-    out[i] = f16_of(fma(scale, value, of_f16(out[i])))
-
-
-@scalar
 def itself(value):
     return value
 
 
-# Format -> (type in memory, what widens an element to float32 or keeps it).
-LOADS = {
-    "float16": (types.uint16, of_f16),
-    "bfloat16": (types.uint16, of_bf16),
-    "float32": (types.float32, itself),
-    "float64": (types.float64, itself),
+# Template arguments of what writes an element: a float32 or float64 to the format, and back.
+TO, FROM = itself, itself
+
+
+def fill(out, i, value, scale):
+    out[i] = TO(value)
+
+
+def add(out, i, value, scale):
+    out[i] = TO(fma(scale, value, FROM(out[i])))
+
+
+class Format(NamedTuple):
+    """How a dtype lies in memory, and what reads and writes its elements; 16-bit floats are widened to float32."""
+
+    element: Any
+    load: Any
+    fill: Any
+    add: Any
+
+
+def _format(element: Any, to: Any, load: Any) -> Format:
+    made = scalars([fill, add], TO=to, FROM=load)
+    return Format(element, load, made["fill"], made["add"])
+
+
+FORMATS = {
+    "float16": _format(types.uint16, f16_of, of_f16),
+    "bfloat16": _format(types.uint16, bf16_of, of_bf16),
+    "float32": _format(types.float32, itself, itself),
+    "float64": _format(types.float64, itself, itself),
 }

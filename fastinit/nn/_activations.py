@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastinit._core.checks import non_negative, squared, unknown
 from fastinit._core.gains import gain as gain_of
+from fastinit._runtime.arrays import FLOATS, check_form, check_source, check_target
 from fastinit.kernels.nn import activations as kernels
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -135,17 +136,12 @@ class Activation:
         Raises:
             TypeError, ValueError: a `z` or `out` that is not as said.
         """
-        _check_floats("z", z)
+        check_source(z, "z", FLOATS)
         if out is None:
             out = np.empty_like(z, order="C", subok=False)
         else:
-            _check_floats("out", out)
-            if (out.shape, out.dtype) != (z.shape, z.dtype):
-                raise ValueError(
-                    f"out must be {z.dtype} of shape {z.shape}. Received: {out.dtype} of shape {out.shape}"
-                )
-            if not out.flags.writeable:
-                raise ValueError("out must be writeable. Received: a read-only array")
+            check_form(out, "out", z.shape, z.dtype)
+            check_target(out)
         result = out if out.flags.carray else np.empty_like(z, order="C", subok=False)
         if self.keeps == "output":
             kept = result
@@ -154,9 +150,8 @@ class Activation:
             kept = z.copy(order="C")
         columns = z.shape[-1] if z.ndim else 1
         bias = np.zeros(columns, z.dtype)
-        _, kernel = kernels.forward_kernel(self.name, str(z.dtype))
         if z.size:
-            kernel.ctypes(
+            kernels.forward_kernel(self.name, z.dtype.name).owner.ctypes(
                 kept.ctypes.data,
                 result.ctypes.data,
                 bias.ctypes.data,
@@ -173,7 +168,7 @@ class Activation:
 
         `kept` is float32 or float64 of any shape; the result is a new array like it.
         """
-        _check_floats("kept", kept)
+        check_source(kept, "kept", FLOATS)
         slopes: Floats = np.ones(kept.shape, kept.dtype)
         self.pull_back(slopes, kept)
         return slopes
@@ -182,18 +177,12 @@ class Activation:
         """gradient *= f'(kept), in place: a contiguous array of the shape and dtype of `kept`."""
         if not (kept.flags.c_contiguous and kept.flags.aligned):
             kept = kept.copy(order="C")
-        _, kernel = kernels.backward_kernel(self.name, str(kept.dtype))
-        kernel.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
+        kernel = kernels.backward_kernel(self.name, kept.dtype.name)
+        kernel.owner.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
 
 
 def _pointer(values: NDArray[np.float64]) -> Any:
     return np.ctypeslib.as_ctypes(values)
-
-
-def _check_floats(name: str, array: object) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
-        received = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{name} must be a NumPy array of float32 or float64. Received: {received}")
 
 
 def activation(name: str, **parameters: float) -> Activation:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 
-from fastinit._runtime.arrays import Array, address
+from fastinit._runtime.arrays import Array, address, as_matrix, as_result, check_apart, check_form
 from fastinit._runtime.blas import one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import count
@@ -16,7 +15,6 @@ from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
 from fastinit.kernels.nn.blas import gemm_address
 from fastinit.kernels.nn.network import network_entry
 from fastinit.nn._activations import Activation, as_activation
-from fastinit.nn._losses import as_matrix
 
 # Multiply-adds from which two threads win: about 0.3 ms of products on one.
 PARALLEL_PRODUCTS = 1 << 23
@@ -56,16 +54,19 @@ def dense_forward(
     array([[3. , 0. , 0.5]])
     """
     made = as_activation(activation)
-    x, weight = as_matrix("x", x), as_matrix("weight", weight, dtype=x.dtype)
+    x, weight = as_matrix(x, "x"), as_matrix(weight, "weight", x.dtype)
     (rows, inputs), outputs = x.shape, weight.shape[0]
     if weight.shape[1] != inputs:
         raise ValueError(f"weight must be (out, in) for x of (batch, in). Received: {weight.shape} for {x.shape}")
-    bias = np.zeros(outputs, x.dtype) if bias is None else as_vector("bias", bias, outputs, x.dtype)
-    out = np.empty((rows, outputs), x.dtype) if out is None else as_place("out", out, (rows, outputs), x.dtype)
+    if bias is None:
+        bias = np.zeros(outputs, x.dtype)
+    check_form(bias, "bias", (outputs,), x.dtype)
+    bias = np.ascontiguousarray(bias)
+    out = as_result(out, "out", (rows, outputs), x.dtype)
     if made.keeps == "output":
         kept, results = out, {"out": out}
     else:
-        kept = np.empty_like(out) if kept is None else as_place("kept", kept, (rows, outputs), x.dtype)
+        kept = as_result(kept, "kept", out.shape, out.dtype)
         results = {"out": out, "kept": kept}
     check_apart(results, {"x": x, "weight": weight, "bias": bias})
     if not inputs:  # BLAS refuses such matrices; one that is 0 gives the same
@@ -114,35 +115,31 @@ def dense_backward(
     ([[1.0, 2.0]], [[1.0, 1.0], [0.0, 0.0]], [1.0, 0.0])
     """
     made = as_activation(activation)
-    dy = as_matrix("dy", dy)
-    x, kept = as_matrix("x", x, dtype=dy.dtype), as_matrix("kept", kept, dtype=dy.dtype)
-    weight = as_matrix("weight", weight, dtype=dy.dtype)
+    dy = as_matrix(dy, "dy")
+    x, kept, weight = (
+        as_matrix(array, name, dy.dtype) for array, name in ((x, "x"), (kept, "kept"), (weight, "weight"))
+    )
     (rows, outputs), inputs = dy.shape, weight.shape[1]
     if x.shape != (rows, inputs) or kept.shape != dy.shape or weight.shape[0] != outputs:
         raise ValueError(
             "dy and kept must be (batch, out), x (batch, in) and weight (out, in). "
             f"Received: dy {dy.shape}, kept {kept.shape}, x {x.shape}, weight {weight.shape}"
         )
-    places = [
-        np.empty(shape, dy.dtype) if place is None else as_place(name, place, shape, dy.dtype)
-        for name, place, shape in (
-            ("dx", dx, x.shape),
-            ("dweight", dweight, weight.shape),
-            ("dbias", dbias, (outputs,)),
-        )
-    ]
-    check_apart(dict(zip(("dx", "dweight", "dbias"), places, strict=True)), {"x": x, "weight": weight})
+    dx = as_result(dx, "dx", x.shape, dy.dtype)
+    dweight = as_result(dweight, "dweight", weight.shape, dy.dtype)
+    dbias = as_result(dbias, "dbias", (outputs,), dy.dtype)
+    check_apart({"dx": dx, "dweight": dweight, "dbias": dbias}, {"x": x, "weight": weight})
     delta = dy.copy()
     made.pull_back(delta, kept)
     if rows and outputs and inputs:
-        table = np.array([layer_row(made, weight, None, places[1], places[2], kept, kept)], np.int64)
-        numbers = address(x), address(delta), address(places[0]), rows
+        table = np.array([layer_row(made, weight, None, dweight, dbias, kept, kept)], np.int64)
+        numbers = address(x), address(delta), address(dx), rows
         _run("dense_backward", x, table, rows, 2 * weight.size * rows, *numbers)
     else:
-        for place in places[:2]:
-            place[...] = 0
-        places[2][...] = delta.sum(axis=0)
-    return places[0], places[1], places[2]
+        dx[...] = 0
+        dweight[...] = 0
+        dbias[...] = delta.sum(axis=0)
+    return dx, dweight, dbias
 
 
 def layer_row(
@@ -169,8 +166,8 @@ def layer_row(
     }
     for field, place in places.items():
         row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[dense.FORWARD], _ = forward_kernel(activation.name, dtype)
-    row[dense.BACKWARD], _ = backward_kernel(activation.name, dtype)
+    row[dense.FORWARD] = forward_kernel(activation.name, dtype).address
+    row[dense.BACKWARD] = backward_kernel(activation.name, dtype).address
     row[dense.PARAMETERS] = address(activation_numbers(activation))
     return row
 
@@ -188,37 +185,3 @@ def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: 
     work = functools.partial(entry, table, gemm_address(dtype), *numbers, slices, address(counter))
     with one_blas_thread():
         together(work, slices if products >= PARALLEL_PRODUCTS else 1)
-
-
-def as_vector(name: str, x: Any, size: int, dtype: Any) -> Array:
-    """A contiguous vector of this size and dtype."""
-    check_form(name, x, (size,), dtype)
-    return np.ascontiguousarray(x)
-
-
-def as_place(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A caller's array for a result."""
-    check_form(name, x, shape, dtype)
-    if not x.flags.carray:
-        received = f"strides {x.strides}" if x.flags.writeable else "a read-only array"
-        raise ValueError(f"{name} must be C-contiguous, aligned and writeable. Received: {received}")
-    return x  # type: ignore[no-any-return]
-
-
-def check_form(name: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
-    """An array of this shape and dtype, or an error."""
-    wanted = f"{name} must be an array of shape {shape} of {np.dtype(dtype).name}"
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{wanted}. Received: {type(x).__name__}")
-    if x.shape != shape or x.dtype != dtype:
-        raise ValueError(f"{wanted}. Received: {x.shape} of {x.dtype}")
-
-
-def check_apart(written: dict[str, Array], read: dict[str, Array]) -> None:
-    """Results must lie apart, from one another and from what is read while they are written."""
-    others = dict(read)
-    for name, place in written.items():
-        for other, array in others.items():
-            if np.may_share_memory(place, array):  # exact: all are contiguous
-                raise ValueError(f"{name} must not share memory with {other}")
-        others[name] = place

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastinit._runtime.arrays import FLOATS, Array, address, dtype_name
-from fastinit.kernels.nn.losses import call_loss_at, loss_kernel
+from fastinit._runtime.arrays import Array, address, as_matrix, dtype_name
+from fastinit.kernels.nn.losses import loss_kernel
 
 
 class Targets(NamedTuple):
@@ -86,27 +87,15 @@ def mean_squared_error(predictions: Array, targets: Any) -> tuple[float, Array]:
 
 def _loss(logits: Any, targets: Any, output: str) -> tuple[float, Array]:
     name = "predictions" if output == "identity" else "logits"
-    matrix = as_matrix(name, logits)
+    matrix = as_matrix(logits, name)
     if matrix.size == 0:
         raise ValueError(f"{name} must have samples and outputs. Received: shape {matrix.shape}")
     rows, columns = matrix.shape
     wanted, array = as_targets(targets, output, rows, columns, matrix.dtype)
-    work, gradient, loss = matrix.copy(), np.empty_like(matrix), np.empty(1)
-    kernel, _ = loss_kernel(wanted, dtype_name(matrix.dtype))
-    call_loss_at()(kernel, address(work), address(gradient), address(array), rows, columns, 1 / rows, address(loss))
-    return float(loss[0]), gradient
-
-
-def as_matrix(name: str, x: Any, dtype: Any = None) -> Array:
-    """A C-contiguous (rows, columns) float32 or float64 array, of `dtype` where it is given; a copy where need be."""
-    if not isinstance(x, np.ndarray) or x.dtype.name not in FLOATS or not x.dtype.isnative:
-        received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"{name} must be a NumPy array of {' or '.join(FLOATS)}. Received: {received}")
-    if x.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions (rows, columns). Received: shape {x.shape}")
-    if dtype is not None and x.dtype != dtype:
-        raise ValueError(f"{name} must have the dtype {np.dtype(dtype).name} of the others. Received: {x.dtype.name}")
-    return np.ascontiguousarray(x)
+    work, gradient, loss = matrix.copy(), np.empty_like(matrix), ctypes.c_double()
+    call = loss_kernel(wanted, dtype_name(matrix.dtype)).owner.ctypes
+    call(address(work), address(gradient), address(array), rows, columns, 1 / rows, ctypes.byref(loss))
+    return loss.value, gradient
 
 
 def as_targets(y: Any, output: str, rows: int, columns: int, dtype: Any) -> Targets:

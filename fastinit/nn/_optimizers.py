@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastinit._core.checks import finite, non_negative
-from fastinit._runtime.arrays import FLOATS, Array, Arrays, address, check_target
-from fastinit._runtime.pool import together
-from fastinit._runtime.threads import PARALLEL_FROM, count
-from fastinit.kernels.nn.updates import RATES, update_kernel, update_pieces
+from fastinit._runtime.arrays import (
+    FLOATS,
+    Array,
+    Arrays,
+    address,
+    check_contiguous,
+    check_form,
+    check_target,
+    dtype_name,
+    paired_arrays,
+)
+from fastinit._runtime.threads import PARALLEL_FROM, walk
+from fastinit.kernels.nn.updates import CHUNK, RATES, listed_updates, update_kernel
+from fastinit.kernels.records import UPDATE
 
 
 @dataclass(eq=False)
@@ -60,10 +68,10 @@ class Optimizer:
         Raises:
             ValueError: other parameters than before, by number, shape or dtype.
         """
-        shapes = [(array.shape, array.dtype.name) for array in arrays]
-        if not self.steps and shapes != [(m[0].shape, m[0].dtype.name) for m in self._memory]:
+        shapes = [(array.shape, dtype_name(array.dtype)) for array in arrays]
+        if not self.steps and shapes != [(m[0].shape, dtype_name(m[0].dtype)) for m in self._memory]:
             self._memory = [tuple(np.zeros_like(array) for _ in range(self.memories)) for array in arrays]
-        known = [(memory[0].shape, memory[0].dtype.name) for memory in self._memory]
+        known = [(memory[0].shape, dtype_name(memory[0].dtype)) for memory in self._memory]
         if shapes != known:
             raise ValueError(f"an optimizer belongs to one model. Received: {shapes}, before: {known}")
         return self._memory
@@ -89,21 +97,16 @@ class Optimizer:
         weights, slopes = _paired(parameters, gradients)
         factor, rates = finite("factor", factor), self.rates()
         memory = self.memory(weights)
-        for dtype in dict.fromkeys(array.dtype.name for array in weights):
-            pieces = np.array(
-                [
-                    [address(w), address(g), address(m[0]), address(m[-1]), w.size]
-                    for w, g, m in zip(weights, slopes, memory, strict=True)
-                    if w.dtype.name == dtype and w.size
-                ],
-                np.int64,
-            ).reshape(-1, 5)
-            kernel, _ = update_kernel(self.kernel, dtype)
-            counter = np.zeros(1, np.int64)
-            size = np.dtype(dtype).itemsize
-            numbers = (kernel, size, factor, float(self.steps + 1), address(rates), address(counter))
-            large = pieces[:, 4].sum() >= PARALLEL_FROM
-            together(functools.partial(update_pieces(), pieces, *numbers), count() if large else 1)
+        runs = np.empty(len(weights), UPDATE)
+        runs["kernel"] = [update_kernel(self.kernel, dtype_name(array.dtype)).address for array in weights]
+        runs["weights"] = [address(array) for array in weights]
+        runs["gradients"] = [address(array) for array in slopes]
+        runs["first"] = [address(arrays[0]) for arrays in memory]
+        runs["second"] = [address(arrays[-1]) for arrays in memory]
+        runs["count"] = [array.size for array in weights]
+        runs["size"] = [array.itemsize for array in weights]
+        runs["factor"], runs["step"], runs["rates"] = factor, self.steps + 1, address(rates)
+        walk(listed_updates(), runs, int(CHUNK), large=bool(runs["count"].sum() >= PARALLEL_FROM), whole=True)
         self.steps += 1
 
 
@@ -215,30 +218,10 @@ def _share(name: str, value: float) -> float:
 
 def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Array]]:
     """The arrays of both, checked to fit."""
-    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
-        if set(parameters) != set(gradients):
-            raise ValueError(
-                f"gradients must have the parameters' names. Received: {sorted(set(parameters) ^ set(gradients))}"
-            )
-        gradients = [gradients[name] for name in parameters]
-    weights, slopes = _listed("parameters", parameters), _listed("gradients", gradients)
-    if len(weights) != len(slopes):
-        raise ValueError(f"gradients must be as many as parameters. Received: {len(slopes)} for {len(weights)}")
-    for weight, slope in zip(weights, slopes, strict=True):
-        if check_target(weight, "parameters") not in FLOATS:
-            raise TypeError(f"parameters must be of float32 or float64. Received: {weight.dtype}")
-        if not isinstance(slope, np.ndarray) or (slope.shape, slope.dtype) != (weight.shape, weight.dtype):
-            received = f"{slope.shape} of {slope.dtype}" if isinstance(slope, np.ndarray) else type(slope).__name__
-            raise ValueError(f"gradients must be arrays of {weight.shape} of {weight.dtype}. Received: {received}")
-        if not (weight.flags.carray and slope.flags.c_contiguous and slope.flags.aligned):
-            received = f"strides {weight.strides} and {slope.strides}"
-            raise ValueError(f"parameters and gradients must be C-contiguous and aligned. Received: {received}")
-    return weights, slopes
-
-
-def _listed(name: str, arrays: Arrays) -> list[Array]:
-    if isinstance(arrays, np.ndarray):
-        return [arrays]
-    if not isinstance(arrays, Iterable):
-        raise TypeError(f"{name} must be an array, a mapping or an iterable of arrays. Received: {arrays!r}")
-    return list(arrays.values() if isinstance(arrays, Mapping) else arrays)
+    pairs = paired_arrays(parameters, gradients)
+    for (name, weight), (gradient_name, gradient) in pairs:
+        check_target(weight, name, FLOATS)
+        check_form(gradient, gradient_name, weight.shape, weight.dtype)
+        check_contiguous(weight, name)
+        check_contiguous(gradient, gradient_name)
+    return [weight for (_, weight), _ in pairs], [gradient for _, (_, gradient) in pairs]

@@ -141,8 +141,8 @@ class Trainer:
         self._tables = _tables(net, memory)
         self._run = run = np.zeros(network.RUN_FIELDS, np.int64)
         run[network.GEMM] = gemm_address(self._dtype)
-        run[network.LOSS], _ = loss_kernel(targets.kernel, self._dtype)
-        run[network.NORM], _ = norm_kernel("squares", self._dtype)
+        run[network.LOSS] = loss_kernel(targets.kernel, self._dtype).address
+        run[network.NORM] = norm_kernel("squares", self._dtype).address
         run[network.TARGET_BYTES] = row_bytes
         run[network.BATCH_SAMPLES], run[network.BATCH_TARGETS] = memory.place("samples"), memory.place("targets")
         run[network.DELTA], run[network.DELTA_BYTES] = memory.place("delta"), delta
@@ -177,7 +177,7 @@ class Trainer:
         run[network.ORDER] = 0 if order is None else address(order)
         run[network.UPDATE] = 0
         if optimizer is not None:
-            run[network.UPDATE], _ = update_kernel(optimizer.kernel, self._dtype)
+            run[network.UPDATE] = update_kernel(optimizer.kernel, self._dtype).address
             [memory] = optimizer.memory([self.net.parameters])
             run[network.FIRST], run[network.SECOND] = address(memory[0]), address(memory[-1])
         per_call = max(1, SLAB_PRODUCTS // self._products) * self.batch

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Distribution
-from fastinit._runtime.arrays import DTYPES, Array, address, dtype_name
+from fastinit._runtime.arrays import Array, address, check_source, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
+from fastinit.kernels.jit import Kernel
 from fastinit.kernels.reduce import FIELDS, moments, quick_moments
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
@@ -21,8 +22,8 @@ _SMALLEST_SAFE, _LARGEST_SAFE = 2.0**-400, 2.0**450
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `summarize` found. `low` and `high` are the bounds of the law, where one was given and has them; `min`,
-    `max`, `mean` and `std` (of the population) are of the finite elements, NaN where there are none."""
+    """What `summarize` returns. `low` and `high` are the bounds of the distribution, where one was given and has them;
+    `min`, `max`, `mean` and `std` (of the population) are of the finite elements, NaN where there are none."""
 
     count: int
     low: float | None
@@ -48,7 +49,7 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
 
     Args:
         x: a NumPy array of float16, bfloat16, float32 or float64, of any shape and strides.
-        distribution: the law it was drawn from; its bounds are put beside the minimum and maximum.
+        distribution: what it was drawn from; its bounds are put beside the minimum and maximum.
 
     Raises:
         TypeError: not such an array.
@@ -63,9 +64,7 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
     zeros             1
     nonfinite         1
     """
-    if not isinstance(x, np.ndarray) or x.dtype not in DTYPES.values():
-        received = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"x must be a NumPy array of {', '.join(DTYPES)}. Received: {received}")
+    check_source(x, "x")
     if not isinstance(distribution, Distribution | None):
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
     parts = [chunks(part) for part in _contiguous_parts(x)]
@@ -134,11 +133,11 @@ def chunks(x: Array, *, quick: bool = False) -> Array:
     """
     found = np.empty((-(-x.size // CHUNK), FIELDS))
     name = dtype_name(x.dtype)
-    kernel, _ = quick_kernel(name) if quick else moments(name)
-    spread(kernel, x.itemsize, (address(x), 1, x.size, 0, 0, 0), (CHUNK, 0), found.ctypes.data)
+    kernel = quick_kernel(name) if quick else moments(name)
+    spread(kernel.address, x.itemsize, address(x), x.size, (CHUNK, 0), found.ctypes.data)
     return found
 
 
-def quick_kernel(dtype: str) -> tuple[int, Any]:
-    """The kernel of quick `chunks`: its address, and what keeps it alive."""
+def quick_kernel(dtype: str) -> Kernel:
+    """The kernel of quick `chunks`."""
     return moments(dtype) if dtype == "float64" else quick_moments(dtype)

@@ -24,6 +24,7 @@ from fastinit._runtime import workers as crew
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK
 from fastinit.kernels.reading import read as read_range
+from fastinit.kernels.records import FileRange
 from fastinit.kernels.reduce import FIELDS
 from fastinit.stats._summary import Summary, chunks, merged, quick_kernel
 
@@ -198,11 +199,21 @@ def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
     rows, sample = tensor.allocate()
     size = np.dtype(tensor.dtype).itemsize
     block = buffer.size // size // CHUNK * CHUNK
-    results = rows[first // CHUNK :].ctypes.data
-    kernel, _ = quick_kernel(tensor.dtype)
-    place, where, step = buffer.ctypes.data, sample.ctypes.data, tensor.step
     number = read_range()(
-        descriptor, read.offset, count, size, place, block, kernel, CHUNK, results, first, where, step
+        FileRange(
+            descriptor=descriptor,
+            offset=read.offset,
+            elements=count,
+            size=size,
+            buffer=buffer.ctypes.data,
+            block=block,
+            kernel=quick_kernel(tensor.dtype).address,
+            chunk=CHUNK,
+            results=rows[first // CHUNK :].ctypes.data,
+            first=first,
+            sample=sample.ctypes.data,
+            step=tensor.step,
+        )
     )
     if number < count:
         rest = read.offset + number * size

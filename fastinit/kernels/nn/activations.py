@@ -12,10 +12,8 @@ import functools
 import math
 from typing import Any
 
-from numba import types
-
 from fastinit.kernels.exponential import FLOAT, NAMES, exp, expm1, normal_tail, sigmoid, softplus, tanh
-from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, address, carray, fma, scalars
+from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, Kernel, c_kernel, carray, fma, scalars
 
 PARAMETERS = 1  # float64 numbers that every kernel reads
 
@@ -165,17 +163,16 @@ _TABLE: dict[str, tuple[str, Any, Any]] = {
 KEEPS = {name: keeps for name, (keeps, _, _) in _TABLE.items()}
 
 _BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
-_ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 # Template arguments of the loops; the kernels have their own.
-ELEMENT, VALUE, DERIVATIVE = types.float64, identity_value, identity_derivative
+VALUE, DERIVATIVE = identity_value, identity_derivative
 
 
 def _forward_in_place(kept, out, bias, rows, columns, parameters):
     """kept = f(kept + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
     vectorised loop begins with."""
-    y = carray(kept, (rows, columns), ELEMENT)
-    b = carray(bias, columns, ELEMENT)
+    y = carray(kept, (rows, columns), FLOAT)
+    b = carray(bias, columns, FLOAT)
     p = FLOAT(carray(parameters, PARAMETERS)[0])
     for r in range(rows):
         for c in range(columns):
@@ -184,9 +181,9 @@ def _forward_in_place(kept, out, bias, rows, columns, parameters):
 
 def _forward_apart(kept, out, bias, rows, columns, parameters):
     """kept += bias; out = f(kept)."""
-    z = carray(kept, (rows, columns), ELEMENT)
-    y = carray(out, (rows, columns), ELEMENT)
-    b = carray(bias, columns, ELEMENT)
+    z = carray(kept, (rows, columns), FLOAT)
+    y = carray(out, (rows, columns), FLOAT)
+    b = carray(bias, columns, FLOAT)
     p = FLOAT(carray(parameters, PARAMETERS)[0])
     for r in range(rows):
         for c in range(columns):
@@ -197,8 +194,8 @@ def _forward_apart(kept, out, bias, rows, columns, parameters):
 
 def _backward(gradient, kept, count, parameters):
     """gradient *= f'(kept)."""
-    g = carray(gradient, count, ELEMENT)
-    x = carray(kept, count, ELEMENT)
+    g = carray(gradient, count, FLOAT)
+    x = carray(kept, count, FLOAT)
     p = FLOAT(carray(parameters, PARAMETERS)[0])
     for i in range(count):
         g[i] *= DERIVATIVE(x[i], p)
@@ -211,8 +208,8 @@ def _compiled(dtype: str) -> dict[str, Any]:
 
 
 @functools.cache
-def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an activation's forward kernel, compiled on first use; and what keeps it alive.
+def forward_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an activation's forward kernel.
 
     C signature: void(void *kept, void *out, void *bias, uint64 rows, uint64 columns, double *parameters), the
     matrices row-major and contiguous, of shape (rows, columns), the bias of length columns. Where the output is kept,
@@ -224,22 +221,21 @@ def forward_kernel(name: str, dtype: str) -> tuple[int, Any]:
 
 
 @functools.cache
-def backward_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an activation's backward kernel, compiled on first use; and what keeps it alive.
+def backward_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an activation's backward kernel.
 
     C signature: void(void *gradient, void *kept, uint64 count, double *parameters): gradient *= f'(kept).
     """
     return _kernel(_backward, BACKWARD_SIGNATURE, "backward", name, dtype)
 
 
-def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> tuple[int, Any]:
+def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> Kernel:
     compiled = _compiled(dtype)
-    return address(
+    return c_kernel(
         loop,
         signature,
         f"{way}_{name}_{dtype}",
         FLOAT=compiled["FLOAT"],
-        ELEMENT=_ELEMENTS[dtype],
         VALUE=compiled[f"{name}_value"],
         DERIVATIVE=compiled[f"{name}_derivative"],
     )

@@ -9,14 +9,13 @@ for the row. NaN goes through everything.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 from numba import types
 
 from fastinit.kernels.elementary import log32, log64
-from fastinit.kernels.exponential import exp32, exp64, sigmoid32, sigmoid64, softplus32, softplus64
-from fastinit.kernels.jit import address, c_caller, carray, entry, scalar, summand
+from fastinit.kernels.exponential import NAMES, exp, sigmoid, softplus
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, scalar, summand
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -32,7 +31,7 @@ LOSS_SIGNATURE = types.void(
 call_loss = c_caller(LOSS_SIGNATURE)
 
 # Template arguments, as in `kernels.fill`.
-ELEMENT, EXP, LOG, SIGMOID, SOFTPLUS = f32, exp32, log32, sigmoid32, softplus32
+ELEMENT, EXP, LOG, SIGMOID, SOFTPLUS = f64, exp, log64, sigmoid, softplus
 
 
 @scalar
@@ -141,22 +140,12 @@ LOSSES = {
     "sigmoid": _sigmoid,
     "squared": _squared,
 }
-_WIDE = {"ELEMENT": f64, "EXP": exp64, "LOG": log64, "SIGMOID": sigmoid64, "SOFTPLUS": softplus64}
 
 
 @functools.cache
-def loss_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of a loss for a dtype, and what keeps it alive."""
-    names = _WIDE if dtype == "float64" else {}
-    return address(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)
-
-
-def _call_loss_at(kernel, logits, gradient, targets, rows, columns, weight, loss):
-    call_loss(kernel, logits, gradient, targets, rows, columns, weight, loss)
-
-
-@functools.cache
-def call_loss_at() -> Any:
-    """Calls a loss kernel, with the addresses of its arrays, from Python."""
-    arguments = (*(types.int64,) * 4, types.uint64, types.uint64, types.float64, types.int64)
-    return entry(_call_loss_at, types.void(*arguments), "call_loss_at")
+def loss_kernel(name: str, dtype: str) -> Kernel:
+    """Compile a loss for a dtype."""
+    known, wide = NAMES[dtype], dtype == "float64"
+    names = {"ELEMENT": known["FLOAT"], "LOG": log64 if wide else log32}
+    names |= {name.upper(): known[name] for name in ("exp", "sigmoid", "softplus")}
+    return c_kernel(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import address, c_caller, carray, entry, fetch_add
+from fastinit.kernels.drive import list_driver
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, scalar
+from fastinit.kernels.records import UPDATE
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -84,39 +86,29 @@ UPDATES = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
 
 
 @functools.cache
-def update_kernel(name: str, dtype: str) -> tuple[int, Any]:
-    """The address of an update for a dtype, and what keeps it alive."""
+def update_kernel(name: str, dtype: str) -> Kernel:
+    """Compile an update for a dtype."""
     names = {"ELEMENT": f64} if dtype == "float64" else {}
-    return address(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
+    return c_kernel(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
 
 
-def _update_pieces(pieces, kernel, size, factor, step, rates, counter):
-    """An update of arrays (rows of `pieces`: four addresses and a count), CHUNK elements at a time, by all the threads
-    that call this with one counter."""
-    wanted = fetch_add(counter)
-    before = i64(0)  # chunks of the arrays so far
-    for piece in range(pieces.shape[0]):
-        elements = pieces[piece, 4]
-        chunks = (elements + CHUNK - 1) // CHUNK
-        while wanted < before + chunks:
-            first = (wanted - before) * CHUNK
-            place = first * size
-            call_update(
-                kernel,
-                pieces[piece, 0] + place,
-                pieces[piece, 1] + place,
-                pieces[piece, 2] + place,
-                pieces[piece, 3] + place,
-                u64(min(CHUNK, elements - first)),
-                factor,
-                step,
-                rates,
-            )
-            wanted = fetch_add(counter)
-        before += chunks
+@scalar
+def _update_range(array, first, count):
+    place = first * array.size
+    call_update(
+        array.kernel,
+        array.weights + place,
+        array.gradients + place,
+        array.first + place,
+        array.second + place,
+        u64(count),
+        array.factor,
+        array.step,
+        array.rates,
+    )
 
 
 @functools.cache
-def update_pieces() -> Any:
-    arguments = types.int64, types.int64, types.float64, types.float64, types.int64, types.int64
-    return entry(_update_pieces, types.void(types.int64[:, ::1], *arguments), "update_pieces")
+def listed_updates() -> Any:
+    """The driver of a list of arrays, `records.UPDATE`."""
+    return list_driver(UPDATE, _update_range, "listed_updates")
