@@ -1,21 +1,21 @@
-"""Make the polynomial and rational coefficients of `fastinit/kernels/elementary.py` and `exponential.py`.
+"""Write `fastinit/kernels/coefficients.json`, the coefficients of the kernels' polynomials and rational functions.
 
 Each function is interpolated at Chebyshev nodes in 60 digits, which stays within a small factor of the minimax
-error, and the leading coefficients are pinned where an exact one exists (log1p(x) = x + ..., cos(0) = 1). The output
-is Python source: paste it over the tables of the two files; `tests/test_elementary.py` and `test_exponential.py`
-measure the result in ulps.
+error, and the leading coefficients are pinned where an exact one exists (log1p(x) = x + ..., cos(0) = 1).
+`tests/test_elementary.py` and `test_exponential.py` measure the result in ulps.
 
-Run: python scripts/coefficients.py elementary, or exponential
+Run: python scripts/coefficients.py
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mpmath as mp
 
 mp.mp.dps = 60
+TARGET = Path(__file__).parents[1] / "fastinit" / "kernels" / "coefficients.json"
 Function = Callable[[mp.mpf], mp.mpf]
 
 
@@ -49,12 +49,11 @@ def horner(coefficients: list[mp.mpf]) -> Function:
     return lambda x: mp.polyval(coefficients[::-1], x)
 
 
-def show(name: str, coefficients: list[mp.mpf], type_name: str) -> None:
-    """Print a tuple of typed constants, highest degree first (the order of Horner's rule)."""
-    print(f"{name} = (")
-    for c in coefficients[::-1]:
-        print(f"    {type_name}({mp.nstr(c, 9 if type_name == 'f32' else 17, strip_zeros=False)}),")
-    print(")")
+def row(name: str, exponent: mp.mpf, coefficients: list[mp.mpf], type_name: str) -> str:
+    """A line of the file."""
+    digits = 9 if type_name == "f32" else 17
+    numbers = ", ".join(mp.nstr(c, digits, strip_zeros=False) for c in coefficients[::-1])
+    return f' "{name}": {{"relative_error": "2^{mp.nstr(exponent, 4)}", "highest_degree_first": [{numbers}]}}'
 
 
 # --- the functions, each without the factor that the kernel multiplies back ---
@@ -128,8 +127,8 @@ def shifted(x: float) -> mp.mpf:
     return (mp.mpf(x) - SHIFT) / (mp.mpf(x) + SHIFT)
 
 
-def exponential() -> None:
-    """The tables of `kernels/exponential.py`."""
+def exponential() -> Iterator[str]:
+    """The rows that `kernels/exponential.py` uses."""
     half, quarter = mp.log(2) / 2 * mp.mpf("1.001"), mp.mpf(1) / 4
     jobs = [
         ("EXPM1_32", expm1_tail, -half, half, 5, "f32"),
@@ -139,19 +138,18 @@ def exponential() -> None:
         ("ERF_64", erf_over, mp.mpf(0), quarter, 8, "f64"),
         ("ERFCX_64", erfcx_over, mp.mpf(-1), shifted(27.5), 22, "f64"),
     ]
-    show_all(jobs)
+    yield from rows(jobs)
 
 
-def show_all(jobs: list[tuple[str, Function, mp.mpf, mp.mpf, int, str]]) -> None:
-    """Interpolate and print (name, function, low, high, degree, type)."""
+def rows(jobs: list[tuple[str, Function, mp.mpf, mp.mpf, int, str]]) -> Iterator[str]:
+    """Interpolate (name, function, low, high, degree, type)."""
     for name, f, low, high, degree, type_name in jobs:
         c = polynomial(f, low, high, degree)
-        print(f"# relative error 2^{mp.nstr(error(f, horner(c), low, high), 4)}")
-        show(name, c, type_name)
+        yield row(name, error(f, horner(c), low, high), c, type_name)
 
 
-def elementary() -> None:
-    """The tables of `kernels/elementary.py`."""
+def elementary() -> Iterator[str]:
+    """The rows that `kernels/elementary.py` uses."""
     third = mp.mpf(1) / 3
     jobs = [
         ("LOG1P_32", log1p_tail, -third, third, 8, "f32"),
@@ -161,7 +159,7 @@ def elementary() -> None:
         ("SINPI_64", sinpi_over, mp.mpf(0), mp.mpf(1) / 16, 6, "f64"),
         ("COSPI_64", cospi_tail, mp.mpf(0), mp.mpf(1) / 16, 6, "f64"),
     ]
-    show_all(jobs)
+    yield from rows(jobs)
 
     # The nodes crowd towards the singular end: evenly (in Chebyshev's sense) in w = -log(1 - 4 q^2) for the middle
     # and in log r for the tails. Even nodes in z and r lose 6 to 10 bits.
@@ -180,10 +178,10 @@ def elementary() -> None:
         nodes = [warp(w) for w in chebyshev_nodes(unwarp(low), unwarp(high), 2 * degree + 1)]
         p, q = rational(f, nodes, degree)
         top, bottom = horner(p), horner(q)
-        print(f"# relative error 2^{mp.nstr(error(f, lambda x, t=top, b=bottom: t(x) / b(x), low, high), 4)}")
-        show(f"{name}_P", p, type_name)
-        show(f"{name}_Q", q, type_name)
+        exponent = error(f, lambda x, t=top, b=bottom: t(x) / b(x), low, high)
+        yield row(f"{name}_P", exponent, p, type_name)
+        yield row(f"{name}_Q", exponent, q, type_name)
 
 
 if __name__ == "__main__":
-    {"elementary": elementary, "exponential": exponential}[sys.argv[1]]()
+    TARGET.write_text("{\n" + ",\n".join([*elementary(), *exponential()]) + "\n}\n")

@@ -450,7 +450,7 @@ def test_settings_of_the_caller_are_left_and_do_not_matter(tmp_path, tanh):
         "axes.spines.top": True,
         "legend.frameon": True,
     }
-    assert set(strange) <= set(SETTINGS)
+    assert set(strange) <= set(mpl.rc_params_from_file(SETTINGS, use_default_template=False))
     with mpl.rc_context(strange):
         before = dict(mpl.rcParams)
         plots.save(plots.layers(tanh), path)

@@ -1,7 +1,7 @@
 """Elementary functions that vectorise and give the same bits on every CPU: fma, + - * /, sqrt and polynomials only.
 
-Numba has no vector math library, so `math.log` in a loop is a call per element. The coefficients come from
-`scripts/coefficients.py`; the errors in ulps that the docstrings name are asserted against mpmath in the tests.
+Numba has no vector math library, so `math.log` in a loop is a call per element. The errors in ulps that the
+docstrings name are asserted against mpmath in the tests.
 """
 
 from __future__ import annotations
@@ -10,149 +10,25 @@ import math
 
 import numpy as np
 
+from fastinit.kernels.coefficients import coefficients
 from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, polynomial, scalar
 
 f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
 
-# --- made by scripts/coefficients.py, highest degree first ---
-# relative error 2^-24.25
-LOG1P_32 = (
-    f32(-0.124222006),
-    f32(0.137483091),
-    f32(-0.122887216),
-    f32(0.140558127),
-    f32(-0.166733163),
-    f32(0.200072340),
-    f32(-0.249999442),
-    f32(0.333332726),
-    f32(-0.500000000),
-)
-# relative error 2^-28.13
-SINPI_32 = (
-    f32(-0.589075099),
-    f32(2.54976696),
-    f32(-5.16770782),
-    f32(3.14159264),
-)
-# relative error 2^-30.52
-COSPI_32 = (
-    f32(0.232125414),
-    f32(-1.33513781),
-    f32(4.05871057),
-    f32(-4.93480220),
-)
-# relative error 2^-54.55
-ATANH_64 = (
-    f64(0.068045151314292494),
-    f64(0.066048541210297316),
-    f64(0.076944339028068583),
-    f64(0.090908688131514686),
-    f64(0.11111111524175794),
-    f64(0.14285714283637967),
-    f64(0.20000000000003971),
-    f64(0.33333333333333332),
-)
-# relative error 2^-57.99
-SINPI_64 = (
-    f64(0.00046153185538358100),
-    f64(-0.0073700215869077703),
-    f64(0.082145869180001746),
-    f64(-0.59926452893964493),
-    f64(2.5501640398733761),
-    f64(-5.1677127800499545),
-    f64(3.1415926535897932),
-)
-# relative error 2^-61.07
-COSPI_64 = (
-    f64(-0.00010370082971594627),
-    f64(0.0019294938748949410),
-    f64(-0.025806887964701876),
-    f64(0.23533063028399222),
-    f64(-1.3352627688538094),
-    f64(4.0587121264167652),
-    f64(-4.9348022005446793),
-)
-# relative error 2^-28.82
-QUANTILE_32_P = (
-    f32(22164.5423),
-    f32(93647.2512),
-    f32(48158.9047),
-    f32(6652.65984),
-    f32(305.130772),
-    f32(4.21981618),
-)
-QUANTILE_32_Q = (
-    f32(29892.3858),
-    f32(52218.1247),
-    f32(18331.7914),
-    f32(2022.00434),
-    f32(80.0712376),
-    f32(1.00000000),
-)
-# relative error 2^-53.46
-QUANTILE_64_P = (
-    f64(2529.4919022411264),
-    f64(33645.318724017339),
-    f64(67594.727750859796),
-    f64(46085.271094511413),
-    f64(13764.943561894814),
-    f64(1974.4846266747617),
-    f64(133.23080189547103),
-    f64(3.3871328727963666),
-)
-QUANTILE_64_Q = (
-    f64(5265.2647007259363),
-    f64(28897.686960518477),
-    f64(39483.914089130947),
-    f64(21283.090388493957),
-    f64(5406.2371615333674),
-    f64(688.12040665117778),
-    f64(42.339646174608385),
-    f64(1.0000000000000000),
-)
-# relative error 2^-54.13
-NEAR_TAIL_64_P = (
-    f64(0.48741069664679044),
-    f64(8.8651048674431800),
-    f64(40.375600969667229),
-    f64(56.785259305729981),
-    f64(10.713107236469312),
-    f64(-37.272384560685251),
-    f64(-28.125988990085295),
-    f64(-3.4511415892897643),
-)
-NEAR_TAIL_64_Q = (
-    f64(6.3098040070357853e-7),
-    f64(0.34458783049862964),
-    f64(6.2733742641437045),
-    f64(29.425051064546518),
-    f64(50.859765908995432),
-    f64(41.526833192922419),
-    f64(13.920184237527657),
-    f64(1.0000000000000000),
-)
-# relative error 2^-53.66
-FAR_TAIL_64_P = (
-    f64(0.00019406236919207579),
-    f64(0.019623240859222630),
-    f64(0.52794147335406967),
-    f64(4.7322045326773990),
-    f64(13.217225782519937),
-    f64(4.0246881462353358),
-    f64(-11.667141163306387),
-    f64(-3.1953118085196554),
-)
-FAR_TAIL_64_Q = (
-    f64(1.8809840662893081e-12),
-    f64(0.00013722187670078266),
-    f64(0.013876087796642279),
-    f64(0.37377545283355500),
-    f64(3.3818964154255185),
-    f64(10.094303631426494),
-    f64(7.8329070848437035),
-    f64(1.0000000000000000),
-)
-# --- end of what the script made ---
+LOG1P_32 = coefficients("LOG1P_32")
+SINPI_32 = coefficients("SINPI_32")
+COSPI_32 = coefficients("COSPI_32")
+ATANH_64 = coefficients("ATANH_64")
+SINPI_64 = coefficients("SINPI_64")
+COSPI_64 = coefficients("COSPI_64")
+QUANTILE_32_P = coefficients("QUANTILE_32_P")
+QUANTILE_32_Q = coefficients("QUANTILE_32_Q")
+QUANTILE_64_P = coefficients("QUANTILE_64_P")
+QUANTILE_64_Q = coefficients("QUANTILE_64_Q")
+NEAR_TAIL_64_P = coefficients("NEAR_TAIL_64_P")
+NEAR_TAIL_64_Q = coefficients("NEAR_TAIL_64_Q")
+FAR_TAIL_64_P = coefficients("FAR_TAIL_64_P")
+FAR_TAIL_64_Q = coefficients("FAR_TAIL_64_Q")
 
 
 # ln 2 in two parts: the first has so few bits that k * LN2_HIGH is exact for any exponent k.

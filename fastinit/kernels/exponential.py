@@ -1,7 +1,7 @@
 """The exponential and what is made of it, in fma, + - * /, selects and polynomials, so that loops vectorise.
 
 Every function is one body for both float types: `FLOAT` and the other capitals are float64's here, and float32's in
-the copies that `jit.scalars` compiles. The coefficients come from `scripts/coefficients.py`; the errors in ulps that
+the copies that `jit.scalars` compiles. The errors in ulps that
 the docstrings name are asserted against mpmath in the tests. NaN comes through everywhere: clamps are selects whose
 comparison is false for it.
 """
@@ -14,95 +14,17 @@ from typing import Any
 import numpy as np
 
 from fastinit.kernels import elementary
+from fastinit.kernels.coefficients import coefficients
 from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, polynomial, scalars
 
 f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 
-# --- made by scripts/coefficients.py exponential, highest degree first ---
-# relative error 2^-28.35
-EXPM1_32 = (
-    f32(0.000198910805),
-    f32(0.00139337307),
-    f32(0.00833331084),
-    f32(0.0416664642),
-    f32(0.166666667),
-    f32(0.500000001),
-)
-# relative error 2^-29.43
-ERF_32 = (
-    f32(0.00471908257),
-    f32(-0.0267577327),
-    f32(0.112828314),
-    f32(-0.376126090),
-    f32(1.12837917),
-)
-# relative error 2^-28.48
-ERFCX_32 = (
-    f32(-0.000777068299),
-    f32(-0.000440444552),
-    f32(0.00618732559),
-    f32(-0.0262800077),
-    f32(0.0763895792),
-    f32(-0.174024634),
-    f32(0.330848716),
-    f32(-0.540853094),
-    f32(0.773208868),
-    f32(-0.976548740),
-    f32(1.09599566),
-)
-# relative error 2^-58.21
-EXPM1_64 = (
-    f64(2.0914755325893202e-9),
-    f64(2.5105312729622102e-8),
-    f64(2.7557273478718580e-7),
-    f64(2.7557255170000887e-6),
-    f64(2.4801587325677462e-5),
-    f64(0.00019841269875002279),
-    f64(0.0013888888888883711),
-    f64(0.0083333333333260831),
-    f64(0.041666666666666670),
-    f64(0.16666666666666671),
-    f64(0.50000000000000000),
-)
-# relative error 2^-57.78
-ERF_64 = (
-    f64(1.4725865480556744e-6),
-    f64(-1.4845849259707870e-5),
-    f64(0.00012053335124353741),
-    f64(-0.00085482977536749669),
-    f64(0.0052239773730214700),
-    f64(-0.026866170632887929),
-    f64(0.11283791670925353),
-    f64(-0.37612638903183474),
-    f64(1.1283791670955126),
-)
-# relative error 2^-57.28
-ERFCX_64 = (
-    f64(8.8923650824538734e-10),
-    f64(-6.9731765481838963e-10),
-    f64(-1.5224847883687635e-8),
-    f64(3.5265157733177003e-9),
-    f64(1.2408010985923537e-7),
-    f64(-7.9127896736467865e-8),
-    f64(-8.4644561897159692e-7),
-    f64(1.4269062796438086e-6),
-    f64(4.6947258902851885e-6),
-    f64(-1.8862141788750367e-5),
-    f64(-3.6353389358654692e-6),
-    f64(0.00017681318751674849),
-    f64(-0.00045505263527494785),
-    f64(-0.00028095893420234934),
-    f64(0.0061120556477607421),
-    f64(-0.026370053332541235),
-    f64(0.076381514910006416),
-    f64(-0.17401093724042525),
-    f64(0.33085158787798253),
-    f64(-0.54085383131322073),
-    f64(0.77320870226523755),
-    f64(-0.97654872908088212),
-    f64(1.0959956610004911),
-)
-# --- end of what the script made ---
+EXPM1_32 = coefficients("EXPM1_32")
+ERF_32 = coefficients("ERF_32")
+ERFCX_32 = coefficients("ERFCX_32")
+EXPM1_64 = coefficients("EXPM1_64")
+ERF_64 = coefficients("ERF_64")
+ERFCX_64 = coefficients("ERFCX_64")
 
 # Template arguments: float64's here, float32's in `_FLOAT32`. Adding 1.5 * 2^(mantissa bits) to a small number rounds
 # it to an integer and leaves that in the low bits: the conversion that AVX2 lacks for 64-bit integers.

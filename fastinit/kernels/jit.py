@@ -53,7 +53,8 @@ def cache_tag() -> str:
     (kernel, sources, CPU) makes each cache file hold one content only.
     """
     digest = hashlib.blake2b(digest_size=6)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    folder = Path(__file__).parent
+    for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.json")]):
         digest.update(path.read_bytes())
     digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())

@@ -22,35 +22,7 @@ DPI = 150
 _TEXT = {"png": "Description", "svg": "Description", "pdf": "Subject"}
 _UNDATED: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
-SETTINGS: Any = {  # matplotlib types the names
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib, and has the signs
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "normal",
-    "axes.labelsize": 9,
-    "figure.titlesize": 10,
-    "legend.fontsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "text.usetex": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "fastinit",
-    "pdf.fonttype": 42,
-    "savefig.bbox": None,
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "white"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "black"),
-}
+SETTINGS = Path(__file__).with_name("fastinit.mplstyle")
 
 
 def style(i: int) -> dict[str, Any]:
@@ -79,7 +51,7 @@ def styled() -> Iterator[None]:
     Raises:
         ImportError: matplotlib is missing.
     """
-    with _matplotlib().rc_context(SETTINGS):
+    with _matplotlib().rc_context(fname=SETTINGS):
         yield
 
 
