@@ -327,6 +327,19 @@ def _family(name: str, **parameters: Any) -> Callable[..., Initializer]:
     """The factory of a scheme that takes no numbers in JAX."""
 
     def factory(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), dtype: Any = None) -> Initializer:
+        """{summary}
+
+        {formula}{cut}. {source}.
+
+        Args:
+            in_axis, out_axis, batch_axis: axes, or sequences of axes, that are inputs, outputs and independent copies.
+                All others are a convolution's kernel.
+            dtype: of arrays for which no other is asked.
+
+        >>> {name}()(jax.random.key(0), (3, 4)).shape
+        (3, 4)
+        """
+
         def law(shape: tuple[int, ...], _: float) -> Distribution:
             numbers = axis_fans(shape, in_axis, out_axis, batch_axis)
             return scheme.distribution(lambda: numbers, **parameters)
@@ -335,19 +348,9 @@ def _family(name: str, **parameters: Any) -> Callable[..., Initializer]:
 
     scheme = schemes.find(name)
     cut = ", cut at 2 sigma with the std corrected" if parameters else ""
+    texts = {"name": name, "summary": scheme.doc[0], "formula": scheme.formula, "source": scheme.source, "cut": cut}
+    factory.__doc__ = (factory.__doc__ or "").format(**texts)
     factory.__name__ = factory.__qualname__ = name
-    factory.__doc__ = f"""{scheme.doc[0]}
-
-    {scheme.formula}{cut}. {scheme.source}.
-
-    Args:
-        in_axis, out_axis, batch_axis: axes, or sequences of axes, that are inputs, outputs and independent copies. All
-            others are a convolution's kernel.
-        dtype: of arrays for which no other is asked.
-
-    >>> {name}()(jax.random.key(0), (3, 4)).shape
-    (3, 4)
-    """
     return factory
 
 

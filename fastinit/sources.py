@@ -20,7 +20,7 @@ from fastinit._core.checks import unknown
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
 from fastinit._io import documents
-from fastinit._io.safetensors import CODES, INDEX_NAME, Stored, StoredFile, read_files, read_index
+from fastinit._io.safetensors import CODES, INDEX_NAME, Stored, StoredFile, read_checkpoint
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
@@ -111,22 +111,19 @@ def _found(source: str, dtype: str | None) -> Found:
         case ".toml":
             return Plan.from_toml(path), None, ()
         case ".safetensors":
-            return _stored(read_files([path]), path.parent)
+            return _stored(read_checkpoint(path), path.parent)
         case ".json":
             return _document(path, dtype)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
 
 
 def _folder(folder: Path, dtype: str | None) -> Found:
-    config, index = folder / "config.json", folder / INDEX_NAME
+    config = folder / "config.json"
     if config.exists() and "model_type" in documents.read(config, infinite=True):
         return _document(config, dtype)
-    if index.exists():
-        return _document(index, dtype)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    if not (folder / INDEX_NAME).exists() and not any(folder.glob("*.safetensors")):
         raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
-    return _stored(read_files(files), folder)
+    return _stored(read_checkpoint(folder), folder)
 
 
 def _document(path: Path, dtype: str | None) -> Found:
@@ -134,7 +131,7 @@ def _document(path: Path, dtype: str | None) -> Found:
     if "tensors" in table:
         return Plan.from_file(path), None, ()
     if "weight_map" in table:
-        return _stored(read_index(path), path.parent)
+        return _stored(read_checkpoint(path), path.parent)
     if "model_type" in table:
         from fastinit.torch._pretrained import plan_of_config
 
