@@ -131,15 +131,15 @@ def compare(
 
 
 def _probe_mlp(model: MLP, scheme: Scheme | None, data: Any, seed: Seed, samples: int) -> Probe:
-    """A model as it is, or one like it under another law."""
+    """Probe a model as it is, or one like it under another scheme."""
     if model.population is not None:
         raise ValueError(f"model must not be a population. Received: population={model.population}")
     shapes = [weight.shape for name, weight in model.parameters.items() if name.endswith("weight")]
 
     def under(scheme: Scheme) -> Probe:
         laws, text = laws_of(scheme, shapes)
-        twin = MLP(model.sizes, model.activation, model.output, init=laws, seed=seed, dtype=model.dtype)
-        return probe_network(twin, text, data, samples)
+        other = MLP(model.sizes, model.activation, model.output, init=laws, seed=seed, dtype=model.dtype)
+        return probe_network(other, text, data, samples)
 
     found = probe_network(model, AS_IT_IS, data, samples) if scheme is None else under(scheme)
     return advised(found, candidates(model.activation), under)

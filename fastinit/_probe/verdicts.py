@@ -133,12 +133,8 @@ def _backward(hidden: Sequence[Layer], growth: float, steps: int | None) -> Iter
         yield EXPLODING, "Gradients leave the range of the dtype."
     elif hidden[0].gradients.rms == 0:
         reached = [layer.name for layer in hidden if layer.gradients.rms > 0]
-        yield (
-            VANISHING,
-            f"No gradient reaches the layers before {reached[0]}."
-            if reached
-            else ("No gradient reaches any hidden layer."),
-        )
+        where = f"the layers before {reached[0]}" if reached else "any hidden layer"
+        yield VANISHING, f"No gradient reaches {where}."
     elif change := _change(growth, steps):
         kind, word = change
         each = f"{growth ** (1 / steps):.2g}x a layer, " if steps and steps > 1 else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
-from fastinit._io.series import DASHES
+from fastinit._io.series import DASHES, NOT_FINITE
 from fastinit._probe.results import Probe
 from fastinit._probe.statistics import Signal
 from fastinit._runtime.arrays import Array
@@ -180,14 +180,16 @@ def _density(histogram: Histogram) -> Array:
 
 
 def _layer_lines(axes: Axes, layers: Sequence[tuple[str, Signal]], window: _Window) -> None:
-    shown = [i for i, (_, signal) in enumerate(layers) if 0 < signal.rms < math.inf]
-    chosen = _spread(range(len(layers)), NAMED)
-    for i in shown:
-        name, signal = layers[i]
+    named = np.linspace(0, len(layers) - 1, min(len(layers), NAMED)).round().astype(int).tolist()
+    lost: dict[str, list[str]] = {}
+    for i, (name, signal) in enumerate(layers):
+        lost.setdefault(_lost(signal, window), []).append(shortened(name))
+        if not 0 < signal.rms < math.inf:
+            continue
         edges = signal.histogram.edges
         look: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6, "zorder": 2}
-        if i in chosen:
-            look = {"label": shortened(name), "linestyle": linestyle(DASHES[chosen.index(i)]), "zorder": 3}
+        if i in named:
+            look = {"label": shortened(name), "linestyle": linestyle(DASHES[named.index(i)]), "zorder": 3}
         density = _density(signal.histogram)
         axes.plot((edges[:-1] + edges[1:]) / 2, density, color=shade(i, len(layers)), gid=name, **look)
     axes.set_xlim(window.low, window.high)
@@ -196,37 +198,28 @@ def _layer_lines(axes: Axes, layers: Sequence[tuple[str, Signal]], window: _Wind
     if window.log:  # after the limits: matplotlib's own overflow where densities are large
         axes.set_yscale("log")
         axes.minorticks_off()
-    if notes := "\n".join(_notes(layers, window)):
+    lost.pop("", None)
+    notes = [f"{what}: {names[0]}{_and_more(names[1:])}" for what, names in lost.items()]
+    if notes:
         behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-        axes.text(0.985, 0.95, notes, transform=axes.transAxes, ha="right", va="top", fontsize=7.5, bbox=behind)
+        text = "\n".join(notes)
+        axes.text(0.985, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=7.5, bbox=behind)
 
 
-def _notes(layers: Sequence[tuple[str, Signal]], window: _Window) -> Iterator[str]:
-    """What a panel does not show, in words."""
-    lost = {
-        "all 0": [name for name, signal in layers if signal.rms == 0],
-        "not finite": [name for name, signal in layers if not math.isfinite(signal.rms)],
-        "higher than the picture": [],
-        "wider than the picture": [],
-    }
-    for name, signal in layers:
-        if 0 < signal.rms < math.inf:
-            low, high = _inside(signal.histogram)
-            if _density(signal.histogram).max() > window.top:
-                lost["higher than the picture"].append(name)
-            elif low < window.low or high > window.high:
-                lost["wider than the picture"].append(name)
-    for what, names in lost.items():
-        if names:
-            shown = names if len(names) < 3 else [names[0], f"{len(names) - 1} more"]
-            yield f"{what}: {' and '.join(map(shortened, shown))}"
+def _lost(signal: Signal, window: _Window) -> str:
+    """Why a panel does not show all of a layer; nothing if it does."""
+    if signal.rms == 0:
+        return "all 0"
+    if not math.isfinite(signal.rms):
+        return NOT_FINITE
+    low, high = _inside(signal.histogram)
+    if _density(signal.histogram).max() > window.top:
+        return "higher than the picture"
+    return "wider than the picture" if low < window.low or high > window.high else ""
 
 
-def _spread(items: Sequence[int], number: int) -> list[int]:
-    """The first, the last, and some evenly between them."""
-    if len(items) <= number:
-        return list(items)
-    return [items[round(k * (len(items) - 1) / (number - 1))] for k in range(number)]
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {names[0] if len(names) == 1 else f'{len(names)} more'}" if names else ""
 
 
 def shade(i: int, number: int) -> str:

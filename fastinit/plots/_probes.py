@@ -19,10 +19,7 @@ def as_probes(given: Any) -> tuple[Probe, ...]:
         TypeError: something else.
         ValueError: none.
     """
-    listed = (given,) if isinstance(given, Probe) else given
-    if isinstance(listed, str) or not isinstance(listed, Iterable):
-        raise TypeError(f"probes must be a Probe, a Comparison, or several probes. Received: {given!r:.200}")
-    found = tuple(listed)
+    found = (given,) if isinstance(given, Probe) or not isinstance(given, Iterable) else tuple(given)
     if not all(isinstance(one, Probe) for one in found):
         raise TypeError(f"probes must be a Probe, a Comparison, or several probes. Received: {given!r:.200}")
     if not found:
