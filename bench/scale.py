@@ -170,7 +170,7 @@ def _calls(folder: Path, number: int) -> Counter[str]:
 
 def measured(megabytes: int, folder: Path) -> dict[str, Any]:
     """Rates in bytes per second, seconds, bytes of memory; of this process, which has done nothing else yet."""
-    found: dict[str, Any] = {"threads": threads.count()}
+    found: dict[str, Any] = {"threads": threads.num_threads()}
     start = time.perf_counter()
     large = plan()
     found["load"] = time.perf_counter() - start
@@ -210,7 +210,7 @@ def _making(made: Layout) -> tuple[float, float]:
         own = np.empty(blocks.BLOCK_BYTES, np.uint8)
         return lambda block: void(maker.make(block, own))
 
-    number = threads.count()
+    number = threads.num_threads()
     start = time.perf_counter()
     crew.each(some * number, worker, number)
     return blocks.BLOCK_BYTES / statistics.median(times), number * BLOCKS * blocks.BLOCK_BYTES / (

@@ -17,7 +17,7 @@ def test_every_item_once_and_in_order(number):
         workers.add(threading.get_ident())
 
         def work(item):
-            assert threads.count() == 1  # fills on these threads have no helpers
+            assert threads.num_threads() == 1  # fills on these threads have no helpers
             with lock:
                 done.append(item)
 

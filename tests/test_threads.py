@@ -113,26 +113,26 @@ def test_sparse_and_its_ranks_do_not_depend_on_the_thread_count(shape, small):
 
 
 def test_the_limit_holds_inside_the_block_only():
-    before = threads.count()
+    before = threads.num_threads()
     with fi.thread_limit(7):
-        assert threads.count() == 7
+        assert threads.num_threads() == 7
         with fi.thread_limit(3):
-            assert threads.count() == 3
+            assert threads.num_threads() == 3
             with fi.thread_limit(5):
-                assert threads.count() == 5
-            assert threads.count() == 3
-        assert threads.count() == 7
-    assert threads.count() == before
+                assert threads.num_threads() == 5
+            assert threads.num_threads() == 3
+        assert threads.num_threads() == 7
+    assert threads.num_threads() == before
 
 
 def test_the_limit_ends_with_an_exception():
-    before = threads.count()
+    before = threads.num_threads()
     with fi.thread_limit(6), pytest.raises(KeyError), fi.thread_limit(5):
         raise KeyError
-    assert threads.count() == before
+    assert threads.num_threads() == before
     with pytest.raises(KeyError), fi.thread_limit(before + 1):
         raise KeyError
-    assert threads.count() == before
+    assert threads.num_threads() == before
 
 
 @pytest.mark.parametrize(
@@ -148,20 +148,20 @@ def test_the_limit_ends_with_an_exception():
     ids=str,
 )
 def test_what_is_no_limit(number, error, message):
-    before = threads.count()
+    before = threads.num_threads()
     with pytest.raises(error) as caught, fi.thread_limit(number):
         raise AssertionError("the block was entered")
     assert str(caught.value) == message
-    assert threads.count() == before
+    assert threads.num_threads() == before
 
 
 def test_the_limit_does_not_leak_into_other_threads_and_contexts():
-    before = threads.count()
+    before = threads.num_threads()
     with concurrent.futures.ThreadPoolExecutor(1) as pool, fi.thread_limit(before + 4):
         assert pool.submit(threads.count).result() == before
         assert contextvars.Context().run(threads.count) == before
         assert contextvars.copy_context().run(threads.count) == before + 4
-        assert threads.count() == before + 4
+        assert threads.num_threads() == before + 4
 
 
 @pytest.mark.parametrize(
@@ -171,15 +171,15 @@ def test_the_limit_does_not_leak_into_other_threads_and_contexts():
 def test_ranks_of_one_machine_share_its_threads(ranks, expected, monkeypatch):
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    assert threads.count() == expected
+    assert threads.num_threads() == expected
     with fi.thread_limit(5):
-        assert threads.count() == 5  # what the caller asks for is not shared again
+        assert threads.num_threads() == 5  # what the caller asks for is not shared again
 
 
 def test_without_ranks_the_threads_are_numbas(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 6)
-    assert threads.count() == 6
+    assert threads.num_threads() == 6
 
 
 @pytest.mark.parametrize("ranks", ["1", "2", "5"])
@@ -251,7 +251,7 @@ def make():
 expected = make()  # the pool runs before the fork
 child = os.fork()
 if child == 0:
-    os._exit(0 if threads.count() == 1 and (make() == expected).all() else 5)
+    os._exit(0 if threads.num_threads() == 1 and (make() == expected).all() else 5)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), (make() == expected).all())
 """
 

@@ -46,24 +46,17 @@ def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
         raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}") from None
 
 
-def batch_free(ndim: int, batch_axes: int | Sequence[int]) -> list[int]:
-    """The axes that are left without the batch axes, in order."""
-    axes = as_axes(batch_axes)
-    for axis in axes:
-        if not -ndim <= axis < ndim:
-            raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
-    batch = [axis % ndim for axis in axes]
-    if len(set(batch)) != len(batch):
-        raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
-    return [axis for axis in range(ndim) if axis not in batch]
-
-
 def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> list[int]:
     """The axes in the order (*batch, out, in, *kernel)."""
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
-    rest = batch_free(ndim, batch_axes)
-    batch = [axis for axis in range(ndim) if axis not in rest]
+    axes = as_axes(batch_axes)
+    if any(not -ndim <= axis < ndim for axis in axes):
+        raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
+    batch = sorted({axis % ndim for axis in axes})
+    if len(batch) != len(axes):
+        raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
+    rest = [axis for axis in range(ndim) if axis not in batch]
     if layout == "io" and len(rest) >= 2:
         rest = [rest[-1], rest[-2], *rest[:-2]]
     return batch + rest
@@ -97,8 +90,7 @@ def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[in
     >>> fans((7, 7, 3, 64), layout="io") == fans((100, 64, 3, 7, 7), batch_axes=0) == fans((64, 3, 7, 7))
     True
     """
-    axes = canonical_axes(len(shape), layout, batch_axes)
-    sizes = [shape[axis] for axis in axes[len(axes) - len(batch_free(len(shape), batch_axes)) :]]
+    sizes = item_shape(shape, layout, batch_axes)
     if len(sizes) < 2:
         raise ValueError(
             "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions. "

@@ -82,7 +82,7 @@ def probe(
         from torch import nn
 
         if isinstance(model_or_sizes, nn.Module):
-            from fastinit._probe.hooks import probe_module
+            from fastinit._probe.module.probe_module import probe_module
 
             _only_for("sizes", activation=activation)
             return probe_module(model_or_sizes, scheme, data, seed, loss)

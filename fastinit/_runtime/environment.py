@@ -13,7 +13,7 @@ from typing import Any
 import llvmlite.binding
 
 from fastinit._runtime.arrays import DTYPES, FLOATS
-from fastinit._runtime.threads import count
+from fastinit._runtime.threads import num_threads
 from fastinit.kernels import drive
 from fastinit.kernels.fill import BLOCKS, range_kernel
 from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel
@@ -35,19 +35,16 @@ def info() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": llvmlite.binding.get_host_cpu_name(),  # type: ignore[no-untyped-call]
         "cores": os.cpu_count(),
-        "threads": count(),
+        "threads": num_threads(),
         "threading_layer": "fastinit.pool",  # none of Numba's is started
         "cache_folder": getattr(drive.shared().stats, "cache_path", None),
     }
 
 
-def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
-    """Compile every kernel into the cache, as a container build wants it; returns how many there are.
-
-    `progress` is called with a name, how many are done and how many there are.
-    """
+def kernels() -> list[tuple[str, Callable[[], Any]]]:
+    """Return the name of every kernel and driver, and a function that compiles it into the cache."""
     quick = [dtype for dtype in DTYPES if dtype != "float64"]
-    kernels: list[tuple[str, Callable[..., Any], *tuple[Iterable[str], ...]]] = [
+    families: list[tuple[str, Callable[..., Any], *tuple[Iterable[str], ...]]] = [
         ("driver of one range", drive.single),
         ("driver of many ranges", drive.shared),
         ("driver of a list of runs", drive.listed),
@@ -67,10 +64,9 @@ def warmup(progress: Callable[[str, int, int], None] | None = None) -> int:
         ("network", network_entry, ENTRIES, FLOATS),
     ]
     if hasattr(os, "pread"):
-        kernels.append(("driver of a file", read))
-    jobs = [(name, kernel, values) for name, kernel, *axes in kernels for values in itertools.product(*axes)]
-    for done, (name, kernel, values) in enumerate(jobs, start=1):
-        kernel(*values)
-        if progress is not None:
-            progress(" ".join((name, *values)), done, len(jobs))
-    return len(jobs)
+        families.append(("driver of a file", read))
+    return [
+        (" ".join((family, *values)), functools.partial(kernel, *values))
+        for family, kernel, *axes in families
+        for values in itertools.product(*axes)
+    ]

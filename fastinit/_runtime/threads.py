@@ -32,7 +32,7 @@ SLAB_RANGES = 1 << 9
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
 
-def count() -> int:
+def num_threads() -> int:
     """How many threads a large fill uses: as many as CPUs that this process may run on, or `NUMBA_NUM_THREADS` in its
     environment, shared with the other ranks that torchrun started here; 1 in a forked child."""
     if forked():
@@ -57,7 +57,7 @@ def thread_limit(number: int) -> Iterator[None]:
         ValueError: it is below 1.
 
     >>> with thread_limit(1):
-    ...     count()
+    ...     num_threads()
     1
     """
     if isinstance(number, bool) or not isinstance(number, int):
@@ -102,7 +102,7 @@ def spread_rows(kernel: int, size: int, region: Rows, words: tuple[int, int], pa
         work = functools.partial(
             drive.shared(), kernel, slab, size, CHUNK, *words, parameters=parameters, counter=address(counter)
         )
-        together(work, count() if large else 1)  # anew: a signal handler may have forked, and this be the child
+        together(work, num_threads() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
 def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
@@ -124,7 +124,7 @@ def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = Fal
         before = int(ends[begin - 1]) if begin else 0
         counter = np.array([first - before], np.int64)  # of the ranges that are taken
         work = functools.partial(driver, runs[begin : end + 1], chunk, last - before, counter=address(counter))
-        together(work, count() if large else 1)  # anew, as in `spread_rows`
+        together(work, num_threads() if large else 1)  # anew, as in `spread_rows`
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:

@@ -16,7 +16,7 @@ from fastinit._core.checks import positive_int, unknown
 from fastinit._core.key import Seed
 from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
-from fastinit._runtime import threads as fill_threads
+from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._blocks import blocks
 from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import REPLACES, Folder
@@ -101,7 +101,7 @@ def write(
         OSError: the disk is full, the folder cannot be written...
     """
     start = time.perf_counter()
-    number = fill_threads.count() if threads is None else positive_int("threads", threads)
+    number = num_threads() if threads is None else positive_int("threads", threads)
     mine = Part.of(part)
     key = plan.key(seed)
     run = _engine(engine, address)

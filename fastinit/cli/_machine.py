@@ -43,7 +43,10 @@ def warmup() -> None:
 
     Example: RUN fastinit warmup
     """
-    from fastinit._runtime.environment import warmup as compile_all
+    from fastinit._runtime.environment import kernels
 
-    number = compile_all(lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr, flush=True))
-    print(f"{number} kernels are compiled")
+    jobs = kernels()
+    for done, (name, compile_) in enumerate(jobs, start=1):
+        compile_()
+        print(f"{done}/{len(jobs)} {name}", file=sys.stderr, flush=True)
+    print(f"{len(jobs)} kernels are compiled")

@@ -9,7 +9,7 @@ import numpy as np
 from fastinit._runtime.arrays import Array, address, as_matrix, as_result, check_apart, check_form
 from fastinit._runtime.blas import one_blas_thread
 from fastinit._runtime.pool import together
-from fastinit._runtime.threads import count
+from fastinit._runtime.threads import num_threads
 from fastinit.kernels.nn import dense
 from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
 from fastinit.kernels.nn.blas import gemm_address
@@ -179,7 +179,7 @@ def activation_numbers(activation: Activation) -> Array:
 
 
 def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
-    dtype, threads = x.dtype.name, count()
+    dtype, threads = x.dtype.name, num_threads()
     slices, counter = min(threads, rows), np.zeros(1, np.int64)
     entry = network_entry(name, dtype)
     work = functools.partial(entry, table, gemm_address(dtype), *numbers, slices, address(counter))

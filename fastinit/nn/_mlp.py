@@ -20,7 +20,7 @@ from fastinit._core.key import Key, Seed, as_key
 from fastinit._io.files import put
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import FLOATS, Array, as_dtype
-from fastinit._runtime.threads import count
+from fastinit._runtime.threads import num_threads
 from fastinit.nn import _outputs as outputs
 from fastinit.nn import _training as training
 from fastinit.nn._activations import Activation, as_activation
@@ -177,7 +177,7 @@ class MLP:
 
     def _trainer_of(self, batch: int, targets: Targets) -> training.Trainer:
         """The trainer for batches of this size, from the last call if it still fits."""
-        wanted = batch, targets.kernel, targets.array.dtype, count()
+        wanted = batch, targets.kernel, targets.array.dtype, num_threads()
         if self._trainer is None or self._trainer[0] != wanted:
             self._trainer = wanted, training.Trainer(self.network, batch, targets)
         return self._trainer[1]

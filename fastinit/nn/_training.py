@@ -11,7 +11,7 @@ import numpy as np
 from fastinit._runtime.arrays import Array, address
 from fastinit._runtime.blas import one_blas_thread
 from fastinit._runtime.pool import together
-from fastinit._runtime.threads import count
+from fastinit._runtime.threads import num_threads
 from fastinit.kernels.nn import network
 from fastinit.kernels.nn.blas import gemm_address
 from fastinit.kernels.nn.losses import loss_kernel
@@ -81,7 +81,7 @@ def predict(net: Network, samples: Array) -> Array:
     if result.size == 0:
         return result
     products = net.parameters.size * rows
-    workers = count() if products >= PARALLEL_PRODUCTS else 1
+    workers = num_threads() if products >= PARALLEL_PRODUCTS else 1
     block = min(PREDICT_ROWS, -(-rows * members // workers))
     memory = _memory(net, block, workers)
     tables, dtype = _tables(net, memory), samples.dtype.name
@@ -106,7 +106,7 @@ def slices_of(products: int) -> int:
     from one core's cache to the other's. The step of 64-128-128-10 on 64 samples (5 million) took 0.19 ms on one thread
     and from 0.15 to 0.26 on two, from moment to moment.
     """
-    return count() if products >= PARALLEL_PRODUCTS else 1
+    return num_threads() if products >= PARALLEL_PRODUCTS else 1
 
 
 class Trainer:
@@ -119,7 +119,7 @@ class Trainer:
     """
 
     def __init__(self, net: Network, batch: int, targets: Targets) -> None:
-        self.net, self.batch, self.threads = net, batch, count()
+        self.net, self.batch, self.threads = net, batch, num_threads()
         self._members, self._depth = len(net.weights), len(net.activations)
         self._dtype, size = net.parameters.dtype.name, net.parameters.itemsize
         self._products = 3 * net.parameters.size * batch  # multiply-adds of a step

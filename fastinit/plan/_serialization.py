@@ -91,12 +91,8 @@ def _shown_region(region: tuple[slice, ...]) -> str:
 
 
 def _shown_slice(part: slice) -> str:
-    ends = f"{_shown_end(part.start)}:{_shown_end(part.stop)}"
-    return ends if part.step is None else f"{ends}:{part.step}"
-
-
-def _shown_end(end: int | None) -> str:
-    return "" if end is None else str(end)
+    numbers = [part.start, part.stop] if part.step is None else [part.start, part.stop, part.step]
+    return ":".join("" if number is None else str(number) for number in numbers)
 
 
 def _packed(array: Array) -> str:

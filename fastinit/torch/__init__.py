@@ -1,4 +1,12 @@
-"""Drop-in replacement for `torch.nn.init`: `import fastinit.torch as init`."""
+"""The adapter for PyTorch. `import fastinit.torch as init` takes the place of `import torch.nn.init as init`.
+
+    init.py       the functions of torch.nn.init; _dropin.py: how they fill, or leave a call to torch
+    construct.py  `fast_init` and `record`: unmodified constructors; _record/: their deferred fills
+    materialize.py, clip.py: models without values; gradient clipping
+    _compat.py    every private name of PyTorch, each with a fallback
+
+May import all folders but `_probe`, `plots` and `cli`. Start at `init.normal_`.
+"""
 
 try:
     import torch as _torch

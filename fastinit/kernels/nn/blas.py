@@ -26,22 +26,7 @@ def gemm_address(dtype: str) -> int:
 
 
 @intrinsic
-def gemm(
-    typing_context: Any,
-    routine: Any,
-    transpose_a: Any,
-    transpose_b: Any,
-    m: Any,
-    n: Any,
-    k: Any,
-    one: Any,
-    a: Any,
-    lda: Any,
-    b: Any,
-    ldb: Any,
-    c: Any,
-    ldc: Any,
-) -> Any:
+def gemm(typing_context, routine, transpose_a, transpose_b, m, n, k, one, a, lda, b, ldb, c, ldc):
     """C = op(A) op(B) in BLAS's terms: column-major, C is m x n; `routine`, a, b and c are addresses.
 
     `one` is 1 in the matrices' dtype. A row-major matrix is the transpose of the column-major one in its memory.

@@ -14,13 +14,13 @@ from fastinit._core.distributions import Normal
 from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._probe.advice import Scheme, advised
-from fastinit._probe.module_arguments import Arguments, Loss, arguments_of, check_module
-from fastinit._probe.module_schemes import candidates_of, drawn_weights
+from fastinit._probe.module.arguments import Arguments, Loss, arguments_of, check_module
+from fastinit._probe.module.layer_runs import LayerRuns, first_floats, signal_of
+from fastinit._probe.module.schemes import candidates_of, drawn_weights
+from fastinit._probe.module.untouched import copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.records import with_ratios
 from fastinit._probe.results import Probe
-from fastinit._probe.rows import LayerRuns, first_floats, signal_of
 from fastinit._probe.statistics import BOUNDS, Signal
-from fastinit._probe.untouched import copied, followed_by_autograd, reproducible, untouched
 from fastinit._probe.verdicts import judge
 from fastinit.torch._compat import COMPILED
 from fastinit.torch._record.draws import tensors_in

@@ -11,7 +11,7 @@ from fastinit._core.fans import item_shape
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._probe.advice import AS_IT_IS, Scheme, candidates, laws_of
-from fastinit._probe.untouched import as_leaf
+from fastinit._probe.module.untouched import as_leaf
 from fastinit.nn._activations import Activation
 from fastinit.torch._modules import axes_of, clean
 from fastinit.torch._tensors import DTYPES, host_array
