@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import io
 import itertools
 import json
@@ -51,8 +50,8 @@ COUNTED = {
     "scandir listdir",
     io: "open",
     files.fcntl: "flock",
+    files._libc(): "fallocate sync_file_range",
 }
-OWN = ("fallocate", "sync_file_range")
 FOR_BLOCKS = ("pwrite", "sync_file_range")
 
 
@@ -141,13 +140,9 @@ def counting() -> Iterator[Counter[str]]:
 
         return call
 
-    for name in OWN:  # functions that give the function
-        originals[files, f"_{name}"] = getattr(files, f"_{name}")
     try:
         for module, name in wanted:
             setattr(module, name, counted(name, originals[module, name]))
-        for name in OWN:
-            setattr(files, f"_{name}", functools.partial(counted, name, originals[files, f"_{name}"]()))
         yield counts
     finally:
         for (module, name), function in originals.items():

@@ -192,7 +192,8 @@ def fallocate(monkeypatch):
             ctypes.set_errno(code)
             return -1
 
-        monkeypatch.setattr(files, "_fallocate", lambda: call)
+        libc = types.SimpleNamespace(fallocate=call, sync_file_range=call)
+        monkeypatch.setattr(files, "_libc", lambda: libc)
 
     return answer
 

@@ -28,6 +28,7 @@ import fastinit as fi
 from fastinit import checkpoint
 from fastinit.checkpoint import _on_ray as on_ray
 from fastinit.checkpoint._job import Job
+from fastinit.checkpoint._shards import How
 from fastinit.torch import record
 
 # Ray forks to start its processes, and JAX, where another test has imported it, warns of every fork.
@@ -50,17 +51,22 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASTINIT_TEST", MARK)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        with on_ray._left_as_found():
-            ray.init(
-                "local",
-                num_cpus=2,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=100 << 20,
-            )
-            yield ray
-            ray.shutdown()
+        environment, handler, level = dict(os.environ), signal.getsignal(signal.SIGTERM), logging.getLogger("ray").level
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=100 << 20,
+        )
+        yield ray
+        ray.shutdown()
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+        signal.signal(signal.SIGTERM, handler)
+        logging.getLogger("ray").setLevel(level)
 
 
 class Model(torch.nn.Module):
@@ -136,7 +142,7 @@ def test_progress_a_relative_folder_and_more_threads_than_a_node_has(cluster, tm
     plan = fi.Plan({f"w{i}": ((50, 10 + i), "float32", "normal") for i in range(5)})
     job = Job(plan, fi.Key(0), 2000)
     steps = []
-    on_ray.engine(None)(job, job.layout.shards[1:], Path(), 64, True, steps.append)
+    on_ray.engine(None)(job, job.layout.shards[1:], Path(), How(64, True, steps.append))
     assert sorted(steps) == sorted(shard.nbytes for shard in job.layout.shards[1:])
     assert sorted(path.name for path in tmp_path.iterdir()) == [shard.name for shard in job.layout.shards[1:]]
 
@@ -149,7 +155,7 @@ def test_what_is_sent_is_small(monkeypatch):
         fi.Plan({f"w{i}": ((50, 10), "float32", "normal") for i in range(500)}), fi.Key(0), 100, {"a": b"a" * 999}
     )
     assert len(job.layout.shards) == 500
-    on_ray._write(job, (), Path("/nowhere"), 1, False, print)
+    on_ray._write(job, (), Path("/nowhere"), How(1, fsync=False, advance=print))
     assert len(pickle.dumps(sent)) < 0.5 * len(pickle.dumps(job))
     assert sent[0] == job
     assert not sent[0].files
@@ -172,7 +178,7 @@ def test_a_worker_is_killed_in_the_middle(cluster, slow_plan, tmp_path):
     job = Job(plan, plan.key(), 6_000_000)
     killer = threading.Thread(target=kill)
     killer.start()
-    on_ray.engine(None)(job, job.layout.shards, out, 1, True, lambda nbytes: None)
+    on_ray.engine(None)(job, job.layout.shards, out, How(1, True, lambda nbytes: None))
     killer.join()
     assert len(killed) == 2
     checkpoint.write(plan, tmp_path / "threads", max_shard_bytes="6MB")
@@ -203,7 +209,7 @@ def test_an_error_in_a_task_is_raised_as_what_it_was(cluster, slow_plan, tmp_pat
     plan, _ = slow_plan
     job = Job(plan, fi.Key(0), 6_000_000)
     with pytest.raises(FileNotFoundError) as error:
-        on_ray.engine(None)(job, job.layout.shards, tmp_path / "absent", 1, False, print)
+        on_ray.engine(None)(job, job.layout.shards, tmp_path / "absent", How(1, False, print))
     assert type(error.value) is FileNotFoundError
     assert Path(error.value.filename).parent == tmp_path / "absent"
     assert writers() == []
@@ -220,7 +226,7 @@ def test_a_full_disk_stops_the_other_tasks_and_leaves_nothing(cluster, slow_plan
         job = Job(fi.Plan(tensors), fi.Key(0), 6_000_000)
         large, *others = job.layout.shards[::-1]
         with pytest.raises(OSError, match=r"No space left on device: [\d,]+ bytes are needed") as error:
-            on_ray.engine(None)(job, [others[0], large, *others[1:]], folder, 1, False, print)
+            on_ray.engine(None)(job, [others[0], large, *others[1:]], folder, How(1, False, print))
         assert type(error.value) is OSError
         assert error.value.errno == errno.ENOSPC
         assert writers() == []
@@ -386,7 +392,7 @@ def test_a_task_that_fails_ends_the_others(here, tmp_path):
             (folder / f".{shard.name}.0123456789abcdef.tmp").write_bytes(b"half")  # of a task that was ended
         done = []
         with pytest.raises(kind, match=message) as raised:
-            on_ray.engine(None)(job, job.layout.shards, folder, 1, False, done.append)
+            on_ray.engine(None)(job, job.layout.shards, folder, How(1, False, done.append))
         assert type(raised.value) is kind
         assert done == [shard.nbytes for shard in job.layout.shards[:2]]
         assert [task.args[1] for task in here.cancelled] == [4, 3, 2]  # what waits before what runs

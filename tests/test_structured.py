@@ -405,7 +405,7 @@ def test_wrong_shapes():
         (lambda: fi.Eye(math.nan), ValueError, "gain must be finite. Received: gain=nan"),
         (lambda: fi.Orthogonal(math.inf), ValueError, "gain must be finite. Received: gain=inf"),
         (lambda: fi.DeltaOrthogonal("1"), TypeError, "gain must be a real number. Received: gain='1'"),
-        (lambda: fi.Dirac(0), ValueError, "groups must be at least 1. Received: groups=0"),
+        (lambda: fi.Dirac(0), ValueError, "groups must be positive. Received: groups=0"),
         (lambda: fi.Dirac(1.0), TypeError, "groups must be an int. Received: groups=1.0"),
         (lambda: fi.Dirac(True), TypeError, "groups must be an int. Received: groups=True"),
         (lambda: fi.Sparse(-0.1), ValueError, "sparsity must not be negative. Received: sparsity=-0.1"),

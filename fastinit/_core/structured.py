@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastinit._core.checks import finite, non_negative
+from fastinit._core.checks import finite, non_negative, positive_int
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
@@ -141,11 +141,7 @@ class Dirac(Structured):
     random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.groups, bool) or not isinstance(self.groups, (int, np.integer)):
-            raise TypeError(f"groups must be an int. Received: groups={self.groups!r}")
-        if self.groups < 1:
-            raise ValueError(f"groups must be at least 1. Received: groups={self.groups}")
-        object.__setattr__(self, "groups", int(self.groups))
+        object.__setattr__(self, "groups", positive_int("groups", self.groups))
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if len(shape) not in (3, 4, 5):

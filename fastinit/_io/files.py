@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fastinit._runtime.arrays import Array
@@ -147,7 +147,8 @@ def reserve(descriptor: int, nbytes: int, path: Path) -> None:
     Linux's own call: `os.posix_fallocate` writes into every page where the file system cannot, and over a network
     that takes minutes.
     """
-    if sys.platform == "linux" and nbytes and _fallocate()(descriptor, 0, 0, nbytes):
+    start, size = ctypes.c_int64(0), ctypes.c_int64(nbytes)
+    if sys.platform == "linux" and nbytes and _libc().fallocate(descriptor, 0, start, size):
         error = ctypes.get_errno()
         if error not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             raise OSError(error, f"{os.strerror(error)}: {nbytes:,} bytes are needed", str(path))
@@ -158,18 +159,10 @@ def start_writeback(descriptor: int, offset: int, nbytes: int) -> None:
     """Let the disk begin with bytes that were written. By itself Linux waits until a tenth of the memory is to be
     written, and the disk has nothing to do until then. Only a hint: errors are left to `fsync`."""
     if sys.platform == "linux":
-        _sync_file_range()(descriptor, offset, nbytes, 2)  # SYNC_FILE_RANGE_WRITE
+        write = 2  # SYNC_FILE_RANGE_WRITE
+        _libc().sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(nbytes), write)
 
 
 @functools.cache
-def _fallocate() -> Callable[[int, int, int, int], int]:
-    function = ctypes.CDLL(None, use_errno=True).fallocate
-    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    return function
-
-
-@functools.cache
-def _sync_file_range() -> Callable[[int, int, int, int], int]:
-    function = ctypes.CDLL(None).sync_file_range
-    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return function
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

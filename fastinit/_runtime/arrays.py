@@ -66,13 +66,18 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype]
 
 
-def _overlaps_itself(out: Array) -> bool:
-    """Whether two elements may share memory: some stride is shorter than what lies inside it."""
-    reach = out.itemsize
-    for stride, size in sorted((abs(st), n) for st, n in zip(out.strides, out.shape, strict=True) if n > 1):
-        if stride < reach:
+def overlaps(shape: Sequence[int], strides: Sequence[int], size: int = 1) -> bool:
+    """Return True if two elements may share memory: some stride is shorter than what lies inside it.
+
+    Args:
+        shape: of an array.
+        strides: in bytes, or in elements.
+        size: of an element, in the same unit.
+    """
+    for stride, count in sorted((abs(stride), n) for stride, n in zip(strides, shape, strict=True) if n > 1):
+        if stride < size:
             return True
-        reach += stride * (size - 1)
+        size += stride * (count - 1)
     return False
 
 
@@ -103,7 +108,7 @@ def check_target(out: Any, name: str = "out", dtypes: Collection[str] = DTYPES) 
         return found
     if not flags.writeable:
         raise ValueError(f"{name} must be writeable. Received: a read-only array")
-    if not flags.c_contiguous and _overlaps_itself(out):
+    if not flags.c_contiguous and overlaps(out.shape, out.strides, out.itemsize):
         raise ValueError(f"{name} must not overlap itself. Received: shape {out.shape} with strides {out.strides}")
     return found
 

@@ -29,7 +29,7 @@ from ray.exceptions import RayError, RayTaskError
 from fastinit._io import files
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
-from fastinit.checkpoint._shards import Advance, Engine, write_shards
+from fastinit.checkpoint._shards import Engine, How, write_shards
 
 RETRIES = 5  # of a task whose worker died; Ray counts those that ran out of memory apart
 REACH_SECONDS = 20
@@ -45,27 +45,27 @@ def engine(address: str | None) -> Engine:
             Where the caller's Ray is initialised already, that one is used, and left running.
     """
 
-    def run(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
+    def run(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> None:
         with _connected(address):
-            _write(job, shards, folder.absolute(), threads, fsync, advance)
+            _write(job, shards, folder.absolute(), how)
 
     return run
 
 
-def _write(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
+def _write(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> None:
     task = ray.remote(_write_shard)
     numbers = {shard: number for number, shard in enumerate(job.layout.shards)}
     sent = ray.put(dataclasses.replace(job, files={}))  # a new one: the old one has its layout with it
-    cpus = _cpus(threads)
+    cpus = _cpus(how.threads)
     pending: dict[ObjectRef[None], Shard] = {}
     try:
         for shard in shards:
             named = task.options(num_cpus=cpus, max_retries=RETRIES, name=shard.name)
-            pending[named.remote(sent, numbers[shard], folder, threads, fsync)] = shard
+            pending[named.remote(sent, numbers[shard], folder, how.threads, how.fsync)] = shard
         while pending:
             (done,), _ = ray.wait(list(pending))
             ray.get(done)
-            advance(pending.pop(done).nbytes)
+            how.advance(pending.pop(done).nbytes)
     except RayTaskError as error:
         raise error.cause from None  # what the task raised
     except RayError as error:
@@ -78,7 +78,7 @@ def _write_shard(job: Job, number: int, folder: Path, threads: int, fsync: bool)
     """What runs on a worker."""
     shard = job.layout.shards[number]
     files.remove_unfinished(folder, [shard.name])  # of a worker that died
-    write_shards(job, [shard], folder, threads, fsync, lambda nbytes: None)
+    write_shards(job, [shard], folder, How(threads, fsync, advance=lambda nbytes: None))
 
 
 def _stop(pending: dict[ObjectRef[None], Shard], folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,19 +17,26 @@ from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
-Advance = Callable[[int], None]
-# Writes the shards into a folder: (job, shards, folder, threads, fsync, advance).
-Engine = Callable[[Job, Sequence[Shard], Path, int, bool, Advance], None]
+
+class How(NamedTuple):
+    """How shards are written: worker threads, whether to wait for the disk, what to call with the bytes written."""
+
+    threads: int
+    fsync: bool
+    advance: Callable[[int], None]
 
 
-def write_shards(job: Job, shards: Sequence[Shard], folder: Path, threads: int, fsync: bool, advance: Advance) -> None:
+Engine = Callable[[Job, Sequence[Shard], Path, How], None]  # writes the shards into a folder
+
+
+def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> None:
     """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
     maker = Maker(job.key)
     open_files: set[_Unfinished] = set()
 
     def items() -> Iterator[tuple[_Unfinished, Block]]:
         for shard in shards:
-            file = _Unfinished(folder / shard.name, shard.nbytes, fsync=fsync)
+            file = _Unfinished(folder / shard.name, shard.nbytes, fsync=how.fsync)
             open_files.add(file)
             for block in blocks(shard):
                 yield file, block
@@ -41,13 +49,13 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, threads: int, 
             if file.write(maker.make(block, buffer), block.start):
                 file.finish()
                 open_files.discard(file)
-            advance(block.nbytes)
+            how.advance(block.nbytes)
 
         return work
 
     number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
     try:
-        crew.each(items(), worker, min(threads, number))  # a second thread for one block would only cost
+        crew.each(items(), worker, min(how.threads, number))  # a second thread for one block would only cost
     finally:
         for file in open_files:
             file.abandon()

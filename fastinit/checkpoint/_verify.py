@@ -18,7 +18,7 @@ from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import MANIFEST, Folder
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import INDEX_NAME, Shard
-from fastinit.checkpoint._shards import write_shards
+from fastinit.checkpoint._shards import How, write_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _restore(place: Folder, job: Job, present: list[Shard], threads: int) -> Non
     missing = [shard for shard in job.layout.shards if shard not in present]
     files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in missing)))
     if missing:
-        write_shards(job, missing, place.path, threads, True, lambda nbytes: None)
+        write_shards(job, missing, place.path, How(threads, fsync=True, advance=lambda nbytes: None))
     if job.layout.index is not None:
         files.put(place.path / INDEX_NAME, job.layout.index)
     files.sync_folder(place.path)

@@ -7,10 +7,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from fastinit._core.checks import positive_int, unknown
 from fastinit._core.key import Seed
@@ -23,7 +22,7 @@ from fastinit.checkpoint._folder import REPLACES, Folder
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, split_evenly
 from fastinit.checkpoint._parts import Part
-from fastinit.checkpoint._shards import Advance, Engine, write_shards
+from fastinit.checkpoint._shards import Engine, How, write_shards
 from fastinit.plan._plan import Plan
 
 
@@ -114,8 +113,8 @@ def write(
         shards = job.layout.shards if mine is None else _shards_of(job, mine)
         try:
             with _part_lock(place, mine), progress_bar(progress, sum(s.nbytes for s in shards)) as advance:
-                how = _How(run, overwrite, number, fsync, advance)
-                written = _write_missing(job, shards, place, how)
+                how = How(number, fsync, advance)
+                written = _write_missing(job, shards, place, run, how, overwrite=overwrite)
         except BaseException:
             if mine is None:
                 place.leave(job)
@@ -153,17 +152,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-class _How(NamedTuple):
-    """How files are written."""
-
-    engine: Engine
-    overwrite: bool
-    threads: int
-    fsync: bool
-    advance: Advance
-
-
-def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) -> int:
+def _write_missing(
+    job: Job, shards: Sequence[Shard], place: Folder, engine: Engine, how: How, *, overwrite: bool
+) -> int:
     """Write the shards that are not there as they should be; the number of them.
 
     Raises:
@@ -172,7 +163,7 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     files.remove_unfinished(place.staging, (shard.name for shard in shards))
     # With `overwrite` the files in their places are to be replaced; those that wait, or were moved since, are of a run
     # like this.
-    replace = how.overwrite and not place.is_moving()
+    replace = overwrite and not place.is_moving()
     found = {
         shard: path
         for shard, path in place.found(job, shards).items()  # a thousand parts would ask for a thousand times all
@@ -186,20 +177,16 @@ def _write_missing(job: Job, shards: Sequence[Shard], place: Folder, how: _How) 
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:
         files.check_space(place.path, sum(shard.nbytes for shard in missing))
-        how.engine(job, missing, place.staging, how.threads, how.fsync, how.advance)
+        engine(job, missing, place.staging, how)
     return len(missing)
 
 
-@contextlib.contextmanager
-def _part_lock(place: Folder, part: Part | None) -> Iterator[None]:
-    """One run at a time for each part."""
+def _part_lock(place: Folder, part: Part | None) -> contextlib.AbstractContextManager[object]:
+    """Lock a part: one run at a time writes it."""
     if part is None:
-        yield
-        return
-    with files.locked(
-        place.staging / f".part-{part.index}-of-{part.count}", f"part {part} is being written into {place.path}"
-    ):
-        yield
+        return contextlib.nullcontext()
+    name = f".part-{part.index}-of-{part.count}"
+    return files.locked(place.staging / name, f"part {part} is being written into {place.path}")
 
 
 def _check_before_the_folder(job: Job, folder: str | Path) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastinit._runtime.arrays import Region
+from fastinit._runtime.arrays import Region, overlaps
 
 
 class Geometry(NamedTuple):
@@ -36,12 +36,7 @@ class Geometry(NamedTuple):
     @property
     def overlaps(self) -> bool:
         """Whether two elements may share memory."""
-        reach = 1
-        for stride, size, _ in reversed(self.axes):
-            if stride < reach:
-                return True
-            reach += stride * (size - 1)
-        return False
+        return overlaps(self.shape, self.strides)
 
     @property
     def bytes(self) -> tuple[int, int]:
