@@ -30,8 +30,7 @@ import fastinit as fi
 from bench.report import ReportError, insert
 from fastinit import checkpoint
 from fastinit._io import files
-from fastinit._runtime import threads
-from fastinit._runtime import workers as crew
+from fastinit._runtime import threads, workers
 from fastinit.checkpoint import _blocks as blocks
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Layout, Shard, layout, split_evenly
@@ -207,7 +206,7 @@ def _making(made: Layout) -> tuple[float, float]:
 
     number = threads.num_threads()
     start = time.perf_counter()
-    crew.each(some * number, worker, number)
+    workers.each(some * number, worker, number)
     return blocks.BLOCK_BYTES / statistics.median(times), number * BLOCKS * blocks.BLOCK_BYTES / (
         time.perf_counter() - start
     )

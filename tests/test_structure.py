@@ -10,6 +10,7 @@ from pathlib import Path
 from importlinter.cli import lint_imports
 
 import fastinit
+from scripts.mutants import MUTANTS
 
 ROOT = Path(fastinit.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -122,6 +123,11 @@ def test_public_names_are_imported_when_they_are_asked_for():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False set() True\nTrue True False\n", "")
+
+
+def test_each_mutant_changes_one_place():
+    places = {mutant.name: (ROOT / mutant.module).read_text().count(mutant.old) for mutant in MUTANTS}
+    assert {name: number for name, number in places.items() if number != 1} == {}
 
 
 def test_no_module_hides_a_public_name():

@@ -15,7 +15,7 @@ import numpy as np
 from fastinit._core.key import Key
 from fastinit._core.structured import is_exact
 from fastinit._io import files
-from fastinit._runtime import workers as crew
+from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array
 from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, pieces
 
@@ -85,7 +85,7 @@ def compare(
         return work
 
     blocks = list(items)
-    crew.each(blocks, worker, max(1, min(threads, len(blocks))))  # no more threads than blocks
+    workers.each(blocks, worker, max(1, min(threads, len(blocks))))  # no more threads than blocks
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None

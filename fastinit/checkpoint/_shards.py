@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastinit._io import files
-from fastinit._runtime import workers as crew
+from fastinit._runtime import workers
 from fastinit._runtime.arrays import Array
 from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks
 from fastinit.checkpoint._job import Job
@@ -55,7 +55,7 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
 
     number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
     try:
-        crew.each(items(), worker, min(how.threads, number))  # a second thread for one block would only cost
+        workers.each(items(), worker, min(how.threads, number))  # a second thread for one block would only cost
     finally:
         for file in open_files:
             file.abandon()

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastinit._io import files
 from fastinit._io.safetensors import Stored, StoredFile
-from fastinit._runtime import workers as crew
+from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK
 from fastinit.kernels.reading import read as read_range
@@ -190,7 +190,7 @@ def scan(
             return work
 
         reads = list(_reads(every))
-        crew.each(reads, worker, max(1, min(threads, len(reads))))
+        workers.each(reads, worker, max(1, min(threads, len(reads))))
 
 
 def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from fastinit._runtime import threads
-from fastinit._runtime import workers as crew
+from fastinit._runtime import threads, workers
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -23,7 +22,7 @@ def test_every_item_once_and_in_order(number):
 
         return work
 
-    crew.each(iter(range(200)), worker, number)
+    workers.each(iter(range(200)), worker, number)
     assert sorted(done) == list(range(200))
     assert len(workers) <= number
     assert threading.get_ident() not in workers
@@ -33,7 +32,7 @@ def test_every_item_once_and_in_order(number):
 
 def test_threads_really_work_at_once():
     meet = threading.Barrier(3, timeout=30)
-    crew.each(range(3), lambda: lambda item: meet.wait(), 3)
+    workers.each(range(3), lambda: lambda item: meet.wait(), 3)
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt(), ValueError("x")])
@@ -47,7 +46,7 @@ def test_after_an_error_nothing_is_begun(error):
         time.sleep(0.001)
 
     with pytest.raises(type(error)):
-        crew.each(range(100_000), lambda: work, 3)
+        workers.each(range(100_000), lambda: work, 3)
     assert 5 in begun
     assert len(begun) < 1000
     seen = len(begun)
@@ -62,7 +61,7 @@ def test_an_error_of_the_items_themselves():
 
     done = []
     with pytest.raises(OSError, match="cannot be opened"):
-        crew.each(items(), lambda: done.append, 2)
+        workers.each(items(), lambda: done.append, 2)
     assert done == [1]
 
 
@@ -71,8 +70,8 @@ def test_an_error_of_a_worker_that_cannot_begin():
         raise MemoryError("no buffer")
 
     with pytest.raises(MemoryError, match="no buffer"):
-        crew.each(range(10), worker, 2)
+        workers.each(range(10), worker, 2)
 
 
 def test_without_items_nothing_is_done():
-    crew.each([], lambda: pytest.fail, 2)
+    workers.each([], lambda: pytest.fail, 2)
