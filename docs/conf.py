@@ -55,7 +55,7 @@ add_module_names = False
 _OTHERS = r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|torch|typing)\b.*"
 _ALIASES = (
     r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Figure|Iterable|Iterator|"
-    r"Laws|Layout|Mapping|Model|Named|Optimizer|Packed|Path|PathLike|Probes|Region|"
+    r"Distributions|Layout|Mapping|Model|Named|Optimizer|Packed|Path|PathLike|Probes|Progress|Region|"
     r"Rule|Scheme|Seed|Self|Sequence|Tensor|optional|tuple)"
 )
 nitpick_ignore_regex = [("py:.*", _OTHERS), ("py:class", _ALIASES)]
