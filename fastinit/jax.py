@@ -316,7 +316,8 @@ def variance_scaling(
 
     def law(shape: tuple[int, ...], size: float) -> Distribution:
         numbers = axis_fans(shape, in_axis, out_axis, batch_axis)
-        return schemes.variance_scaling(lambda: numbers, scale=size, mode=mode, distribution=distribution)
+        scheme = schemes.find("variance_scaling")
+        return scheme.distribution(lambda: numbers, scale=size, mode=mode, distribution=distribution)
 
     their: Any = theirs.variance_scaling
     asked = their(scale, mode, distribution, in_axis, out_axis, batch_axis, dtype)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from fastinit._core.checks import unknown
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
 from fastinit._io import documents
 from fastinit._io.safetensors import CODES, INDEX_NAME, Stored, StoredFile, read_checkpoint
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
+from fastinit._runtime.checks import unknown
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 

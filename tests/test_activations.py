@@ -327,8 +327,8 @@ ALLOWED = ", ".join(CASES)
     [
         ("rellu", {}, ValueError, f"unknown activation 'rellu'; did you mean 'relu'? Allowed: {ALLOWED}"),
         ("xyz", {}, ValueError, f"unknown activation 'xyz'. Allowed: {ALLOWED}"),
-        ("relu", {"slope": 0.1}, TypeError, "relu takes no parameter 'slope'. Allowed: none"),
-        ("elu", {"slope": 0.1}, TypeError, "elu takes no parameter 'slope'. Allowed: alpha"),
+        ("relu", {"slope": 0.1}, TypeError, "unknown parameter of relu 'slope'. Allowed: none"),
+        ("elu", {"slope": 0.1}, TypeError, "unknown parameter of elu 'slope'. Allowed: alpha"),
         ("leaky_relu", {"slope": -1}, ValueError, "slope must not be negative. Received: slope=-1"),
         ("leaky_relu", {"slope": np.nan}, ValueError, "slope must be finite. Received: slope=nan"),
         ("leaky_relu", {"slope": "1"}, TypeError, "slope must be a real number. Received: slope='1'"),

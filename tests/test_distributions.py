@@ -9,7 +9,7 @@ from scipy import stats
 
 import fastinit as fi
 from fastinit._runtime.arrays import DTYPES
-from fastinit.schemes import TRUNCATION_STD
+from fastinit.schemes._families import TRUNCATION_STD
 
 KEY = fi.Key(7) / "w"
 WORDS = reference.key_words(7, "w")

@@ -13,7 +13,7 @@ from processes import command
 import fastinit
 from bench import chart, report
 from bench.table import PARTS
-from fastinit.schemes import table
+from fastinit.schemes._registry import table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

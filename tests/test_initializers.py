@@ -11,10 +11,11 @@ import scipy.stats
 import torch
 
 import fastinit as fi
-from fastinit._core.checks import unknown
 from fastinit._core.fans import MODES
 from fastinit._core.gains import NONLINEARITIES
-from fastinit.schemes import SCHEMES, TRUNCATION_STD, find
+from fastinit._runtime.checks import unknown
+from fastinit.schemes import SCHEMES, find
+from fastinit.schemes._families import TRUNCATION_STD
 
 # The variance by n = fan_in and m = fan_out, written out; the defaults of every scheme.
 VARIANCES = {

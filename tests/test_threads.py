@@ -138,8 +138,8 @@ def test_the_limit_ends_with_an_exception():
 @pytest.mark.parametrize(
     ("number", "error", "message"),
     [
-        (0, ValueError, "number must be at least 1. Received: number=0"),
-        (-2, ValueError, "number must be at least 1. Received: number=-2"),
+        (0, ValueError, "number must be positive. Received: number=0"),
+        (-2, ValueError, "number must be positive. Received: number=-2"),
         (True, TypeError, "number must be an int. Received: number=True"),
         (2.0, TypeError, "number must be an int. Received: number=2.0"),
         ("2", TypeError, "number must be an int. Received: number='2'"),
@@ -158,9 +158,9 @@ def test_what_is_no_limit(number, error, message):
 def test_the_limit_does_not_leak_into_other_threads_and_contexts():
     before = threads.num_threads()
     with concurrent.futures.ThreadPoolExecutor(1) as pool, fi.thread_limit(before + 4):
-        assert pool.submit(threads.count).result() == before
-        assert contextvars.Context().run(threads.count) == before
-        assert contextvars.copy_context().run(threads.count) == before + 4
+        assert pool.submit(threads.num_threads).result() == before
+        assert contextvars.Context().run(threads.num_threads) == before
+        assert contextvars.copy_context().run(threads.num_threads) == before + 4
         assert threads.num_threads() == before + 4
 
 

@@ -101,9 +101,7 @@ def fill_complex(
     parts = out[..., None].view(real)
     check_target(parts)
     whole = out.shape if shape is None else shape
-    indices = as_region(None if region is None else tuple(region), whole)
-    if tuple(map(len, indices)) != out.shape:
-        raise ValueError(f"out must have the region's shape {tuple(map(len, indices))}. Received: {out.shape}")
+    indices = as_region(None if region is None else tuple(region), whole, out)
     key = as_key(seed)
     if isinstance(distribution, Structured):
         if not isinstance(distribution, (Orthogonal, DeltaOrthogonal)):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastinit._core.checks import unknown
+from fastinit._runtime.checks import unknown, whole
 
 LAYOUTS = ("oi", "io")
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
@@ -38,10 +37,7 @@ class Fans(NamedTuple):
 def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
     """Batch axes from an int or a sequence of ints."""
     try:
-        axes = (batch_axes,) if hasattr(batch_axes, "__index__") else tuple(batch_axes)
-        if any(isinstance(axis, bool) for axis in axes):
-            raise TypeError
-        return tuple(operator.index(axis) for axis in axes)
+        return tuple(map(whole, (batch_axes,) if hasattr(batch_axes, "__index__") else batch_axes))
     except TypeError:
         raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}") from None
 

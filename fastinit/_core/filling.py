@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from fastinit._core.checks import finite
 from fastinit._core.distributions import Distribution, rounded
 from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes, canonical_axes
-from fastinit._core.key import Key, Seed, as_key, words_of
+from fastinit._core.key import Seed, as_key, words_of
 from fastinit._core.structured import Structured
 from fastinit._runtime.arrays import Array, as_region, as_shape, check_target, dtype_name
+from fastinit._runtime.checks import finite
 
 AnyArray = TypeVar("AnyArray", bound=Array)
 
@@ -47,7 +47,7 @@ def fill(
             law that the dtype cannot hold. Nothing was written.
 
     >>> import numpy as np
-    >>> from fastinit import Normal, Uniform
+    >>> from fastinit import Key, Normal, Uniform
     >>> fill(np.empty(3, np.float32), Normal(0, 0.02), seed=Key(0) / "layers.0.bias")
     array([ 0.00474901, -0.00262451,  0.0110583 ], dtype=float32)
 
@@ -123,51 +123,24 @@ def _write(
         raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
     whole = out.shape if whole is None else whole
     axes = canonical_axes(len(whole), layout, batch_axes)
-    indices = as_region(region, whole)
-    part = tuple(map(len, indices))
-    if part != out.shape:
-        raise ValueError(f"out must have the region's shape {part}, of the global {whole}. Received: {out.shape}")
+    indices = as_region(region, whole, out)
     key = as_key(seed)
     if not isinstance(distribution, Structured):
         draw(out, distribution, key.words(), mode=mode, scale=scale, shape=whole, indices=indices)
         return
-    _place(
-        out.transpose(axes),
-        distribution,
-        key,
-        mode=mode,
-        scale=scale,
-        shape=tuple(whole[axis] for axis in axes),
-        indices=tuple(indices[axis] for axis in axes),
-        batch=len(as_axes(batch_axes)),
-    )
-
-
-def _place(
-    out: Array,
-    distribution: Structured,
-    key: Key,
-    *,
-    mode: str,
-    scale: float,
-    shape: tuple[int, ...],
-    indices: tuple[range, ...],
-    batch: int,
-) -> None:
-    """Write the part `indices` of a tensor of `shape`, axes in the order (*batch, out, in, *kernel).
-
-    The law is drawn anew for every index of the `batch` leading axes, each item further on in the stream.
-    """
-    item = shape[batch:]
+    # Axes in the order (*batch, out, in, *kernel). Each item of the batch is drawn anew, further on in the stream.
+    out, batch = out.transpose(axes), len(as_axes(batch_axes))
+    whole, indices = tuple(whole[axis] for axis in axes), tuple(indices[axis] for axis in axes)
+    item = whole[batch:]
     distribution.check(item, dtype_name(out.dtype))
     if out.size == 0:
         return
     for position in np.ndindex(out.shape[:batch]):
         number = 0
-        for index, size, i in zip(indices, shape, position, strict=False):
+        for index, size, i in zip(indices, whole, position, strict=False):
             number = number * size + index[i]
         target = out[(*position, ...)]
-        # A law is made apart where it is to be added; float32 or wider, so that the sum is rounded once.
+        # A distribution is made apart where it is to be added; float32 or wider, so that the sum is rounded once.
         fresh = target if mode == "fill" else np.zeros(target.shape, np.result_type(target.dtype, np.float32))
         distribution.make(fresh, key, item, indices[batch:], number * math.prod(item))
         if mode == "add":

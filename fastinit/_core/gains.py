@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-from fastinit._core.checks import squared, unknown
+from fastinit._runtime.checks import squared, unknown
 
 # E[f(z)^2], z ~ N(0, 1): He et al. (2015), section 2.2, with f in the place of relu, so that a layer keeps the second
 # moment. For gelu (Hendrycks & Gimpel 2016) there is a closed form; for silu (Elfwing, Uchibe, Doya 2018) it is an
 # integral. The tests compute both again with SciPy.
-_GELU_MOMENT = 1 / 3 + 1 / (2 * math.pi * math.sqrt(3))
-_SILU_MOMENT = 0.3557755198173522
-
 _SQUARED = {
     "linear": 1.0,
     "sigmoid": 1.0,
@@ -19,8 +16,8 @@ _SQUARED = {
     "relu": 2.0,
     "leaky_relu": math.nan,  # depends on its slope
     "selu": 9 / 16,
-    "gelu": 1 / _GELU_MOMENT,
-    "silu": 1 / _SILU_MOMENT,
+    "gelu": 1 / (1 / 3 + 1 / (2 * math.pi * math.sqrt(3))),
+    "silu": 1 / 0.3557755198173522,
 }
 NONLINEARITIES = tuple(_SQUARED)
 

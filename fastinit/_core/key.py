@@ -7,7 +7,7 @@ import secrets
 import struct
 from typing import Any, TypeAlias
 
-from fastinit._core.checks import whole
+from fastinit._runtime.checks import whole
 
 # A new version of the stream is a new word here.
 _FRESH = hashlib.blake2b(digest_size=16, person=b"fastinit-v1")

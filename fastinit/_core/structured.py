@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastinit._core.checks import finite, non_negative, positive_int
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import Array, dtype_name
+from fastinit._runtime.checks import finite, non_negative, positive_int
 from fastinit.kernels.nn.reflectors import reflect
 
 Indices = tuple[range, ...]

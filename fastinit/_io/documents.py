@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Never
 
-from fastinit._core.checks import unknown
+from fastinit._runtime.checks import unknown
 
 
 def parse_json(text: str | bytes, *, infinite: bool = False) -> Any:
@@ -32,26 +32,25 @@ def parse_json(text: str | bytes, *, infinite: bool = False) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read(path: Path, *, toml: bool | None = None, infinite: bool = False) -> dict[str, Any]:
+def read(path: Path, *, toml: bool = False, infinite: bool = False) -> dict[str, Any]:
     """The table that a TOML or JSON file holds.
 
     Args:
         path: of the file.
-        toml: which of the two. Default: TOML if the name ends so.
+        toml: which of the two.
         infinite: as in `parse_json`.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it holds no such; the file is named.
     """
-    is_toml = path.suffix == ".toml" if toml is None else toml
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = tomllib.loads(text) if is_toml else parse_json(text, infinite=infinite)
+        found = tomllib.loads(text) if toml else parse_json(text, infinite=infinite)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{path}: no {'TOML' if is_toml else 'JSON'}: {error}") from None
+        raise ValueError(f"{path}: no {'TOML' if toml else 'JSON'}: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: must hold an object. Received: {type(found).__name__}")
     return found

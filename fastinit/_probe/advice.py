@@ -51,7 +51,7 @@ def laws_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Dis
     Raises:
         TypeError, ValueError: no such scheme, or not as many as weights.
     """
-    each = schemes.one_per_layer("scheme", scheme, len(shapes))
+    each = schemes.per_layer("scheme", scheme, len(shapes))
     distributions = [schemes.as_distribution(one, shape) for one, shape in zip(each, shapes, strict=True)]
     names = dict.fromkeys(
         one.strip() if isinstance(one, str) else label(one, shape) for one, shape in zip(each, shapes, strict=True)

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastinit._core.checks import positive_int
 from fastinit._core.key import Seed
 from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, laws_of
 from fastinit._probe.dense import probe_network
 from fastinit._probe.results import Comparison, Probe
+from fastinit._runtime.checks import positive_int
 from fastinit.nn._activations import Activation
 from fastinit.nn._mlp import MLP
 from fastinit.nn._network import FITTING

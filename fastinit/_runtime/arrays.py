@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from fastinit._runtime.checks import whole
 from fastinit.kernels.records import Rows
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -228,29 +229,34 @@ def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     try:
         if isinstance(shape, (str, bytes, set, frozenset, dict)):
             raise TypeError
-        sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        if any(isinstance(n, bool) for n in sizes):
-            raise TypeError
-        sizes = tuple(n.__index__() for n in sizes)
-    except (TypeError, AttributeError):
+        sizes = tuple(map(whole, (shape,) if isinstance(shape, (int, np.integer)) else shape))
+    except TypeError:
         raise TypeError(f"{name} must be an int or a sequence of ints. Received: {name}={shape!r}") from None
     if any(n < 0 for n in sizes):
         raise ValueError(f"{name} must not be negative. Received: {name}={sizes}")
     return sizes
 
 
-def as_region(region: Sequence[slice] | None, shape: tuple[int, ...]) -> tuple[range, ...]:
-    """The global indices along every axis that a region covers; axes that it leaves out are whole."""
+def as_region(region: Sequence[slice] | None, shape: tuple[int, ...], out: Array | None = None) -> tuple[range, ...]:
+    """Return the global indices that a region covers, along every axis; axes that it leaves out are whole.
+
+    Raises:
+        TypeError: the region is no tuple of slices.
+        ValueError: the region has more axes than the shape, the shape too many elements, or `out` another shape than
+            the region.
+    """
     if math.prod(shape) >= 1 << 63:
         raise ValueError(f"shape must have fewer than 2^63 elements. Received: shape={shape}")
-    if region is None:
-        return tuple(range(n) for n in shape)
-    if not isinstance(region, tuple) or not all(isinstance(s, slice) for s in region):
+    slices = () if region is None else region
+    if not isinstance(slices, tuple) or not all(isinstance(s, slice) for s in slices):
         raise TypeError(f"region must be a tuple of slices. Received: region={region!r}")
-    if len(region) > len(shape):
-        raise ValueError(f"region must have at most {len(shape)} slices, one per axis. Received: {len(region)}")
-    rest = tuple(slice(None) for _ in shape[len(region) :])
-    return tuple(range(n)[s] for s, n in zip(region + rest, shape, strict=True))
+    if len(slices) > len(shape):
+        raise ValueError(f"region must have at most {len(shape)} slices, one per axis. Received: {len(slices)}")
+    whole_axes = (slice(None),) * (len(shape) - len(slices))
+    indices = tuple(range(n)[s] for s, n in zip(slices + whole_axes, shape, strict=True))
+    if out is not None and (part := tuple(map(len, indices))) != out.shape:
+        raise ValueError(f"out must have the region's shape {part}, of the global {shape}. Received: {out.shape}")
+    return indices
 
 
 def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Region]:

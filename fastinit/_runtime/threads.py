@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from fastinit._runtime.arrays import Array, address
+from fastinit._runtime.checks import positive_int
 from fastinit._runtime.pool import forked, together
 from fastinit.kernels import drive
 from fastinit.kernels.records import Rows
@@ -32,9 +33,14 @@ SLAB_RANGES = 1 << 9
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
 
-def num_threads() -> int:
-    """How many threads a large fill uses: as many as CPUs that this process may run on, or `NUMBA_NUM_THREADS` in its
-    environment, shared with the other ranks that torchrun started here; 1 in a forked child."""
+def num_threads(given: int | None = None) -> int:
+    """Return how many threads to use: a caller's `threads` argument, or as many as a large fill has.
+
+    That is the number of CPUs that this process may run on, or `NUMBA_NUM_THREADS` in its environment, shared with the
+    other ranks that torchrun started here; 1 in a forked child.
+    """
+    if given is not None:
+        return positive_int("threads", given)
     if forked():
         return 1
     limit = _LIMIT.get()
@@ -60,11 +66,7 @@ def thread_limit(number: int) -> Iterator[None]:
     ...     num_threads()
     1
     """
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"number must be an int. Received: number={number!r}")
-    if number < 1:
-        raise ValueError(f"number must be at least 1. Received: number={number}")
-    token = _LIMIT.set(number)
+    token = _LIMIT.set(positive_int("number", number))
     try:
         yield
     finally:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastinit._core.checks import positive_int
 from fastinit._io import safetensors as headers
 from fastinit._io.safetensors import CODES, LONGEST
+from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastinit._core.checks import finite, positive_int
 from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._runtime.checks import finite
 from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._blocks import Block, blocks
 from fastinit.checkpoint._compare import compare
@@ -73,7 +73,7 @@ def verify(
         BlockingIOError: a run writes into the folder.
     """
     start = time.perf_counter()
-    number = num_threads() if threads is None else positive_int("threads", threads)
+    number = num_threads(threads)
     fraction = _fraction(sample)
     if repair and fraction < 1:
         raise ValueError("repair needs all of the checkpoint: sample must be 1")

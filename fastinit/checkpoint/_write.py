@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastinit._core.checks import positive_int, unknown
 from fastinit._core.key import Seed
 from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._runtime.checks import unknown
 from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._blocks import blocks
 from fastinit.checkpoint._compare import compare
@@ -99,13 +99,15 @@ def write(
         BlockingIOError: another run writes into the folder.
         OSError: the disk is full, the folder cannot be written...
     """
+    if not os.fspath(folder):
+        raise ValueError("folder must be a path. Received: an empty text")
     start = time.perf_counter()
-    number = num_threads() if threads is None else positive_int("threads", threads)
+    number = num_threads(threads)
     mine = Part.of(part)
     key = plan.key(seed)
     run = _engine(engine, address)
     job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(extra_files or {}))
-    _check_before_the_folder(job, folder)
+    job.layout  # noqa: B018  what no file can hold is refused before there is a folder
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:
@@ -187,13 +189,6 @@ def _part_lock(place: Folder, part: Part | None) -> contextlib.AbstractContextMa
         return contextlib.nullcontext()
     name = f".part-{part.index}-of-{part.count}"
     return files.locked(place.staging / name, f"part {part} is being written into {place.path}")
-
-
-def _check_before_the_folder(job: Job, folder: str | Path) -> None:
-    """Raise what can be known before there is a folder."""
-    if not os.fspath(folder):
-        raise ValueError("folder must be a path. Received: an empty text")
-    job.layout  # noqa: B018  what no file can hold is refused
 
 
 def _shards_of(job: Job, part: Part) -> Sequence[Shard]:

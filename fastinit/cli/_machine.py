@@ -14,7 +14,7 @@ def schemes() -> None:
 
     Example: fastinit schemes
     """
-    from fastinit.schemes import table
+    from fastinit.schemes._registry import table
 
     print(table())
 

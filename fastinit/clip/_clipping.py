@@ -8,8 +8,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from fastinit._core.checks import non_negative, real
 from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target, named_arrays, paired_arrays
+from fastinit._runtime.checks import non_negative, real
 from fastinit.clip._vectors import Vectors, norms_of, vectors
 from fastinit.kernels.norms import clamp_kernel, scale_kernel
 

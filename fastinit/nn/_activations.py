@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastinit._core.checks import non_negative, squared, unknown
 from fastinit._core.gains import gain as gain_of
 from fastinit._runtime.arrays import FLOATS, check_form, check_source, check_target
+from fastinit._runtime.checks import non_negative, squared, unknown
 from fastinit.kernels.nn import activations as kernels
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -25,13 +25,7 @@ class Row:
 
     formula: str
     source: str
-    gain: Callable[..., float]  # of the parameters; `fans.gain` where it has it, He's second moment where not
     parameters: dict[str, float] = field(default_factory=dict)  # the defaults
-
-
-def _by_moment(moment: float) -> Callable[[], float]:
-    """He's gain, 1 / sqrt(E[f(z)^2]), z ~ N(0, 1)."""
-    return lambda: 1 / math.sqrt(moment)
 
 
 def _elu_gain(alpha: float) -> float:
@@ -40,31 +34,31 @@ def _elu_gain(alpha: float) -> float:
     return 1 / math.sqrt(0.5 + squared("alpha", alpha) * below)
 
 
-def _named(nonlinearity: str) -> Callable[[], float]:
-    return functools.partial(gain_of, nonlinearity)
-
-
 _GELU = "Hendrycks & Gimpel, arXiv:1606.08415, 2016"
 
-# Name -> row. What a layer keeps is the kernels' matter: `kernels.KEEPS`. The two moments are integrals that have no
-# closed form; the tests compute them again with SciPy.
+# Name -> row. What a layer keeps is the kernels' matter: `kernels.KEEPS`.
 ACTIVATIONS: dict[str, Row] = {
-    "identity": Row("z", "A baseline", _named("linear")),
-    "relu": Row("max(z, 0)", "Nair & Hinton, ICML 2010", _named("relu")),
-    "leaky_relu": Row(
-        "z, slope z below 0",
-        "Maas, Hannun, Ng, ICML 2013",
-        functools.partial(gain_of, "leaky_relu"),
-        {"slope": 0.01},
-    ),
-    "elu": Row("z, alpha (e^z - 1) below 0", "Clevert, Unterthiner, Hochreiter, ICLR 2016", _elu_gain, {"alpha": 1.0}),
-    "selu": Row("scale elu(z)", "Klambauer, Unterthiner, Mayr, Hochreiter, NeurIPS 2017", _named("selu")),
-    "sigmoid": Row("1 / (1 + e^-z)", "Rumelhart, Hinton, Williams, Nature 323, 1986", _named("sigmoid")),
-    "tanh": Row("tanh z", "LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998", _named("tanh")),
-    "softplus": Row("log(1 + e^z)", "Dugas et al., NIPS 2000", _by_moment(0.9212459088593003)),
-    "gelu": Row("z Phi(z)", _GELU, _named("gelu")),
-    "gelu_tanh": Row("gelu, Phi by a tanh", _GELU, _by_moment(0.42519371103309945)),
-    "silu": Row("z sigmoid(z)", "Elfwing, Uchibe, Doya, Neural Networks 107, 2018", _named("silu")),
+    "identity": Row("z", "A baseline"),
+    "relu": Row("max(z, 0)", "Nair & Hinton, ICML 2010"),
+    "leaky_relu": Row("z, slope z below 0", "Maas, Hannun, Ng, ICML 2013", {"slope": 0.01}),
+    "elu": Row("z, alpha (e^z - 1) below 0", "Clevert, Unterthiner, Hochreiter, ICLR 2016", {"alpha": 1.0}),
+    "selu": Row("scale elu(z)", "Klambauer, Unterthiner, Mayr, Hochreiter, NeurIPS 2017"),
+    "sigmoid": Row("1 / (1 + e^-z)", "Rumelhart, Hinton, Williams, Nature 323, 1986"),
+    "tanh": Row("tanh z", "LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998"),
+    "softplus": Row("log(1 + e^z)", "Dugas et al., NIPS 2000"),
+    "gelu": Row("z Phi(z)", _GELU),
+    "gelu_tanh": Row("gelu, Phi by a tanh", _GELU),
+    "silu": Row("z sigmoid(z)", "Elfwing, Uchibe, Doya, Neural Networks 107, 2018"),
+}
+
+
+# Gains that `fastinit.gain` does not have, by He's second moment. The two numbers are integrals E[f(z)^2], z ~ N(0, 1),
+# without closed form; the tests compute them again with SciPy.
+_GAINS: dict[str, Callable[..., float]] = {
+    "identity": lambda: 1.0,
+    "elu": _elu_gain,
+    "softplus": lambda: 1 / math.sqrt(0.9212459088593003),
+    "gelu_tanh": lambda: 1 / math.sqrt(0.42519371103309945),
 }
 
 
@@ -99,8 +93,7 @@ class Activation:
         given = dict(self.parameters)
         for parameter in given:
             if parameter not in defaults:
-                allowed = ", ".join(defaults) or "none"
-                raise TypeError(f"{self.name} takes no parameter {parameter!r}. Allowed: {allowed}")
+                raise TypeError(str(unknown(f"parameter of {self.name}", parameter, defaults)))
         checked = tuple((parameter, non_negative(parameter, value)) for parameter, value in (defaults | given).items())
         object.__setattr__(self, "parameters", checked)
 
@@ -112,7 +105,7 @@ class Activation:
     @property
     def gain(self) -> float:
         """The factor by which a layer's weights make up for it: `gain`'s, or by He's second moment."""
-        return ACTIVATIONS[self.name].gain(**dict(self.parameters))
+        return _GAINS.get(self.name, functools.partial(gain_of, self.name))(**dict(self.parameters))
 
     @property
     def source(self) -> str:

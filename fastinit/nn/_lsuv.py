@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastinit._core.checks import finite, positive_int
+from fastinit._runtime.checks import finite, positive_int
 from fastinit.nn._mlp import MLP
 from fastinit.nn._training import predict
 from fastinit.schemes._initializers import orthogonal

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from fastinit._core.checks import non_negative, positive_int, unknown
 from fastinit._core.distributions import Uniform
 from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._io.files import put
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import FLOATS, Array, as_dtype
+from fastinit._runtime.checks import non_negative, positive_int, unknown
 from fastinit._runtime.threads import num_threads
 from fastinit.nn import _outputs as outputs
 from fastinit.nn import _training as training

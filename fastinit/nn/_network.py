@@ -76,7 +76,7 @@ class Network:
         layers = len(self.activations)
         if init is None:
             init = FITTING.get(self.activations[0].name, "xavier_uniform")
-        each = schemes.one_per_layer("init", init, layers)
+        each = schemes.per_layer("init", init, layers)
         laws = [schemes.as_distribution(one, shape) for one, shape in zip(each, self._shapes[::2], strict=True)]
         for (name, target), distribution in zip(list(self.views(self.parameters).items())[::2], laws, strict=True):
             fill(target, distribution, seed=key / name, batch_axes=() if self.population is None else 0)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastinit._core.checks import finite, non_negative
 from fastinit._runtime.arrays import (
     FLOATS,
     Array,
@@ -19,6 +18,7 @@ from fastinit._runtime.arrays import (
     dtype_name,
     paired_arrays,
 )
+from fastinit._runtime.checks import finite, non_negative
 from fastinit._runtime.threads import PARALLEL_FROM, walk
 from fastinit.kernels.nn.updates import CHUNK, RATES, listed_updates, update_kernel
 from fastinit.kernels.records import UPDATE

@@ -243,16 +243,16 @@ class Plan(Mapping[str, "Fill | Tied"]):
         path = Path(path)
         if path.suffix not in (".toml", ".json"):
             raise ValueError(f"{path}: must be a .toml or a .json file")
-        return cls._from_document(path, documents.read(path))
+        return cls._from_document(path, toml=path.suffix == ".toml")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Plan:
         """Read a job file, as `from_file` does, whatever its suffix."""
-        path = Path(path)
-        return cls._from_document(path, documents.read(path, toml=True))
+        return cls._from_document(Path(path), toml=True)
 
     @classmethod
-    def _from_document(cls, path: Path, table: dict[str, Any]) -> Plan:
+    def _from_document(cls, path: Path, *, toml: bool) -> Plan:
+        table = documents.read(path, toml=toml)
         try:
             return cls.from_table(table)
         except ValueError as error:

@@ -227,8 +227,8 @@ def _read_region(text: Any, ndim: int) -> tuple[slice, ...]:
     return tuple(slices)
 
 
-def label(found: Distribution, shape: tuple[int, ...]) -> str:
-    """A law in words.
+def label(found: Distribution, shape: tuple[int, ...], digits: int = 6) -> str:
+    """Return a distribution as people read it, the parameters with so many digits.
 
     >>> from fastinit import Constant, Normal
     >>> label(Patched((((), Normal()), ((slice(0, 1),), Constant(0)))), (3, 4))
@@ -251,4 +251,4 @@ def label(found: Distribution, shape: tuple[int, ...]) -> str:
         table = _scheme_of(found, shape)
     except ValueError:
         return type(found).__name__
-    return schemes.describe(table.pop("scheme"), table)
+    return schemes.describe(table.pop("scheme"), table, digits)

@@ -9,22 +9,7 @@ The functions, the command line's choices, the docs and the tests all come from 
 """
 
 import fastinit.schemes._deep  # noqa: F401 - its rows
-from fastinit.schemes._families import TRUNCATION_STD, variance_scaling
-from fastinit.schemes._registry import SCHEMES, Lazy, Scheme, distribution, distribution_of, find, table
-from fastinit.schemes._text import as_distribution, describe, one_per_layer, parse
+from fastinit.schemes._registry import SCHEMES, distribution, distribution_of, find
+from fastinit.schemes._text import as_distribution, describe, parse, per_layer
 
-__all__ = [
-    "SCHEMES",
-    "TRUNCATION_STD",
-    "Lazy",
-    "Scheme",
-    "as_distribution",
-    "describe",
-    "distribution",
-    "distribution_of",
-    "find",
-    "one_per_layer",
-    "parse",
-    "table",
-    "variance_scaling",
-]
+__all__ = ["SCHEMES", "as_distribution", "describe", "distribution", "distribution_of", "find", "parse", "per_layer"]

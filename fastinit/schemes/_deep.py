@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from decimal import Context, Decimal
 
-from fastinit._core.checks import finite, non_negative, positive_int, unknown
 from fastinit._core.distributions import Distribution, Normal
 from fastinit._core.structured import Hadamard
+from fastinit._runtime.checks import finite, non_negative, positive_int, unknown
 from fastinit.schemes._families import scaled, xavier_normal, xavier_uniform
 from fastinit.schemes._registry import Lazy, scheme
 

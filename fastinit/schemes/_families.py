@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-from fastinit._core.checks import non_negative, squared, unknown
 from fastinit._core.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
 from fastinit._core.fans import Fans
 from fastinit._core.gains import gain_squared
 from fastinit._core.structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
+from fastinit._runtime.checks import non_negative, squared, unknown
 from fastinit.schemes._registry import Lazy, scheme
 
 # The standard deviation of N(0, 1) cut at 2 sigma: a normal whose std is divided by it has the wanted std after.

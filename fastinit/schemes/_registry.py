@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from fastinit._core.checks import unknown
 from fastinit._core.distributions import Distribution
 from fastinit._core.fans import Fans, as_axes, canonical_axes, fans
 from fastinit._runtime.arrays import as_shape
+from fastinit._runtime.checks import unknown
 
 Lazy = Callable[[], Fans]  # the fans are computed only by the schemes that use them
 Row = TypeVar("Row", bound=Callable[..., Distribution])

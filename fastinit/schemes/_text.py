@@ -42,7 +42,7 @@ def parse(text: str, others: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     return name, parameters
 
 
-def describe(scheme: str, parameters: dict[str, Any]) -> str:
+def describe(scheme: str, parameters: dict[str, Any], digits: int = 6) -> str:
     """Return a scheme with those of its parameters that are not the defaults.
 
     >>> describe("normal", {"mean": 0.0, "std": 0.02})
@@ -50,8 +50,8 @@ def describe(scheme: str, parameters: dict[str, Any]) -> str:
     """
     known = find(scheme).parameters
     given = {name: value for name, value in parameters.items() if name not in known or value != known[name].default}
-    texts = (f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in given.items())
-    return f"{scheme}({', '.join(texts)})" if given else scheme
+    shown = {name: f"{value:.{digits}g}" if isinstance(value, float) else value for name, value in given.items()}
+    return f"{scheme}({', '.join(f'{name}={value}' for name, value in shown.items())})" if shown else scheme
 
 
 def as_distribution(given: str | Distribution, shape: Sequence[int], **axes: Any) -> Distribution:
@@ -71,7 +71,7 @@ def as_distribution(given: str | Distribution, shape: Sequence[int], **axes: Any
     return distribution(name, shape, **axes, **parameters)
 
 
-def one_per_layer(name: str, given: Any, layers: int) -> Sequence[str | Distribution]:
+def per_layer(name: str, given: Any, layers: int) -> Sequence[str | Distribution]:
     """Return the scheme or distribution of each layer, from one for all or a sequence with one for each.
 
     Args:

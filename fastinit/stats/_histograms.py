@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastinit._core.checks import finite, positive_int, whole
 from fastinit._runtime.arrays import Array
+from fastinit._runtime.checks import finite, positive_int, whole
 
 BINS = 64
 _LARGEST = float(np.finfo(np.float64).max)

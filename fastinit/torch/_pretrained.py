@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fastinit._core.checks import unknown
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
+from fastinit._runtime.checks import unknown
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import axes_of, clean

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fastinit._core.composite import Cast, SameAs, Values
-from fastinit._core.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform
+from fastinit._core.distributions import Distribution, TruncatedNormal
 from fastinit._io.safetensors import Stored
 from fastinit.plan._plan import Plan
+from fastinit.plan._serialization import label
 from fastinit.stats._fitting import ALPHA, FEWEST, Sample, distance, inside, reaches, rounding, same_moments
 from fastinit.stats._summary import Summary
 
@@ -24,22 +25,14 @@ class PlanComparison(NamedTuple):
     p: float = math.nan
 
 
-def in_words(law: Distribution | None) -> str:
-    """A law with 4 digits of its parameters; nothing for none.
+def in_words(distribution: Distribution | None) -> str:
+    """Return a distribution as a scheme's text, with 4 digits of its parameters; nothing for None.
 
-    >>> in_words(Normal(0, 0.02)), in_words(TruncatedNormal(0, 1, -2, 2))
-    ('normal(std=0.02)', 'truncated_normal(std=1, low=-2, high=2)')
+    >>> from fastinit import Normal
+    >>> in_words(Normal(0, 0.02))
+    'normal(std=0.02)'
     """
-    match law:
-        case Constant(value):
-            return {0.0: "zeros", 1.0: "ones"}.get(value, f"constant({value:.4g})")
-        case Uniform(low, high):
-            return f"uniform({low:.4g}, {high:.4g})"
-        case Normal(mean, std):
-            return f"normal({f'mean={mean:.4g}, ' if mean else ''}std={std:.4g})"
-        case TruncatedNormal():
-            return f"truncated_{in_words(law.normal)[:-1]}, low={law.low:.4g}, high={law.high:.4g})"
-    return ""
+    return "" if distribution is None else label(distribution, (1,), digits=4)
 
 
 def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sample | None) -> PlanComparison:

@@ -89,13 +89,8 @@ class Survey:
 
     def to_table(self) -> dict[str, Any]:
         """The survey as plain values, as `Tensor.to_table`."""
-        return {
-            "path": self.path,
-            "nbytes": self.nbytes,
-            "seconds": self.seconds,
-            "missing": list(self.missing),
-            "tensors": [tensor.to_table() for tensor in self.tensors],
-        }
+        whole = {name: plain(getattr(self, name)) for name in ("path", "nbytes", "seconds", "missing")}
+        return whole | {"tensors": [tensor.to_table() for tensor in self.tensors]}
 
     def to_json(self) -> str:
         """The survey as one line of strict JSON."""

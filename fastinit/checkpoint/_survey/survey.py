@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fastinit._core.checks import positive_int
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._io.safetensors import read_checkpoint
 from fastinit._runtime.arrays import DTYPES
@@ -51,7 +50,7 @@ def survey(
         ValueError: what is wrong with a file; a folder without any; a name or pattern that no tensor matches.
     """
     start = time.perf_counter()
-    number = num_threads() if threads is None else positive_int("threads", threads)
+    number = num_threads(threads)
     path, patterns = Path(path), [names] if isinstance(names, str) else list(names)
     every = [TensorScan(name, file, one) for file in read_checkpoint(path) for name, one in file.tensors.items()]
     for pattern in patterns:
