@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.report import NAMES, Line, ReportError
+from bench.lines import NAMES, Line, ReportError
 from fastinit import plots
 from fastinit.plots._style import legend, panels, styled
 

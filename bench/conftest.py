@@ -64,8 +64,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Ite
         [benchmark.as_dict(include_data=False) for benchmark in session.benchmarks if benchmark] if session else []
     )
     if measured and not config.getoption("quick"):
+        from bench.lines import ReportError
         from bench.machine import machine
-        from bench.report import ReportError, console
+        from bench.report import console
 
         terminalreporter.write_line("")
         try:

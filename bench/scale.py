@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 
 import fastinit as fi
-from bench.report import ReportError, insert
+from bench.lines import ReportError
+from bench.report import insert
 from fastinit import checkpoint
 from fastinit._io import files
 from fastinit._runtime import threads, workers
