@@ -86,8 +86,8 @@ def _stop(pending: dict[ObjectRef[None], Shard], folder: Path) -> None:
     if not pending:
         return
     # Ray ends the driver ("Tried to complete task that was not pending", 2.60) where a task is cancelled while a worker
-    # gets it. So those that follow the one that failed are let arrive (0.05 s was too short on a busy machine), and what
-    # waits is cancelled before what runs.
+    # gets it. So those that follow the one that failed are let arrive (0.05 s was too short on a busy machine), and
+    # what waits is cancelled before what runs.
     time.sleep(SETTLE_SECONDS)
     for one in reversed(list(pending)):
         ray.cancel(one, force=True)  # without, a task ends only when its file is complete
