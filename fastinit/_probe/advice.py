@@ -1,4 +1,4 @@
-"""The laws that a probe's scheme means, and the search for one that fits better."""
+"""The distributions that a probe's scheme means, and the search for one that fits better."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def advised(found: Probe, schemes: Sequence[str], under: Callable[[str], Probe])
     return replace(found, verdict=replace(found.verdict, text=text, fitting=fitting))
 
 
-def laws_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Distribution], str]:
-    """The law of every weight, and what they are called together.
+def distributions_of(scheme: Scheme, shapes: Sequence[tuple[int, ...]]) -> tuple[list[Distribution], str]:
+    """The distribution of every weight, and what they are called together.
 
     Raises:
         TypeError, ValueError: no such scheme, or not as many as weights.

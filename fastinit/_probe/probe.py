@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastinit._core.key import Seed
-from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, laws_of
+from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, distributions_of
 from fastinit._probe.dense import probe_network
 from fastinit._probe.results import Comparison, Probe
 from fastinit._runtime.checks import positive_int
@@ -36,10 +36,10 @@ def probe(
         model_or_sizes: sizes, as `MLP` takes them: a network that is made for the purpose. An `MLP`, or a
             `torch.nn.Module`: it is probed as it is, and left so; its weights change for the time of the probe where a
             scheme is given.
-        scheme: the weights' law: a scheme's name, text such as "normal(std=0.01)", a distribution, or one of those for
-            each layer. Default: that of `MLP` for the activation; of a module, the weights that it has. Of a
-            module it is the law of all parameters with two dimensions or more (or one for each of them), drawn by their
-            names; biases and the like stay as they are.
+        scheme: of the weights: its name, text such as "normal(std=0.01)", a distribution, or one of those for each
+            layer. Default: that of `MLP` for the activation; of a module, the weights that it has. Of a module it is
+            the scheme of all parameters with two dimensions or more (or one for each of them), drawn by their names;
+            biases and the like stay as they are.
         activation: of the hidden layers; for sizes only. Default: relu.
         data: for dense networks X (samples, features) or (X, y), y as in `MLP.step`; for a module what it is called
             with: a tensor, a tuple, or a dict of named arguments. Default: standard normal samples and targets that
@@ -137,8 +137,8 @@ def _probe_mlp(model: MLP, scheme: Scheme | None, data: Any, seed: Seed, samples
     shapes = [weight.shape for name, weight in model.parameters.items() if name.endswith("weight")]
 
     def under(scheme: Scheme) -> Probe:
-        laws, text = laws_of(scheme, shapes)
-        other = MLP(model.sizes, model.activation, model.output, init=laws, seed=seed, dtype=model.dtype)
+        distributions, text = distributions_of(scheme, shapes)
+        other = MLP(model.sizes, model.activation, model.output, init=distributions, seed=seed, dtype=model.dtype)
         return probe_network(other, text, data, samples)
 
     found = probe_network(model, AS_IT_IS, data, samples) if scheme is None else under(scheme)

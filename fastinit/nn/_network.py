@@ -67,18 +67,19 @@ class Network:
         return types.MappingProxyType(dict(zip(names, parts, strict=True)))
 
     def initialise(self, init: Init | None, key: Key) -> None:
-        """Draw the weights: layer i's are the stream of `key / "layers.i.weight"`. None is the law that fits the
-        activation.
+        """Draw the weights: layer i's are the stream of `key / "layers.i.weight"`. None is the distribution that
+        fits the activation.
 
         Raises:
-            TypeError, ValueError: no such law, or not as many as layers. Nothing was written.
+            TypeError, ValueError: no such distribution, or not as many as layers. Nothing was written.
         """
         layers = len(self.activations)
         if init is None:
             init = FITTING.get(self.activations[0].name, "xavier_uniform")
         each = schemes.per_layer("init", init, layers)
-        laws = [schemes.as_distribution(one, shape) for one, shape in zip(each, self._shapes[::2], strict=True)]
-        for (name, target), distribution in zip(list(self.views(self.parameters).items())[::2], laws, strict=True):
+        drawn = [schemes.as_distribution(one, shape) for one, shape in zip(each, self._shapes[::2], strict=True)]
+        weights = list(self.views(self.parameters).items())[::2]
+        for (name, target), distribution in zip(weights, drawn, strict=True):
             fill(target, distribution, seed=key / name, batch_axes=() if self.population is None else 0)
 
     def upto(self, layer: int) -> Network:

@@ -45,7 +45,7 @@ def probe_module(module: nn.Module, scheme: Scheme | None, data: Any, seed: Seed
 
     Raises:
         TypeError, ValueError: data that are missing or of another type, a module without memory or layers, a loss that
-            is no scalar, a law that a parameter's shape or dtype does not allow.
+            is no scalar, a distribution that a parameter's shape or dtype does not allow.
     """
     module = getattr(module, COMPILED, module)
     check_module(module, loss)

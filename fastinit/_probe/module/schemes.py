@@ -10,7 +10,7 @@ from torch import nn
 from fastinit._core.fans import item_shape
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
-from fastinit._probe.advice import AS_IT_IS, Scheme, candidates, laws_of
+from fastinit._probe.advice import AS_IT_IS, Scheme, candidates, distributions_of
 from fastinit._probe.module.untouched import as_leaf
 from fastinit.nn._activations import Activation
 from fastinit.torch._modules import axes_of, clean
@@ -46,14 +46,14 @@ def drawn_weights(module: nn.Module, scheme: Scheme | None, key: Key) -> tuple[d
     axes = {name: axes_of(owner, parameter) for name, owner, parameter in _matrices(module)}
     if not axes:
         raise ValueError(f"scheme needs parameters of two dimensions or more. Received: {type(module).__name__}")
-    laws, called = laws_of(scheme, [item_shape(weights[name].shape, *axes[name]) for name in axes])
-    for (name, (layout, batch_axes)), law in zip(axes.items(), laws, strict=True):
+    distributions, called = distributions_of(scheme, [item_shape(weights[name].shape, *axes[name]) for name in axes])
+    for (name, (layout, batch_axes)), distribution in zip(axes.items(), distributions, strict=True):
         old = weights[name].detach()
         new = torch.empty_like(old, device="cpu")
         array = host_array(new)
         assert array is not None
         try:
-            fill(array, law, seed=key / clean(name), layout=layout, batch_axes=batch_axes)
+            fill(array, distribution, seed=key / clean(name), layout=layout, batch_axes=batch_axes)
         except ValueError as error:
             raise ValueError(f"scheme has no law for {clean(name)}: {error}") from None
         weights[name] = as_leaf(new.to(old.device))

@@ -43,7 +43,7 @@ def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sampl
         name: the tensor's.
         stored: its dtype and shape in the file.
         found: of all its elements.
-        sample: of its elements; None of a dtype that no law is drawn in.
+        sample: of its elements; None of a dtype that nothing is drawn in.
     """
     if name not in plan:
         return PlanComparison("missing in the plan")
@@ -52,38 +52,38 @@ def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sampl
         return PlanComparison(f"differs from the plan: shape {list(stored.shape)} instead of {list(tensor.shape)}")
     if stored.dtype != tensor.dtype:
         return PlanComparison(f"differs from the plan: {stored.dtype} instead of {tensor.dtype}")
-    law, dtype = _elementwise(tensor.distribution, tensor.dtype)
-    if law is None or sample is None:
+    planned, dtype = _elementwise(tensor.distribution, tensor.dtype)
+    if planned is None or sample is None:
         if isinstance(tensor.distribution, Values):
             return PlanComparison("given values: not compared")
         return PlanComparison(f"planned {tensor.scheme}: not told by its numbers alone")
-    ks, p = distance(sample, law, dtype)
-    return PlanComparison(_words(law, dtype, found, ks, p), law, ks, p)
+    ks, p = distance(sample, planned, dtype)
+    return PlanComparison(_words(planned, dtype, found, ks, p), planned, ks, p)
 
 
-def _elementwise(law: Distribution, dtype: str) -> tuple[Distribution | None, str]:
-    """The law whose draws the elements are, one by one, and the dtype that rounded them most."""
-    while isinstance(law, Cast | SameAs):
-        inner = law
-        law, dtype = inner.distribution, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
-    if isinstance(law, TruncatedNormal):
-        law = law.simplest
-    return (None if law.structured else law), dtype
+def _elementwise(drawn: Distribution, dtype: str) -> tuple[Distribution | None, str]:
+    """The distribution whose draws the elements are, one by one, and the dtype that rounded them most."""
+    while isinstance(drawn, Cast | SameAs):
+        inner = drawn
+        drawn, dtype = inner.distribution, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
+    if isinstance(drawn, TruncatedNormal):
+        drawn = drawn.simplest
+    return (None if drawn.structured else drawn), dtype
 
 
-def _words(law: Distribution, dtype: str, found: Summary, ks: float, p: float) -> str:
+def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: float) -> str:
     number = found.count - found.nonfinite
     if not number:
         return "" if found.count else "as planned"
-    packed = law.pack(dtype)
+    ends, packed = f"from {found.min:.4g} to {found.max:.4g}", planned.pack(dtype)
     if packed.law == "constant":
         (value,) = packed.numbers
         if found.min == found.max == value:
             return "as planned"
-        return _differs([f"from {found.min:.4g} to {found.max:.4g} instead of {value:.4g} everywhere"])
-    if not inside(found, law, dtype):
-        low, high = law.low, law.high  # type: ignore[attr-defined]
-        return _differs([f"from {found.min:.4g} to {found.max:.4g}, beyond {low:.4g} to {high:.4g}"])
+        return _differs([f"{ends} instead of {value:.4g} everywhere"])
+    if not inside(found, planned, dtype):
+        low, high = planned.low, planned.high  # type: ignore[attr-defined]
+        return _differs([f"{ends}, beyond {low:.4g} to {high:.4g}"])
     if number < FEWEST:
         return "too few elements to tell"
     problems = [
@@ -91,16 +91,16 @@ def _words(law: Distribution, dtype: str, found: Summary, ks: float, p: float) -
         for what, is_, should, same in zip(
             ("mean", "std"),
             (found.mean, found.std),
-            (law.mean, law.std),  # type: ignore[attr-defined]
-            same_moments(found, law, rounding(law, dtype)),
+            (planned.mean, planned.std),  # type: ignore[attr-defined]
+            same_moments(found, planned, rounding(planned, dtype)),
             strict=True,
         )
         if not same
     ]
     if not problems and p < ALPHA:
-        problems = [f"another law than {in_words(law)}, KS {ks:.4f}"]
-    if not problems and not reaches(found, law, dtype):
-        problems = [f"from {found.min:.4g} to {found.max:.4g}, where {number:,} numbers of {in_words(law)} do not end"]
+        problems = [f"another law than {in_words(planned)}, KS {ks:.4f}"]
+    if not problems and not reaches(found, planned, dtype):
+        problems = [f"{ends}, where {number:,} numbers of {in_words(planned)} do not end"]
     return _differs(problems) if problems else "as planned"
 
 
