@@ -33,6 +33,7 @@ def exists(name):
 
 def delete(name):
     parent, _, last = name.rpartition(".")
+    pkgutil.resolve_name(name)  # operators are made at their first use
     delattr(pkgutil.resolve_name(parent), last)
     if exists(name):  # an operator: PyTorch needs it itself, and makes it again
         found = pkgutil.resolve_name

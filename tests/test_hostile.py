@@ -100,7 +100,7 @@ def check(folder, plan, seed=None):
     assert found.keys() == plan.filled.keys()
     for name, fill in plan.filled.items():
         expected = np.empty(fill.shape, fill.dtype)
-        fill.fill(expected, plan.key(seed) / name)
+        fill.fill(expected, plan.key(seed))
         assert (found[name].shape, found[name].tobytes()) == (fill.shape, expected.tobytes()), name
     assert checkpoint.verify(folder).problems == ()
 

@@ -22,7 +22,7 @@ from fastinit._core.draw import draw
 from fastinit._core.fans import canonical_axes
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._core.structured import DeltaOrthogonal, Orthogonal, Structured
-from fastinit._runtime.arrays import Array, as_region, blocks, check_target
+from fastinit._runtime.arrays import Array, as_region, blocks, c_strides, check_target
 
 # Elements that are drawn and redrawn at once: few enough for the cache.
 BLOCK = 1 << 16
@@ -116,7 +116,7 @@ def fill_complex(
     found = circular(distribution)
     found.parts.pack(real)
     if found.radius == math.inf:  # nothing to redraw
-        draw(parts, found.parts, key.words(), shape=(*whole, 2), indices=(*indices, range(2)))
+        draw(parts, found.parts, key.words(), strides=c_strides((*whole, 2)), indices=(*indices, range(2)))
         return out
     for block, part in blocks(out, indices, BLOCK):
         block[...] = _drawn(found, key, out.dtype, whole, part)
@@ -131,7 +131,7 @@ def _drawn(
 
     def fresh(source: Key) -> Array:
         parts = np.empty((*size, 2), _REAL[dtype])
-        draw(parts, distribution.parts, source.words(), shape=(*shape, 2), indices=(*indices, range(2)))
+        draw(parts, distribution.parts, source.words(), strides=c_strides((*shape, 2)), indices=(*indices, range(2)))
         return parts.reshape(-1).view(dtype)
 
     values = fresh(key)

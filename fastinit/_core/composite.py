@@ -1,4 +1,4 @@
-"""Laws made of other laws, and values that are given: what a tensor of a recorded model may hold beside a plain draw.
+"""Distributions made of others, and values that are given: what a tensor of a recorded model may hold.
 
 Shapes here are those of the tensors: with layout "oi" the axes (out, in, *kernel) are in their order.
 """
@@ -6,7 +6,7 @@ Shapes here are those of the tensors: with layout "oi" the axes (out, in, *kerne
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from fastinit._core.distributions import Distribution
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
-from fastinit._runtime.arrays import Array, Region, as_dtype, as_region
+from fastinit._runtime.arrays import Array, Region, as_dtype, as_region, c_strides, common
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +67,9 @@ class Cast(Structured):
     def inner(self) -> tuple[Distribution, ...]:
         return (self.distribution,)
 
+    def under(self, key: Key) -> Cast:
+        return Cast(self.distribution.under(key), self.dtype)
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         self.distribution.check(shape, self.dtype)
         self.distribution.check(shape, dtype)
@@ -78,34 +81,108 @@ class Cast(Structured):
             out[...] = target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class SameAs(Structured):
-    """The draw of another tensor: a copy of it.
+    """The values of another tensor, or of a part of it: a copy.
 
     Args:
-        path: the names in the other's key, after what the plan's own key has.
-        distribution: what is drawn.
-        dtype: the other's; the copy has its values, rounded.
+        path: the names in the other tensor's key, after those of the key that a plan is filled with.
+        distribution: what the other tensor is drawn from.
+        shape: the other tensor's.
+        offset, strides: which of its elements these are, counted in C order: the first one, and from one index to the
+            next along each axis of the copy. Default: all of them, in their order.
+
+    The other tensor's values are made in the copy's dtype; `Cast` around this has them in their own.
+
+    >>> import numpy as np
+    >>> from fastinit import Key, Uniform, uniform, fill
+    >>> seed = Key(0)
+    >>> other = uniform((3, 4), seed=seed / "other")
+    >>> transposed = SameAs(("other",), Uniform(0, 1), (3, 4), 0, (1, 4)).under(seed)
+    >>> bool((fill(np.empty((4, 3), np.float32), transposed) == other.T).all())
+    True
     """
 
     path: tuple[str, ...]
     distribution: Distribution
-    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+    above: Key | None = field(compare=False, repr=False)
 
-    @property
-    def _values(self) -> Cast:
-        return Cast(self.distribution, self.dtype)
+    def __init__(
+        self,
+        path: tuple[str, ...],
+        distribution: Distribution,
+        shape: tuple[int, ...],
+        offset: int = 0,
+        strides: tuple[int, ...] | None = None,
+        above: Key | None = None,
+    ) -> None:
+        whole = c_strides(shape)
+        given = path, distribution, shape, offset, whole if strides is None else strides, above
+        for name, value in zip(self.__slots__, given, strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def inner(self) -> tuple[Distribution, ...]:
         return (self.distribution,)
 
+    def under(self, key: Key) -> SameAs:
+        return SameAs(self.path, self.distribution, self.shape, self.offset, self.strides, key)
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        self._values.check(shape, dtype)
+        last = self.offset + sum(step * (n - 1) for step, n in zip(self.strides, shape, strict=False))
+        fits = len(shape) == len(self.strides) and self.offset >= 0 and min(self.strides, default=0) >= 0
+        if not fits or (0 not in shape and last >= math.prod(self.shape)):
+            raise ValueError(
+                f"offset and strides must be those of a part of shape {self.shape}. "
+                f"Received: {self.offset} and {self.strides} for a copy of shape {shape}"
+            )
+        self.distribution.check(self.shape, dtype)
+        if self.distribution.structured:
+            self._axes(shape)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        other = Key(key.seed, (*key.path[:-1], *self.path))  # the last name is the tensor's own
-        self._values.make(out, other, shape, indices, offset)
+        above = Key(key.seed, key.path[:-1]) if self.above is None else self.above
+        other = Key(above.seed, (*above.path, *self.path))
+        law = self.distribution
+        if not isinstance(law, Structured):
+            draw(out, law, other.words(), strides=self.strides, indices=indices, offset=self.offset)
+            return
+        taken = self._axes(shape)
+        part = tuple(
+            _through(start, step, indices[axis]) if axis is not None else range(start, start + 1)
+            for axis, start, step in taken
+        )
+        order = [axis for axis, _, _ in taken if axis is not None]
+        kept = sorted(order)
+        target = out[tuple(slice(None) if axis in kept else 0 for axis in range(out.ndim))]
+        target = target.transpose([kept.index(axis) for axis in order])
+        target = target[tuple(slice(None) if axis is not None else None for axis, _, _ in taken)]
+        law.make(target, other, self.shape, part, 0)
+
+    def _axes(self, shape: tuple[int, ...]) -> list[tuple[int | None, int, int]]:
+        """(axis of the copy, first index, step) along each axis of the other tensor.
+
+        Raises:
+            ValueError: the copy is no region of the other tensor with its axes in any order; only an elementwise
+                distribution can do without.
+        """
+        rest, found = self.offset, []
+        free = [axis for axis, n in enumerate(shape) if n > 1]
+        for whole, n in zip(c_strides(self.shape), self.shape, strict=True):
+            start, rest = divmod(rest, whole)
+            axis = next((a for a in free if self.strides[a] >= whole and self.strides[a] % whole == 0), None)
+            step = 1 if axis is None else self.strides[axis] // whole
+            if axis is not None:
+                if start + step * (shape[axis] - 1) >= n:
+                    break
+                free.remove(axis)
+            found.append((axis, start, step))
+        if free or len(found) != len(self.shape):
+            raise ValueError(f"a copy of {self.distribution!r} must be a region of it. Received: {self!r}")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +209,9 @@ class Patched(Structured):
     def inner(self) -> tuple[Distribution, ...]:
         return tuple(law for _, law in self.parts)
 
+    def under(self, key: Key) -> Patched:
+        return Patched(tuple((region, law.under(key)) for region, law in self.parts))
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         for region, law in self.parts:
             law.check(tuple(map(len, as_region(region, shape))), dtype)
@@ -143,15 +223,15 @@ class Patched(Structured):
             indices = tuple(index[::-1] if index.step < 0 else index for index in indices)
         for region, law in self.parts:
             part = as_region(region, shape)
-            common = tuple(map(_common, part, indices))
-            if not all(map(len, common)):
+            shared = tuple(map(common, part, indices))
+            if not all(map(len, shared)):
                 continue
-            place: tuple[Any, ...] = tuple(map(_place, common, indices))
+            place: tuple[Any, ...] = tuple(map(_place, shared, indices))
             target = out[(*place, ...)]
             if not law.structured:
-                draw(target, law, key.words(), shape=shape, indices=common, offset=offset)
+                draw(target, law, key.words(), strides=c_strides(shape), indices=shared, offset=offset)
                 continue
-            inside = tuple(_range(_place(c, p)) for c, p in zip(common, part, strict=True))
+            inside = tuple(_range(_place(c, p)) for c, p in zip(shared, part, strict=True))
             own = key if not region else key / f"[{', '.join(f'{p.start}:{p.stop}:{p.step}' for p in part)}]"
             _make(target, law, own, tuple(map(len, part)), inside, offset)
 
@@ -160,20 +240,13 @@ def _make(out: Array, law: Distribution, key: Key, shape: tuple[int, ...], indic
     if isinstance(law, Structured):
         law.make(out, key, shape, indices, offset)
     else:
-        draw(out, law, key.words(), shape=shape, indices=indices, offset=offset)
+        draw(out, law, key.words(), strides=c_strides(shape), indices=indices, offset=offset)
 
 
-def _common(a: range, b: range) -> range:
-    """The numbers in both of two ascending ranges."""
-    step = math.lcm(a.step, b.step)
-    shared = math.gcd(a.step, b.step)
-    if (b.start - a.start) % shared:
-        return range(0)
-    turns = (b.start - a.start) // shared * pow(a.step // shared, -1, b.step // shared) % (b.step // shared)
-    first = a.start + turns * a.step  # the least member of a's line, from a's start on, that is on b's line
-    low = max(a.start, b.start)
-    first += max(0, -(-(low - first) // step)) * step
-    return range(first, min(a.stop, b.stop), step)
+def _through(start: int, step: int, indices: range) -> range:
+    """The numbers start + step * i for the numbers i of a range."""
+    first, step = start + step * indices.start, step * indices.step
+    return range(first, first + step * len(indices), step)
 
 
 def _place(part: range, whole: range) -> slice:

@@ -44,6 +44,10 @@ class Distribution:
         """The laws that it is made of."""
         return ()
 
+    def under(self, key: Any) -> Distribution:
+        """The same, with the names of other tensors in it as keys under this one; most have no names in them."""
+        return self
+
     def pack(self, dtype: str) -> Packed:
         """The law's numbers for one dtype.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 
 from fastinit._core.distributions import Distribution
-from fastinit._runtime.arrays import Array, address, blocks, dtype_name, runs
+from fastinit._runtime.arrays import Array, address, blocks, c_strides, dtype_name, runs
 from fastinit._runtime.threads import spread, spread_rows
 from fastinit.kernels.fill import PARAMETERS, range_kernel
 
@@ -34,26 +35,39 @@ def draw(
     *,
     mode: str = "fill",
     scale: float = 1.0,
-    shape: tuple[int, ...] | None = None,
+    strides: tuple[int, ...] | None = None,
     indices: tuple[range, ...] | None = None,
     offset: int = 0,
 ) -> None:
-    """Fill or add to `out`, the part `indices` of a tensor of `shape`, by an elementwise distribution.
+    """Fill or add to `out`, the part `indices` of a tensor, by an elementwise distribution.
 
-    `words` are a key's words; the tensor's first element is element `offset` of their stream.
+    Args:
+        out: the target.
+        distribution: what is drawn.
+        words: of the key.
+        mode, scale: "fill", or "add" with its factor.
+        strides: of the tensor's elements in the key's stream. Default: those of `out`'s shape in C order.
+        indices: the part. Default: all of the tensor.
+        offset: where the tensor's first element lies in the stream.
     """
     kernel, numbers, _ = _ready(distribution, out.dtype, mode, scale)
     size = out.size
     if size == 0:
         return
-    if indices is None and out.flags.carray:  # contiguous, aligned and writeable
+    if strides is None and out.flags.carray:  # contiguous, aligned and writeable
         spread(kernel, out.itemsize, address(out), size, words, numbers, offset)
         return
-    if shape is None or indices is None:
-        shape, indices = out.shape, tuple(range(n) for n in out.shape)
+    strides = c_strides(out.shape) if strides is None else strides
+    indices = tuple(range(n) for n in out.shape) if indices is None else indices
+    # In the order of the stream, so that runs of the target are runs of the stream; axes that repeat it outside.
+    order = sorted(range(out.ndim), key=lambda axis: -abs(strides[axis]) if strides[axis] else -math.inf)
+    if order != list(range(out.ndim)):
+        out, strides = out.transpose(order), tuple(strides[axis] for axis in order)
+        indices = tuple(indices[axis] for axis in order)
+    steps = strides
 
     def work(target: Array, part: tuple[range, ...]) -> None:
-        for rows in runs(target, shape, part, offset):
+        for rows in runs(target, steps, part, offset):
             spread_rows(kernel, target.itemsize, rows, words, numbers)
 
     inner = next((step for step, n in zip(out.strides[::-1], out.shape[::-1], strict=True) if n > 1), out.itemsize)

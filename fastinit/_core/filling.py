@@ -13,7 +13,7 @@ from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes, canonical_axes
 from fastinit._core.key import Seed, as_key, words_of
 from fastinit._core.structured import Structured
-from fastinit._runtime.arrays import Array, as_region, as_shape, check_target, dtype_name
+from fastinit._runtime.arrays import Array, as_region, as_shape, c_strides, check_target, dtype_name
 from fastinit._runtime.checks import finite
 
 AnyArray = TypeVar("AnyArray", bound=Array)
@@ -126,7 +126,7 @@ def _write(
     indices = as_region(region, whole, out)
     key = as_key(seed)
     if not isinstance(distribution, Structured):
-        draw(out, distribution, key.words(), mode=mode, scale=scale, shape=whole, indices=indices)
+        draw(out, distribution, key.words(), mode=mode, scale=scale, strides=c_strides(whole), indices=indices)
         return
     # Axes in the order (*batch, out, in, *kernel). Each item of the batch is drawn anew, further on in the stream.
     out, batch = out.transpose(axes), len(as_axes(batch_axes))

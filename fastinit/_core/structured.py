@@ -15,7 +15,7 @@ import numpy as np
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
-from fastinit._runtime.arrays import Array, dtype_name
+from fastinit._runtime.arrays import Array, c_strides, dtype_name
 from fastinit._runtime.checks import finite, non_negative, positive_int
 from fastinit.kernels.nn.reflectors import reflect
 
@@ -359,13 +359,13 @@ class Sparse(Structured):
         self.normal.pack(dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        draw(out, self.normal, key.words(), shape=shape, indices=indices, offset=offset)
+        draw(out, self.normal, key.words(), strides=c_strides(shape), indices=indices, offset=offset)
         ranks = np.empty((shape[0], len(indices[1])))
         draw(
             ranks,
             Uniform(),
             (key / "sparse.zeros").words(),
-            shape=shape,
+            strides=c_strides(shape),
             indices=(range(shape[0]), indices[1]),
             offset=offset,
         )

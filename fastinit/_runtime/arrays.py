@@ -298,13 +298,40 @@ def address(out: Array) -> int:
         return out.ctypes.data
 
 
-def runs(out: Array, shape: tuple[int, ...], indices: tuple[range, ...], start: int = 0) -> Iterator[Rows]:
-    """The region `indices` of a tensor of `shape` as it lies in `out`, whose innermost axis is contiguous.
+def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """From one index to the next along each axis, in elements, where a tensor's elements are counted in C order.
+
+    >>> c_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def common(a: range, b: range) -> range:
+    """The numbers in both of two ascending ranges."""
+    step = math.lcm(a.step, b.step)
+    shared = math.gcd(a.step, b.step)
+    if (b.start - a.start) % shared:
+        return range(0)
+    turns = (b.start - a.start) // shared * pow(a.step // shared, -1, b.step // shared) % (b.step // shared)
+    first = a.start + turns * a.step  # the least member of a's line, from a's start on, that is on b's line
+    low = max(a.start, b.start)
+    first += max(0, -(-(low - first) // step)) * step
+    return range(first, min(a.stop, b.stop), step)
+
+
+def runs(out: Array, steps: tuple[int, ...], indices: tuple[range, ...], start: int = 0) -> Iterator[Rows]:
+    """The region `indices` of a tensor as it lies in `out`, whose innermost axis is contiguous.
 
     Axes that are one run both in the target and in the stream become one axis; the two innermost that are left are
     the rows and columns of a piece, and the outer ones are counted through here.
+
+    Args:
+        out: the region's memory.
+        steps: of the stream, from one index of the tensor to the next along each axis.
+        indices: the region.
+        start: of the stream, at the tensor's first element.
     """
-    steps = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     start += sum(index.start * step for index, step in zip(indices, steps, strict=True) if len(index))
     axes: list[tuple[int, int, int]] = []  # (size, bytes of the target, elements of the stream), innermost last
     for n, out_step, index, step in zip(out.shape, out.strides, indices, steps, strict=True):

@@ -74,7 +74,7 @@ class Maker:
             if needs_all(entry.fill.distribution):
                 target[...] = self._whole(entry).reshape(-1)[first : first + target.size]
             else:
-                entry.fill.fill_flat(target, self.key / entry.name, first)
+                entry.fill.fill_flat(target, self.key, first)
         return out
 
     def _whole(self, entry: Entry) -> Array:
@@ -83,6 +83,6 @@ class Maker:
                 self._kept = None  # before the next one is made
                 whole = np.empty(entry.fill.shape, entry.fill.dtype)
                 with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
-                    entry.fill.fill(whole, self.key / entry.name)
+                    entry.fill.fill(whole, self.key)
                 self._kept = entry, whole
             return self._kept[1]

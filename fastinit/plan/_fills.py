@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,9 @@ class Fill:
         layout, batch_axes: as in the schemes' functions.
         persistent: False for a buffer that checkpoints leave out.
 
+    Attributes:
+        name: the tensor's first name in the plan that this is taken out of; part of its key. None before.
+
     >>> Fill((3, 4), "float32", "he_normal").distribution
     Normal(mean=0.0, std=0.7071067811865476)
     """
@@ -44,6 +47,7 @@ class Fill:
     layout: str
     batch_axes: tuple[int, ...]
     persistent: bool
+    name: str | None = field(compare=False, repr=False)
 
     def __init__(
         self,
@@ -70,6 +74,17 @@ class Fill:
         object.__setattr__(self, "layout", layout)
         object.__setattr__(self, "batch_axes", batch)
         object.__setattr__(self, "persistent", persistent)
+        object.__setattr__(self, "name", None)
+
+    def named(self, name: str) -> Fill:
+        """The same under a name in a plan."""
+        if self.name == name:
+            return self
+        copy = object.__new__(Fill)
+        for field_name in Fill.__slots__:
+            object.__setattr__(copy, field_name, getattr(self, field_name))
+        object.__setattr__(copy, "name", name)
+        return copy
 
     @property
     def size(self) -> int:
@@ -111,18 +126,27 @@ class Fill:
             self.with_dtype(check_target(out, name))  # raises what the array's dtype cannot hold
 
     def fill(self, out: Array, key: Key, region: tuple[slice, ...] | None = None) -> None:
-        """Fill an array of this shape, or of a region of it. The key's last name is the tensor's."""
+        """Fill an array of this shape, or of a region of it.
+
+        Args:
+            out: the array.
+            key: of the plan, `Plan.key(seed)`. The tensor's own key is `key / name`.
+            region: a tuple of slices. Default: all of the tensor.
+
+        Raises:
+            ValueError: this is not out of a plan, so that its name is not known.
+        """
+        found, own = self._under(key)
         if self.drawn:
-            law, batch = self.distribution, self.batch_axes
-            fill(out, law, seed=key, shape=self.shape, region=region, layout=self.layout, batch_axes=batch)
+            fill(out, found, seed=own, shape=self.shape, region=region, layout=self.layout, batch_axes=self.batch_axes)
         elif out.size:
-            assert isinstance(self.distribution, Structured)
-            self.distribution.make(out, key, self.shape, as_region(region, self.shape), 0)
+            assert isinstance(found, Structured)
+            found.make(out, own, self.shape, as_region(region, self.shape), 0)
 
     def fill_flat(self, out: Array, key: Key, first: int) -> None:
-        """Fill a 1-d array of the tensor's dtype with its elements from `first` on, in C order."""
+        """Fill a 1-d array of the tensor's dtype with its elements from `first` on, in C order; as `fill`."""
         if not self.distribution.structured:
-            draw(out, self.distribution, key.words(), offset=first)
+            draw(out, self.distribution, self._under(key)[1].words(), offset=first)
             return
         done = 0
         for region in boxes(self.shape, first, first + out.size):
@@ -130,6 +154,14 @@ class Fill:
             size = math.prod(shape)
             self.fill(out[done : done + size].reshape(shape), key, region)
             done += size
+
+    def _under(self, key: Key) -> tuple[Distribution, Key]:
+        """What is drawn, and the tensor's key."""
+        if self.name is None:
+            raise ValueError("name is not known: take the Fill out of a Plan, which gives it one")
+        if key.path[-1:] == (self.name,):
+            raise ValueError(f"key must be the plan's, without the tensor's name, which is added. Received: {key!r}")
+        return self.distribution.under(key), key / self.name
 
 
 @dataclass(frozen=True, slots=True)

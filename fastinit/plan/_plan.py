@@ -70,7 +70,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
         return tensor.name if isinstance(tensor, Tied) else name
 
     def of(self, name: str) -> Fill:
-        """How a tensor is filled, under whichever of its names."""
+        """How a tensor is filled, under whichever of its names: always with its first name in the key."""
         return self.filled[self.first_name(name)]
 
     def key(self, seed: Seed = None) -> Key:
@@ -130,7 +130,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
         for name, tensor in self.filled.items():
             if not is_portable(tensor.distribution):
                 values = np.empty(tensor.shape, tensor.dtype)
-                tensor.fill(values, key / name)
+                tensor.fill(values, key)
                 changed[name] = Fill(tensor.shape, tensor.dtype, Values(values), persistent=tensor.persistent)
         return Plan(changed, self.seed)
 
@@ -170,7 +170,7 @@ class Plan(Mapping[str, "Fill | Tied"]):
             for name, array in arrays.items():
                 first = self.first_name(name)
                 if first == name or first not in arrays or not np.shares_memory(array, arrays[first]):
-                    self.of(name).fill(array, key / first)
+                    self.of(name).fill(array, key)
                 advance(array.nbytes)
 
     def to_table(self) -> dict[str, Any]:
@@ -265,8 +265,10 @@ def _as_tensor(name: str, value: Given) -> Fill | Tied:
     if name in ("", "__metadata__") or "\0" in name:
         raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
     Key(0) / name  # raises what no key can hold
-    if isinstance(value, (Fill, Tied)):
+    if isinstance(value, Tied):
         return value
+    if isinstance(value, Fill):
+        return value.named(name)
     if not isinstance(value, tuple) or len(value) != 3:
         raise TypeError(f"{name} must be a Fill or (shape, dtype, scheme or distribution). Received: {value!r}")
-    return Fill(*value)
+    return Fill(*value).named(name)

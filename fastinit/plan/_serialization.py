@@ -16,11 +16,11 @@ from fastinit import schemes
 from fastinit._core.composite import Cast, Patched, SameAs, Values
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._io.documents import only
-from fastinit._runtime.arrays import Array, as_dtype, as_region, dtype_name
+from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, dtype_name
 from fastinit.schemes import SCHEMES
 
 FORMS = ("scheme", "parts", "values", "distribution")  # exactly one of these says what is drawn
-AROUND = ("same_as", "drawn_as")
+AROUND = ("same_as", "of_shape", "offset", "strides", "drawn_as")
 _SHORT: dict[Distribution, str] = {Constant(0.0): "zeros", Constant(1.0): "ones"}
 
 
@@ -49,10 +49,15 @@ def to_table(found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[st
         case Cast():
             return {"drawn_as": found.dtype, **_inner(found.distribution, shape, dtype)}
         case SameAs():
-            return {"same_as": list(found.path), "drawn_as": found.dtype, **_inner(found.distribution, shape, dtype)}
+            part = {} if found == SameAs(found.path, found.distribution, shape) else _part_of(found)
+            return {"same_as": list(found.path), **part, **_inner(found.distribution, found.shape, dtype)}
         case Patched():
             return {"parts": [_part(region, part, shape, dtype) for region, part in found.parts]}
     return _scheme_of(found, shape)
+
+
+def _part_of(found: SameAs) -> dict[str, Any]:
+    return {"of_shape": list(found.shape), "offset": found.offset, "strides": list(found.strides)}
 
 
 def _inner(found: Distribution, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
@@ -121,18 +126,25 @@ def from_table(table: Any, shape: tuple[int, ...], dtype: str) -> Distribution:
     if len(forms) > 1:
         raise ValueError(f"{forms[0]} and {forms[1]} exclude each other")
     rest = {key: value for key, value in table.items() if key not in AROUND}
+    if "same_as" in table:
+        if "drawn_as" in table:
+            raise ValueError('same_as and drawn_as exclude each other: one of them is in "distribution"')
+        return _same_as(table, rest, forms[0], shape, dtype)
+    if part := [key for key in AROUND[1:4] if key in table]:
+        raise ValueError(f"{part[0]} needs same_as, the names of the tensor that it is about")
     found = _READERS[forms[0]](rest, shape, dtype)
-    if "drawn_as" not in table:
-        if "same_as" in table:
-            raise ValueError("same_as needs drawn_as, the dtype of the tensor that it names")
-        return found
-    drawn_as = dtype_name(_named("drawn_as", table["drawn_as"], as_dtype))
-    if "same_as" not in table:
-        return Cast(found, drawn_as)
-    path = table["same_as"]
+    return found if "drawn_as" not in table else Cast(found, dtype_name(_named("drawn_as", table["drawn_as"], as_dtype)))
+
+
+def _same_as(table: dict[str, Any], rest: dict[str, Any], form: str, shape: tuple[int, ...], dtype: str) -> SameAs:
+    path, whole = table["same_as"], _named("of_shape", table.get("of_shape", shape), as_shape)
     if not isinstance(path, list) or not path or not all(isinstance(name, str) for name in path):
         raise ValueError(f"same_as must be a list of names. Received: same_as={path!r}")
-    return SameAs(tuple(path), found, drawn_as)
+    (offset,) = _named("offset", table.get("offset", 0), as_shape)
+    strides = _named("strides", table["strides"], as_shape) if "strides" in table else None
+    found = SameAs(tuple(path), _READERS[form](rest, whole, dtype), whole, offset, strides)
+    found.check(shape, dtype)
+    return found
 
 
 def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:

@@ -28,6 +28,7 @@ _SCHEMA = "torch.ops.aten.zero_.default._schema"
 _TREE_MAP = "torch.utils._pytree.tree_map"
 DISPATCH_MODE = "torch.utils._python_dispatch.TorchDispatchMode"
 TO_COPY = "torch.ops.aten._to_copy.default"
+FOREACH_COPY = "torch.ops.aten._foreach_copy_.default"
 # `trunc_normal_` redraws until all values are inside its bounds: no operator says what it means. Libraries keep the
 # public function from before any patch (transformers does), but it calls this helper.
 TRUNCATED = "torch.nn.init._no_grad_trunc_normal_"
@@ -39,6 +40,7 @@ FALLBACKS = {
     _TREE_MAP: "only dicts, lists and tuples are searched for tensors",
     DISPATCH_MODE: f"in fast_init {_BY_TORCH}, with values of its own generator; record is not available",
     TO_COPY: "fills are not deferred when a tensor is converted",
+    FOREACH_COPY: "fills are not deferred when lists of tensors are copied",
     TRUNCATED: "truncated normals are drawn by PyTorch's own loop, slowly",
 }
 

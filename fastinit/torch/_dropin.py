@@ -23,7 +23,7 @@ Law: TypeAlias = Distribution | None  # None: the call is left to torch
 Body: TypeAlias = Callable[P, Law]  # `tensor` is its first parameter, and `generator` one of what is random
 Function: TypeAlias = Callable[P, torch.Tensor]
 
-_WORD = 63  # bits; torch's integers have a sign
+_WORD = (1 << 64) - 1  # torch's integers have a sign
 
 
 def drop_in(body: Body[P]) -> Function[P]:
@@ -59,7 +59,7 @@ def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> 
     found = None if array is None else _possible(tensor, law)
     if array is None or found is None:
         return False
-    fill(array, found, seed=_seed(generator))
+    fill(array, found, seed=next_seed(generator))
     mark_written(tensor)
     return True
 
@@ -103,8 +103,8 @@ def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
     return distribution if distribution is not None and fits(distribution, tensor.shape, tensor.dtype) else None
 
 
-def _seed(generator: torch.Generator | None) -> int:
-    """The next seed out of a generator."""
+def next_seed(generator: torch.Generator | None = None) -> int:
+    """One 64-bit number of a generator, or else of PyTorch's default one."""
     # On the CPU whatever `torch.device` is in force.
-    first, second = torch.randint((1 << _WORD) - 1, (2,), generator=generator, device="cpu").tolist()
-    return int(first << _WORD | second)
+    word = torch.empty((), dtype=torch.int64, device="cpu").random_(-(1 << 63), None, generator=generator)
+    return int(word.item()) & _WORD

@@ -19,14 +19,14 @@ _BITS = {
 }
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _NUMPY = {dtype: as_dtype(name) for dtype, name in DTYPES.items()}
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def on_host(tensor: object) -> bool:
     """Whether the core can work on a tensor's memory: not on other devices, on other dtypes and layouts, on subclasses
     (DTensor, fake tensors), under lazy negation or zeros, nor inside a transform such as `vmap`."""
     if not (
-        type(tensor) in _PLAIN
+        type(tensor) in PLAIN
         and isinstance(tensor, torch.Tensor)
         and tensor.is_cpu
         and tensor.dtype in DTYPES

@@ -13,24 +13,28 @@ import torch
 from torch.nn.modules import module as hooks
 from torch.nn.parameter import is_lazy
 
-from fastinit._core.composite import Patched, SameAs, Values
+from fastinit._core.composite import Patched, Values
 from fastinit._core.distributions import Constant, Distribution
-from fastinit._core.key import Seed, as_key
+from fastinit._core.key import Key, Seed, as_key
 from fastinit._io.progress import Progress, progress_bar
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._compat import DISPATCH_MODE, optional
+from fastinit.torch._dropin import next_seed
 from fastinit.torch._modules import clean, named_tensors
-from fastinit.torch._patches import structured_fills
-from fastinit.torch._record.draws import Owner, RegionFill, storage_of
+from fastinit.torch._patches import local_shards, structured_fills
+from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
-from fastinit.torch._record.recorder import Recorder
-from fastinit.torch._record.replay import Computed, Recording
+from fastinit.torch._record.naming import Owner, RegionFill, owner, region_fills, settle
+from fastinit.torch._record.recorder import Recorder, active
+from fastinit.torch._record.recording import Recording
+from fastinit.torch._record.replay import Computed
+from fastinit.torch._shards import is_sharded, local_parts, placements_of
 from fastinit.torch._tensors import on_host, values_of
 
 
 @contextlib.contextmanager
-def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
+def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]:
     """Build models inside this block with unmodified code; their tensors are filled once, at its end, in parallel.
 
     Every parameter and buffer is drawn with the key `Key(seed) / name`, its name in the outermost module built in the
@@ -40,57 +44,69 @@ def fast_init(seed: Seed = 0, *, progress: Progress = False) -> Iterator[None]:
     - Of several modules that are not part of each other, the first has its names plain; of the k-th further one (k =
       1, 2, ... by the first thing that was put into it) the ordinal comes before: `Key(seed) / "1" / name`.
     - Of a tensor with several names (tied weights) the first counts, in the order of `named_parameters()`.
+    - What PyTorch makes equal is equal: a copy of draws, by `load_state_dict`, `copy.deepcopy`, `clone`, `copy_` or
+      `cat`, of all or a part of a tensor, in another order or dtype, has the values of its original. The first tensor
+      with a name, in the order of the names, gives the key.
     - A draw that no module's tensor holds at the end is keyed by its place in the order of all draws,
-      `Key(seed) / "unowned" / "7"`. So is one that is read before the end (a norm of it, a decomposition): it is done
-      then. Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded in the
-      same way; its state outside does not change, and `generator=` has no effect on deferred fills.
+      `Key(seed) / "unowned" / "7"`.
+    - An operator that reads draws before the end (a norm, a decomposition) gets provisional values, keyed by their
+      order, and is called again at the end with those that the names give. Where values leave PyTorch (`tolist`,
+      `item`, `numpy`, another device, communication), or a branch would be taken in another way, the draws behind them
+      keep the provisional values. Of what is kept to be called again 1 GiB at most: then the names of the moment count.
+    - Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded by their order;
+      its state outside does not change, and `generator=` has no effect on deferred fills.
+    - Sharded tensors (DTensors on the CPU) get their part of the tensor that the same code makes without sharding,
+      whether they are sharded before they are filled or after. All ranks need the same seed.
 
     Shapes, strides, dtypes, ties, buffers and values that are not random are what they are without the block. Tensors
     that the core does not fill (other devices, integers, complex numbers) and modules that are built in other threads
     are left to torch. A thread that reads a tensor of another thread's open block sees memory that is not yet filled.
+    Inside `record` a block has no effect: what is built belongs to the plan.
 
     Args:
-        seed: an int or a `Key`; None draws fresh entropy.
+        seed: an int or a `Key`. Default: one 64-bit number of torch's default generator, so that `torch.manual_seed`
+            decides.
         progress: as in `fastinit.checkpoint.write`.
+
+    Yields:
+        The key, whose attribute `seed` is the seed.
 
     Raises:
         TypeError, ValueError: the seed is none. An exception of the block passes; what was built is filled first,
             unless it is an interrupt.
 
     >>> import fastinit as fi
-    >>> with fast_init(seed=0):
+    >>> with fast_init(seed=0) as key:
     ...     model = torch.nn.Linear(784, 10)
     >>> bound = 784**-0.5
-    >>> expected = fi.uniform((10, 784), low=-bound, high=bound, seed=fi.Key(0) / "weight")
+    >>> expected = fi.uniform((10, 784), low=-bound, high=bound, seed=key / "weight")
     >>> bool((model.weight.detach().numpy() == expected).all())
     True
     """
-    key = as_key(seed)
-    if optional(DISPATCH_MODE) is None:
-        yield
+    if isinstance(active.recorder, Recording):
+        yield as_key(0 if seed is None else seed)
         return
-    with _modules() as roots, structured_fills():
-        recorder = Recorder(key)
+    key = as_key(next_seed() if seed is None else seed)
+    if optional(DISPATCH_MODE) is None:
+        yield key
+        return
+    with _modules() as roots, structured_fills(), local_shards():
+        recorder = Recorder(key, lambda: _owners(roots()))
         try:
             with recorder:
-                yield
+                yield key
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # GeneratorExit too: the block of a generator that is not run to its end
-            _finish(recorder, roots(), progress=False)
+            _finish(recorder, progress=False)
             raise
-    _finish(recorder, roots(), progress)
+    _finish(recorder, progress)
 
 
-def _finish(recorder: Recorder, roots: Sequence[torch.nn.Module], progress: Progress) -> None:
+def _finish(recorder: Recorder, progress: Progress) -> None:
     """Apply all pending fills."""
-    settled = recorder.settle(_owners(roots))
-    nbytes = sum(owner.tensor.nbytes for owner, _ in settled)
-    with progress_bar(progress, nbytes) as advance:
-        for owner, parts in settled:
-            recorder.give(owner, parts)
-            advance(owner.tensor.nbytes)
-    recorder.pending.clear()
+    with progress_bar(progress, sum(storage.nbytes() for storage in recorder.pending)) as advance:
+        recorder.finish(recorder.owners(), advance)
 
 
 def record(factory: Callable[[], torch.nn.Module]) -> Plan:
@@ -119,7 +135,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     if optional(DISPATCH_MODE) is None:
         raise RuntimeError(f"record needs {DISPATCH_MODE}, which PyTorch {torch.__version__} does not have")
     recorder = Recording()
-    with _modules() as roots, structured_fills(), recorder:
+    with _modules() as roots, structured_fills(), local_shards(), recorder:
         model = factory()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
@@ -127,12 +143,20 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     for name, tensor in named.items():
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
-    settled = {id(owner.tensor): (owner.path, parts) for owner, parts in recorder.settle(_owners(roots()))}
-    return Plan(_tensors(recorder, named, settled, _passing(model)))
+    settle(recorder.known, _owners(roots()), recorder.log.drawn())
+    plan = Plan(_tensors(recorder, named, _passing(model)))
+    if recorder.log.has_decisions and not any(isinstance(t.distribution, Computed) for t in plan.filled.values()):
+        recorder.seen("a decision")  # which nothing would check
+    return plan
 
 
 def _recordable(name: str, tensor: torch.Tensor) -> None:
     """Raise ValueError for what no plan can hold."""
+    if is_sharded(tensor):
+        raise ValueError(
+            f"{name} is sharded: record the model before it is sharded, then materialize the sharded one. "
+            f"Received: placements {placements_of(tensor)}"
+        )
     if is_lazy(tensor):
         raise ValueError(f"{name} has no shape yet (a lazy module): run the module once in the factory")
     if tensor.is_meta:
@@ -141,13 +165,7 @@ def _recordable(name: str, tensor: torch.Tensor) -> None:
         raise ValueError(f"{name} must be a strided tensor on the CPU. Received: {tensor.layout} on {tensor.device}")
 
 
-# By the tensor's address: the names in the key, and the distributions.
-Settled = dict[int, tuple[tuple[str, ...], list[RegionFill]]]
-
-
-def _tensors(
-    recorder: Recording, named: dict[str, torch.Tensor], settled: Settled, passing: set[str]
-) -> dict[str, Fill | Tied]:
+def _tensors(recorder: Recording, named: dict[str, torch.Tensor], passing: set[str]) -> dict[str, Fill | Tied]:
     """A plan's tensors."""
     places: dict[torch.UntypedStorage | None, dict[Geometry, str]] = {}  # by storage
     tensors: dict[str, Fill | Tied] = {}
@@ -161,17 +179,18 @@ def _tensors(
                 raise ValueError(f"{name} and {first} share part of their memory; fast_init builds such models")
         known[place] = name
         dtype = str(tensor.dtype).removeprefix("torch.")
-        path, parts = settled.get(id(tensor), ((name,), []))
-        law = _law(recorder, tensor, parts)
-        if path != (name,) and law.random:
-            law = SameAs(path, law, dtype)
-        tensors[name] = Fill(tuple(tensor.shape), dtype, law, persistent=name not in passing)
+        tensors[name] = Fill(tuple(tensor.shape), dtype, _law(recorder, name, tensor), persistent=name not in passing)
     return tensors
 
 
-def _law(recorder: Recording, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> Distribution:
+def _law(recorder: Recording, name: str, tensor: torch.Tensor) -> Distribution:
     """What a tensor of a recorded model holds."""
-    if not parts or parts[0].region:  # under the parts, or without any: what the constructor computed
+    contents, one = recorder.known.get(tensor.untyped_storage(), {}), owner((name,), tensor)
+    parts = region_fills(contents, one)
+    if parts is None:  # something was computed into it; what comes after that lies over it
+        recorder.flush(tensor)
+        parts = []
+    if not parts or parts[0].region:
         parts = [RegionFill((), _base(recorder, tensor)), *parts]
     return parts[0].law if len(parts) == 1 else Patched(tuple(parts))
 
@@ -196,7 +215,11 @@ def _owners(roots: Sequence[torch.nn.Module]) -> list[Owner]:
     owners = []
     for ordinal, root in enumerate(roots):
         above = (str(ordinal),) if ordinal else ()
-        owners += [Owner((*above, name), tensor) for name, tensor in named_tensors(root).items()]
+        for name, tensor in named_tensors(root).items():
+            parts = local_parts(tensor)
+            owners += [
+                owner((*above, name), part, tuple(tensor.shape), region) for part, region in parts if on_host(part)
+            ]
     return owners
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from fastinit._core.key import Key, Seed
 from fastinit._io.progress import Progress, progress_bar
-from fastinit._runtime.arrays import Array, Region
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import named_tensors
 from fastinit.torch._record.geometry import geometry
+from fastinit.torch._shards import local_parts, placements_of
 from fastinit.torch._tensors import DTYPES, host_array, mark_written, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
-Block = tuple[Region, Region]  # a part of the local tensor, and where it is in the whole
 
 
 def materialize(
@@ -69,7 +66,7 @@ def materialize(
         for name, tensor in tensors.items():
             first = plan.first_name(name)
             if filled.get(first) is not tensor:
-                _fill(tensor, plan.of(name), key / first)
+                _fill(tensor, plan.of(name), key)
                 filled.setdefault(first, tensor)
             advance(tensor.nbytes)
     return model
@@ -81,7 +78,7 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
         if name not in plan:
             has = ", ".join(itertools.islice(plan, 3))
             raise ValueError(f"the plan must have all tensors of the model. Missing: {name}; it has {has}, ...")
-        fill, shape, placements = plan.of(name), tuple(tensor.shape), _placements(tensor)
+        fill, shape, placements = plan.of(name), tuple(tensor.shape), placements_of(tensor)
         if shape != fill.shape:
             raise ValueError(f"{name} must have the shape {fill.shape}, as in the plan. Received: {shape}")
         if fill.drawn and tensor.dtype not in DTYPES:
@@ -115,62 +112,14 @@ def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> N
 def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
     """Fill a tensor, or the part of it that is here."""
     with torch.no_grad():
-        local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-        blocks: list[Block] = [((), ())] if local is tensor else list(_blocks(tensor))
-        array = host_array(local)
-        for part, region in blocks:
-            place: tuple[Any, ...] = (*part, ...)
+        for part, region in local_parts(tensor):
+            array = host_array(part)
             if fill.drawn and array is not None:
-                fill.fill(array[place], key, region)
+                fill.fill(array, key, region)
             else:  # made on the host in the plan's dtype, then copied to another device or dtype
-                target = local[place]
                 dtype = DTYPES[tensor.dtype] if fill.drawn else fill.dtype
-                fresh = np.empty(tuple(target.shape), np.dtype(dtype))
+                fresh = np.empty(tuple(part.shape), np.dtype(dtype))
                 fill.fill(fresh, key, region)
-                target.copy_(tensor_of(fresh))
-        mark_written(local)
-        if local is not tensor:
-            mark_written(tensor)
-
-
-def _placements(tensor: Any) -> tuple[Any, ...]:
-    """How a DTensor lies on its mesh; nothing for other tensors."""
-    return tuple(getattr(tensor, "placements", ()))
-
-
-def _blocks(tensor: Any) -> Iterator[Block]:
-    """The parts of a DTensor's local tensor that are regions of the whole."""
-    runs = [_runs(size, axis, tensor.device_mesh, tensor.placements) for axis, size in enumerate(tensor.shape)]
-    for combination in itertools.product(*runs):
-        yield tuple(part for part, _ in combination), tuple(region for _, region in combination)
-
-
-@functools.lru_cache(maxsize=4096)
-def _runs(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> list[tuple[slice, slice]]:
-    """The runs of consecutive indices along an axis that this rank has: (in the local tensor, in the whole)."""
-    indices = _indices(size, axis, mesh, placements)
-    if not len(indices):
-        return []
-    breaks = [0, *(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
-    return [
-        (slice(first, last), slice(int(indices[first]), int(indices[first]) + last - first))
-        for first, last in itertools.pairwise(breaks)
-    ]
-
-
-def _indices(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> Array:
-    """The global indices along an axis that this rank has: torch shards a list of them as it shards the axis."""
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-
-    def along(placement: Any) -> Any:
-        if getattr(placement, "dim", None) != axis:
-            return Replicate()
-        if hasattr(placement, "split_factor"):  # _StridedShard
-            return type(placement)(0, split_factor=placement.split_factor)
-        return Shard(0)
-
-    own = [along(placement) for placement in placements]
-    numbers = torch.arange(size, device=mesh.device_type)
-    here = distribute_tensor(numbers, mesh, own, src_data_rank=None).to_local()
-    indices: Array = here.cpu().numpy()
-    return indices
+                part.copy_(tensor_of(fresh))
+            mark_written(part)
+        mark_written(tensor)

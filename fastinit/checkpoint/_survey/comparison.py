@@ -64,8 +64,9 @@ def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sampl
 def _elementwise(drawn: Distribution, dtype: str) -> tuple[Distribution | None, str]:
     """The distribution whose draws the elements are, one by one, and the dtype that rounded them most."""
     while isinstance(drawn, Cast | SameAs):
-        inner = drawn
-        drawn, dtype = inner.distribution, min(dtype, inner.dtype, key=lambda name: np.dtype(name).itemsize)
+        if isinstance(drawn, Cast):
+            dtype = min(dtype, drawn.dtype, key=lambda name: np.dtype(name).itemsize)
+        drawn = drawn.distribution
     if isinstance(drawn, TruncatedNormal):
         drawn = drawn.simplest
     return (None if drawn.structured else drawn), dtype

@@ -1,10 +1,10 @@
-"""Pending draws, resolved to named tensors."""
+"""Draws into memory, and the keys that they are made with."""
 
 from __future__ import annotations
 
 import functools
-import weakref
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,85 +13,130 @@ import torch
 from fastinit._core.composite import Cast, SameAs
 from fastinit._core.distributions import Constant, Distribution, rounded
 from fastinit._core.key import Key
-from fastinit._runtime.arrays import Region
 from fastinit.torch._compat import tree_map
-from fastinit.torch._record.geometry import Geometry, geometry, in_order, locate
+from fastinit.torch._record.geometry import Geometry, carried, in_c_order
 from fastinit.torch._tensors import DTYPES
 
 UNOWNED = "unowned"  # stands in a key before the ordinal of a draw that no module's name belongs to
 Path = tuple[str, ...]
 
 
+class Home(NamedTuple):
+    """Elements of a stream that have the key of a named tensor."""
+
+    path: Path  # the names in the key
+    shape: tuple[int, ...]  # of the named tensor
+    view: Geometry  # which elements of the stream
+    place: Geometry  # which elements of the named tensor they are
+
+
 @dataclass(slots=True, eq=False)
 class Stream:
-    """The key of a draw, and of its copies: by the names in it, once they are known."""
+    """The elements of one fill, in C order; those of its copies are the same."""
 
     ordinal: int
-    path: Path | None = None
-    home: weakref.ref[torch.UntypedStorage] | None = None  # the storage whose tensor gave the name
-    dtype: torch.dtype = torch.float32  # of that tensor
-
-    def settle(self, path: Path, home: torch.UntypedStorage, dtype: torch.dtype) -> None:
-        if self.path is None:
-            self.path, self.home, self.dtype = path, weakref.ref(home), dtype
+    shape: tuple[int, ...]  # of the tensor that was filled
+    homes: tuple[Home, ...] = ()  # empty as long as it has no key
+    shared: bool = False  # whether its elements are seen in several tensors
 
     @property
     def unowned(self) -> Path:
         return UNOWNED, str(self.ordinal)
 
+    @property
+    def homes_now(self) -> tuple[Home, ...]:
+        """The homes; as long as there are none, the key is the ordinal's."""
+        whole = in_c_order(self.shape)
+        return self.homes or (Home(self.unowned, self.shape, whole, whole),)
+
+    def pin(self) -> None:
+        """Keep the key of the ordinal: values that it has made were seen."""
+        self.homes = ()
+        self.homes = self.homes_now
+
 
 class Draw(NamedTuple):
+    """Elements of a stream, in the shape that some memory has them."""
+
     law: Distribution
     stream: Stream
+    view: Geometry  # which elements
+    dtypes: tuple[torch.dtype, ...]  # the first that they were made in, and those that they were copied to since
 
-    def law_in(self, storage: torch.UntypedStorage) -> Distribution:
-        """The law, with the name of the tensor that has the same draw, where that is in another storage. (Several
-        tensors in one storage have each their own.)"""
-        stream = self.stream
-        if stream.home is None or stream.home() is storage or not self.law.random:
-            return self.law
-        assert stream.path is not None
-        return SameAs(stream.path, self.law, DTYPES[stream.dtype])
+    def into(self, dtype: torch.dtype) -> Draw:
+        """What a copy of another dtype holds."""
+        source = self.dtypes[-1]
+        if source is dtype:
+            return self
+        if isinstance(self.law, Constant):
+            return self._replace(law=Constant(rounded("value", self.law.value, DTYPES[source])), dtypes=(dtype,))
+        return self._replace(dtypes=(*self.dtypes, dtype))
+
+    def cast(self, law: Distribution) -> Distribution:
+        """A distribution for the first dtype as one for the last."""
+        through = self.dtypes[:-1]
+        # 16-bit dtypes have float32's stream, rounded: but for bounds, which a copy may reach.
+        if through == (torch.float32,) and self.dtypes[1].itemsize == 2 and not self.stream.shared:
+            return law
+        for dtype in through:
+            law = Cast(law, DTYPES[dtype])
+        return law
 
 
-PendingDraws = dict[Geometry, Draw]  # into one storage, in order
+class Part(NamedTuple):
+    """The elements of a view of a stream that have one home."""
+
+    view: Geometry
+    home: Home
+    place: Geometry  # in the home's tensor
 
 
-class Owner(NamedTuple):
-    """A tensor with a name."""
+def parts_of(view: Geometry, homes: tuple[Home, ...]) -> list[Part]:
+    """The homes of all elements of a view; empty where some have none."""
+    for home in homes:
+        place = carried(view, home.view, home.place)
+        if place is not None:
+            return [Part(view, home, place)]
+    inside = [Part(h.view, h, h.place) for h in homes if carried(h.view, view, view) is not None]
+    return inside if sum(math.prod(part.view.shape) for part in inside) == math.prod(view.shape) else []
 
-    path: Path
-    tensor: torch.Tensor
+
+def law_of(draw: Draw, part: Part, own: tuple[Path, Geometry] | None = None) -> Distribution:
+    """The distribution of a part: the plain one where the key is the own one of a named tensor, at the place there."""
+    home, place = part.home, part.place
+    if own is not None and own[0] == home.path and same(own[1], place):
+        return draw.cast(draw.law)
+    whole = place.shape == home.shape and same(place, in_c_order(home.shape))
+    elements = () if whole else (place.offset, place.strides)
+    return draw.cast(SameAs(home.path, draw.law, home.shape, *elements))
 
 
-class RegionFill(NamedTuple):
-    """A distribution over a region of an owner; () is the whole owner."""
+def same(a: Geometry, b: Geometry) -> bool:
+    """Whether two views of one shape are the same elements, index by index."""
+    return a.offset == b.offset and all(x == y for x, y, n in zip(a.strides, b.strides, a.shape, strict=True) if n > 1)
 
-    region: Region
-    law: Distribution
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """What some memory of a storage holds: a draw, or for None something else."""
+
+    draw: Draw | None
+    done: bool  # whether it is there; a pending one is not
+
+
+Contents = dict[Geometry, Piece]  # what is known of one storage; later pieces lie over earlier ones
 
 
 @functools.lru_cache(maxsize=4096)
 def fits(law: Distribution, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     """Whether a distribution exists for a shape, and a dtype can hold it. Cached: a model has few shapes."""
+    if dtype not in DTYPES:
+        return False
     try:
         law.check(shape, DTYPES[dtype])
     except ValueError:
         return False
     return True
-
-
-def taken_over(law: Distribution, source: torch.dtype, target: torch.dtype) -> Distribution:
-    """The distribution of values that are copied into a tensor of another dtype.
-
-    16-bit dtypes have float32's stream, rounded. All other values are made in their first dtype.
-    """
-    if source is target:
-        return law
-    if isinstance(law, Constant):
-        return Constant(rounded("value", law.value, DTYPES[source]))
-    rounds = source is torch.float32 and target in (torch.float16, torch.bfloat16)
-    return law if rounds else Cast(law, DTYPES[source])
 
 
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
@@ -119,46 +164,6 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
 def map_tensors(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
     """Apply a function to the tensors in nested arguments."""
     return tree_map(lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf, tree)
-
-
-def region_fills(
-    draws: PendingDraws, storage: torch.UntypedStorage, owners: Sequence[Owner]
-) -> list[tuple[Owner, list[RegionFill]]] | None:
-    """The draws of one storage as fills of its tensors; None if one of them is no region of a tensor."""
-    places = {geometry(owner.tensor): owner for owner in reversed(owners)}  # the first of those with one place
-    widest = sorted(places.items(), key=lambda item: -item[1].tensor.numel())
-    found: dict[Path, list[RegionFill]] = {owner.path: [] for owner in places.values()}
-    regions = {where: _regions(where, draw.law, widest) for where, draw in draws.items()}
-    if not all(regions.values()):
-        return None
-    for where, draw in draws.items():
-        for owner, region in regions[where]:
-            draw.stream.settle(owner.path, storage, where.dtype)
-            found[owner.path].append(RegionFill(region, draw.law_in(storage)))
-    return [(owner, found[owner.path]) for owner in places.values() if found[owner.path]]
-
-
-def _regions(
-    where: Geometry, law: Distribution, places: Sequence[tuple[Geometry, Owner]]
-) -> list[tuple[Owner, Region]]:
-    """The regions of tensors that a draw makes: of one that holds it, or the whole of all that lie in it."""
-    for place, owner in places:
-        region = locate(where, place)
-        if region is not None and (not law.structured or in_order(where, place, region)):
-            return [(owner, region)]
-    inside = sorted((place.bytes, i) for i, (place, _) in enumerate(places) if place.dense and _within(place, where))
-    if law.structured or not where.dense or not inside:
-        return []
-    # They must lie side by side and leave nothing out: what has no name would never be drawn.
-    ends = [where.bytes[0], *(last for (_, last), _ in inside)]
-    if [first for (first, _), _ in inside] != ends[:-1] or ends[-1] != where.bytes[1]:
-        return []
-    return [(places[i][1], ()) for _, i in inside]
-
-
-def _within(place: Geometry, where: Geometry) -> bool:
-    (first, last), (start, end) = place.bytes, where.bytes
-    return place.dtype is where.dtype and start <= first < last <= end
 
 
 def under(key: Key, path: Path) -> Key:

@@ -7,24 +7,32 @@ from typing import Any
 
 import torch
 
-from fastinit._core.composite import Cast
+from fastinit._core.distributions import Distribution
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit.torch._compat import schema_arguments
-from fastinit.torch._record.draws import Draw, Stream, tensors_in, under
-from fastinit.torch._record.geometry import Geometry, tensor_at
+from fastinit.torch._record.draws import Draw, Stream, law_of, parts_of, tensors_in, under
+from fastinit.torch._record.geometry import Geometry, carried, tensor_at
 from fastinit.torch._record.operators import Operator, in_place
-from fastinit.torch._tensors import DTYPES, host_array
+from fastinit.torch._tensors import host_array
 
 
 def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: Key) -> None:
-    """Fill a place in a storage with a draw whose names are known."""
+    """Fill a place in a storage with a draw, whose stream has homes or else the key of its ordinal."""
+    if not draw.law.random:
+        _fill(storage, where, draw.law, key)
+        return
+    for part in parts_of(draw.view, draw.stream.homes_now):
+        inside = carried(part.view, draw.view, where)
+        assert inside is not None  # the parts of a view are regions of it
+        _fill(storage, inside, law_of(draw, part).under(key), key)
+
+
+def _fill(storage: torch.UntypedStorage, where: Geometry, law: Distribution, key: Key) -> None:
     tensor = tensor_at(storage, where)  # must live as long as the array
-    array, stream = host_array(tensor), draw.stream
+    array = host_array(tensor)
     assert array is not None
-    assert stream.path is not None
-    law = Cast(draw.law, DTYPES[stream.dtype]) if draw.law.random else draw.law
-    fill(array, law, seed=under(key, stream.path))
+    fill(array, law, seed=key)
 
 
 def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:

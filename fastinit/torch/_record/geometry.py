@@ -1,21 +1,23 @@
-"""Where a tensor lies in its storage, and which part of another tensor it is."""
+"""Where a tensor lies in its storage, or in a stream, and which part of another tensor it is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from fastinit._runtime.arrays import Region, overlaps
+from fastinit._runtime.arrays import Region, c_strides, common, overlaps
 
 
 class Geometry(NamedTuple):
-    """A tensor's place in its storage; offset and strides in elements of the dtype."""
+    """A tensor's place in its storage; offset and strides in elements of the dtype. Without a dtype: the places of its
+    elements in a stream of numbers, or in a tensor whose elements are counted in C order."""
 
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype | None = None
 
     @property
     def axes(self) -> list[tuple[int, int, int]]:
@@ -42,17 +44,22 @@ class Geometry(NamedTuple):
     def bytes(self) -> tuple[int, int]:
         """The first byte in the storage, and the one after the last."""
         last = self.offset + sum(stride * (size - 1) for stride, size, _ in self.axes)
-        size = self.dtype.itemsize
+        size = 1 if self.dtype is None else self.dtype.itemsize
         return self.offset * size, (last + 1) * size if 0 not in self.shape else self.offset * size
 
     def covers(self, nbytes: int) -> bool:
         """Whether the tensor is all of a storage of this size."""
-        return self.offset == 0 and self.dense and _size(self.shape) * self.dtype.itemsize == nbytes
+        return self.offset == 0 and self.dense and self.bytes == (0, nbytes)
 
 
 def geometry(tensor: torch.Tensor) -> Geometry:
     """Where a tensor lies in its storage."""
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def in_c_order(shape: tuple[int, ...], offset: int = 0) -> Geometry:
+    """The places 0, 1, 2, ... for the elements of a tensor."""
+    return Geometry(offset, shape, c_strides(shape))
 
 
 def tensor_at(storage: torch.UntypedStorage, where: Geometry) -> torch.Tensor:
@@ -99,6 +106,88 @@ def in_order(part: Geometry, whole: Geometry, region: Region) -> bool:
     strides = tuple(step * s.step for step, s in zip(whole.strides, region, strict=True))
     kept = [axis for axis, n in enumerate(shape) if n > 1]
     return part.shape == shape and all(part.strides[axis] == strides[axis] for axis in kept)
+
+
+def carried(part: Geometry, whole: Geometry, place: Geometry) -> Geometry | None:
+    """Where the elements of a view lie in a second memory, in which all elements of `whole` have the places `place`.
+
+    None where the view is no part of `whole`, or where its places have no strides.
+
+    >>> column = Geometry(1, (3,), (4,))
+    >>> carried(column, in_c_order((3, 4)), Geometry(0, (3, 4), (1, 3)))
+    Geometry(offset=3, shape=(3,), strides=(1,), dtype=None)
+    """
+    if part.dtype is not whole.dtype:
+        return None
+    if part[:3] == whole[:3]:
+        return place
+    axes = _joined(whole, place)
+    rest, starts, offset = part.offset - whole.offset, [], place.offset
+    if rest < 0 or 0 in whole.shape:
+        return None
+    for stride, size, step in axes:
+        start, rest = divmod(rest, stride) if stride else (0, rest)
+        if start >= size:
+            return None
+        starts.append(start)
+        offset += start * step
+    if rest:
+        return None
+    strides = [0] * len(part.shape)
+    reached = starts  # the last index of each axis
+    for stride, size, axis in part.axes:
+        if stride == 0:
+            continue
+        found = next((i for i, (own, n, _) in enumerate(axes) if own and stride % own == 0 and n > 1), None)
+        if found is None:
+            return None
+        own, n, step = axes[found]
+        reached[found] += stride // own * (size - 1)
+        if reached[found] >= n:
+            return None
+        strides[axis] = stride // own * step
+    return Geometry(offset, part.shape, tuple(strides), place.dtype)
+
+
+def _joined(whole: Geometry, place: Geometry) -> list[tuple[int, int, int]]:
+    """(stride, size, step in the place) of a tensor's axes, the widest first; those that are one run in both are one
+    axis."""
+    joined: list[tuple[int, int, int]] = []
+    for stride, size, axis in whole.axes:
+        step = place.strides[axis]
+        if joined and joined[-1][0] == stride * size and joined[-1][2] == step * size:
+            joined[-1] = (stride, size * joined[-1][1], step)
+        else:
+            joined.append((stride, size, step))
+    return joined
+
+
+def apart(a: Geometry, b: Geometry) -> bool:
+    """Whether two views of one memory have surely no element in common."""
+    (first, last), (start, end) = a.bytes, b.bytes
+    if last <= start or end <= first:
+        return True
+    if a.dtype is not b.dtype:
+        return False
+    strides = sorted({s for s, _, _ in (*a.axes, *b.axes) if s} | {1}, reverse=True)
+    if any(wide % narrow for wide, narrow in zip(strides, strides[1:], strict=False)):
+        return False
+    ours, theirs = _digits(a, strides), _digits(b, strides)
+    if ours is None or theirs is None:
+        return False
+    return any(not len(common(x, y)) for x, y in zip(ours, theirs, strict=True))
+
+
+def _digits(view: Geometry, strides: Sequence[int]) -> list[range] | None:
+    """The indices that a view takes along each of the axes that have these strides."""
+    rest, found = view.offset, []
+    sizes = {stride: size for stride, size, _ in view.axes}
+    for wide, stride in zip((0, *strides), strides, strict=False):
+        start, rest = divmod(rest, stride)
+        found.append(range(start, start + sizes.get(stride, 1)))
+        if wide and found[-1].stop > wide // stride:
+            return None
+    return found if len(sizes) == len(view.axes) else None
 
 
 def _size(shape: tuple[int, ...]) -> int:

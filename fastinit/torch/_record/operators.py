@@ -63,10 +63,14 @@ EMPTY = {
     aten.new_empty_strided.default,
 }
 
-# Operators that take a tensor for its shape and dtype alone.
+# Operators that take a tensor for its shape, dtype and memory alone.
 SHAPE_ONLY = {operator for operator in NEW if torch.Tag.nondeterministic_seeded not in operator.tags} | {
     aten.sym_size.int,
     aten.is_same_size.default,
+    aten.set_.source_Tensor,
+    aten.set_.source_Tensor_storage_offset,
+    aten.set_.source_Storage,
+    aten.set_.source_Storage_storage_offset,
 }
 
 

@@ -1,48 +1,35 @@
-"""Deferred fills. A `Recorder` sees every operator of its thread. It keeps fills pending, drops those that a later fill
-overwrites, and applies the rest in order when another operator reads or writes the memory.
+"""Deferred fills. A `Recorder` sees every operator of its thread. It keeps fills pending, follows them through copies,
+drops those that a later fill overwrites, and applies the rest in order when another operator reads the memory.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from fastinit._core.composite import Patched
 from fastinit._core.distributions import Distribution
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
-from fastinit.torch._compat import TO_COPY, DispatchMode, optional
-from fastinit.torch._record import operators
-from fastinit.torch._record.draws import (
-    Draw,
-    Owner,
-    PendingDraws,
-    RegionFill,
-    Stream,
-    bytes_of,
-    fits,
-    region_fills,
-    storage_of,
-    taken_over,
-    tensors_in,
-    under,
-)
-from fastinit.torch._record.execute import draw_into, run, written_by
-from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._compat import FOREACH_COPY, TO_COPY, DispatchMode, optional
+from fastinit.torch._record import copies, operators
+from fastinit.torch._record.calls import Calls
+from fastinit.torch._record.draws import Draw, Stream, bytes_of, fits, storage_of, tensors_in
+from fastinit.torch._record.geometry import apart, geometry, tensor_at
+from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
-from fastinit.torch._tensors import host_array, mark_written, on_host
+from fastinit.torch._shards import is_sharded, local_parts, placements_of
+from fastinit.torch._tensors import PLAIN, on_host
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _own_work(method: Method) -> Method:
-    """Reads inside this method do not flush pending fills."""
+    """Reads inside this method do not apply pending fills."""
 
     @functools.wraps(method)
     def working(self: Recorder, *args: Any, **kwargs: Any) -> Any:
@@ -55,14 +42,12 @@ def _own_work(method: Method) -> Method:
     return working  # type: ignore[return-value]
 
 
-class Recorder(DispatchMode):
+class Recorder(DispatchMode, Calls):
     """Keeps fills pending. A fill that cannot be deferred is drawn at once, with the same key."""
 
-    def __init__(self, key: Key) -> None:
-        super().__init__()
-        self.key = key
-        self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the key
-        self.pending: weakref.WeakKeyDictionary[torch.UntypedStorage, PendingDraws] = weakref.WeakKeyDictionary()
+    def __init__(self, key: Key, owners: Callable[[], list[Owner]] = list) -> None:
+        DispatchMode.__init__(self)
+        Calls.__init__(self, key, owners)
         self.busy = 0
         self._draws = 0
         self._outer: Recorder | None = None
@@ -82,49 +67,50 @@ class Recorder(DispatchMode):
 
     # --- what cannot be deferred ---
 
-    def is_random(self, tensor: torch.Tensor) -> bool:
-        """Whether values of a tensor's storage, as far as they are there, depend on the key."""
-        return storage_of(tensor) in self._random
+    def announce(self, storage: torch.UntypedStorage) -> None:
+        if self._outer is not None:  # what NumPy writes it does not see
+            self._outer.release(bytes_of(storage))
 
-    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
-        """Something random is about to be written; `overwritten` says that nothing else stays in the storage."""
+    @_own_work
+    def flush(self, tensor: torch.Tensor) -> None:
+        """Apply the pending fills of a tensor's memory."""
         if (storage := storage_of(tensor)) is not None:
-            self._random.add(storage)
+            self.apply(storage)
 
-    def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
-        """Draw into the memory that a tensor shares."""
-        storage = tensor.untyped_storage()
-        if draw.law.random:
-            self.becomes_random(tensor, overwritten=where.covers(storage.nbytes()))
-        draw_into(storage, where, draw, self.key)
-
-    def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        """Call an operator that is no fill; with a stream if it draws numbers with PyTorch's generator."""
-        random = stream is not None or any(map(self.is_random, tensors_in((args, kwargs))))
-        if random:
-            for tensor in written_by(func, args, kwargs):
-                self.becomes_random(tensor, overwritten=False)
-        out = run(func, args, kwargs, self.key, stream)
-        for tensor in tensors_in(out) if random else ():
-            self.becomes_random(tensor, overwritten=True)
-        return out
+    def release(self, tensor: torch.Tensor) -> None:
+        """Leave a tensor's memory to others, who may read and write it unseen."""
+        self.flush(tensor)
+        if self.is_random(tensor):
+            self.seen("memory that is handed out", tensor)
+        self.forget(tensor)
 
     def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """Call an operator that makes a tensor without values."""
         made: torch.Tensor = func(*args, **kwargs)
+        if not is_sharded(made) and (storage := storage_of(made)) is not None:
+            self._fresh.add(storage)
         return made
 
     def keeps(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor's memory is torch's own. Others (NumPy, a file) may hold what is not, and see no fill."""
         return tensor.untyped_storage().resizable()
 
-    def adopt(self, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> bool:
-        """Take over the pending fills of a block inside this one; False if that block is to apply them."""
-        return False
-
+    @_own_work
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Call a method that hands out memory."""
-        self.flush(tensor)
+        """Call a method that hands out memory or values."""
+        if method is torch.Tensor.__deepcopy__:
+            if type(tensor) in PLAIN and tensor.is_cpu and tensor.is_leaf and tensor.grad is None:
+                storage = storage_of(tensor)
+                if storage in self.known or storage in self._random:
+                    return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
+        elif method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
+            self.flush(tensor)
+        elif method is torch.Tensor.tolist:
+            self.flush(tensor)
+            if self.is_random(tensor):
+                self.seen("tolist", tensor)
+        elif not is_sharded(tensor):
+            self.release(tensor)
         return method(tensor, *args, **kwargs)
 
     def number(self, tensor: torch.Tensor) -> float | None:
@@ -143,6 +129,8 @@ class Recorder(DispatchMode):
             return args[0]
         if func in operators.NEW and (made := self._made(func, args, kwargs)) is not None:
             return made
+        if types and any(map(is_sharded, tensors_in((args, kwargs)))):
+            return self._sharded(func, args)
         if func in operators.AFFINE and (mapped := self._mapped(func, args, kwargs)) is not None:
             return mapped
         if (func is aten.clone.default or func is optional(TO_COPY)) and (
@@ -151,6 +139,12 @@ class Recorder(DispatchMode):
             return copied
         if func is aten.copy_.default and (self._taken_over(*args, **kwargs) or self._set(*args, **kwargs)):
             return args[0]
+        if func is optional(FOREACH_COPY):
+            for target, source in zip(args[0], args[1], strict=True):
+                self.__torch_dispatch__(aten.copy_.default, (), (target, source, *args[2:]), kwargs)
+            return None
+        if func in copies.ASSEMBLED and (made := self._assembled(func, args, kwargs)) is not None:
+            return made
         if func in operators.EMPTY:
             return self.empty(func, args, kwargs)
         if func.is_view or func in operators.SHAPE_ONLY:
@@ -158,39 +152,33 @@ class Recorder(DispatchMode):
         for tensor in tensors_in((args, kwargs)):
             self.flush(tensor)
         own = torch.Tag.nondeterministic_seeded in func.tags and not kwargs.get("generator")
-        return self.call(func, args, kwargs, self.stream() if own else None)
+        return self.call(func, args, kwargs, self.stream(()) if own else None)
 
     @_own_work
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Defer the fill of a whole tensor; False if it cannot be deferred."""
-        if not on_host(tensor) or not self.keeps(tensor):
+        if any(placement.is_partial() for placement in placements_of(tensor)):
             return False
-        where = geometry(tensor)
-        if (not tensor.is_contiguous() and where.overlaps) or not fits(distribution, where.shape, tensor.dtype):
+        shape, parts = tuple(tensor.shape), local_parts(tensor)
+        if not fits(distribution, shape, tensor.dtype):
             return False
-        self._put(tensor, where, Draw(distribution, self.stream()))
+        for part, _ in parts:
+            if not on_host(part) or not self.keeps(part) or (not part.is_contiguous() and geometry(part).overlaps):
+                return False
+        stream = self.stream(shape)
+        for part, region in parts:
+            elements = owner((), part, shape, region).place
+            self._put(part, Draw(distribution, stream, elements, (tensor.dtype,)))
         return True
 
-    @_own_work
-    def flush(self, tensor: torch.Tensor) -> None:
-        """Apply the pending fills of a tensor's memory, in order, keyed by the order of the draws."""
-        if self._outer is not None:
-            self._outer.flush(tensor)
-        storage = storage_of(tensor)
-        if storage is None:
-            return
-        for where, draw in self.pending.pop(storage, {}).items():
-            draw.stream.settle(draw.stream.unowned, storage, where.dtype)
-            self.do(tensor, where, draw)
-
-    def stream(self) -> Stream:
+    def stream(self, shape: tuple[int, ...]) -> Stream:
         self._draws += 1
-        return Stream(self._draws - 1)
+        return Stream(self._draws - 1, shape)
 
     def _filled(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         tensor, *rest = args
         if func is aten.fill_.Tensor:
-            if not on_host(tensor) or (number := self.number(rest[0])) is None:
+            if (not is_sharded(tensor) and not on_host(tensor)) or (number := self.number(rest[0])) is None:
                 return False
             rest = [number]
         try:
@@ -208,38 +196,64 @@ class Recorder(DispatchMode):
         made = self.empty(*operators.empty_of(func, args, kwargs))
         return made if self.fill(made, law) else None
 
+    def _sharded(self, func: Operator, args: tuple[Any, ...]) -> Any:
+        """Let a DTensor's operator be seen as operators on its shards. What draws numbers is none of these: all ranks
+        would draw the same."""
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            tensor = next(filter(is_sharded, tensors_in(args)), None)
+            raise ValueError(
+                f"{func} cannot draw into a sharded tensor inside fast_init. Received: placements "
+                f"{placements_of(tensor)}. Draw before the tensor is sharded, or by normal_ or uniform_"
+            )
+        return NotImplemented
+
+    # --- copies ---
+
     def _mapped(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """factor * x + shift of a tensor with pending fills is a distribution again."""
-        tensor = args[0]
-        numbers = operators.affine_of(func, args, kwargs)
-        pieces = self._whole(tensor) if numbers else None
-        if numbers is None or pieces is None:
-            return None
-        try:
-            mapped = {where: draw._replace(law=draw.law.affine(*numbers)) for where, draw in pieces.items()}
-        except ValueError:
+        tensor, numbers = args[0], operators.affine_of(func, args, kwargs)
+        if numbers is None or not on_host(tensor) or tensor.untyped_storage() not in self.pending:
             return None
         target = tensor if operators.in_place(func) else self.empty(aten.empty_like.default, (tensor,), {})
-        return target if self._put_all(target, tensor, mapped) else None
+        pieces = self._known(tensor, target)
+        if pieces is None:
+            return None
+        try:
+            mapped = [(where, draw._replace(law=draw.law.affine(*numbers))) for where, draw in pieces]
+        except ValueError:
+            return None
+        if any(len(draw.dtypes) > 1 for _, draw in mapped):  # a rounded value is no draw
+            return None
+        return target if self._put_all(target, mapped) else None
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
-        """A copy of a tensor with pending fills has the same draws."""
-        pieces = self._whole(args[0])
-        if pieces is None or kwargs.get("non_blocking"):
+        """A copy of a tensor whose draws are known has the same draws."""
+        source = args[0]
+        if not on_host(source) or source.untyped_storage() not in self.known or kwargs.get("non_blocking"):
             return None
         copy = self.empty(aten.empty_like.default, args[:1], kwargs)
-        return copy if on_host(copy) and self._put_all(copy, args[0], pieces) else None
+        if not on_host(copy):
+            return None
+        pieces = self._known(source, copy)
+        return copy if pieces is not None and self._put_all(copy, pieces) else None
 
     def _taken_over(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
-        """`copy_` of a tensor with pending fills into all of another one."""
-        if not on_host(target) or not on_host(source) or target.shape != source.shape:
+        """`copy_` of a tensor whose draws are known."""
+        if not on_host(target) or not on_host(source):
             return False
-        storage = target.untyped_storage()
-        whole = geometry(target).covers(storage.nbytes())
-        if whole and storage is not source.untyped_storage():
-            self.pending.pop(storage, None)  # all of it is overwritten
-        pieces = self._whole(source)
-        return whole and pieces is not None and self._put_all(target, source, pieces)
+        try:
+            source = source.expand(target.shape)
+        except RuntimeError:  # torch's own operator says what is wrong
+            return False
+        storage, whole = target.untyped_storage(), geometry(target)
+        if storage is source.untyped_storage():
+            if not apart(whole, geometry(source)):
+                return False
+        elif whole.covers(storage.nbytes()):
+            self.pending.discard(storage)  # all of it is overwritten
+            self.known.pop(storage, None)
+        pieces = self._known(source, target)
+        return pieces is not None and self._put_all(target, pieces)
 
     def _set(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of one number, as `weight[0, 0] = 2.0` does it, is a fill."""
@@ -248,70 +262,67 @@ class Recorder(DispatchMode):
         value = self.number(source)
         return value is not None and self._filled(aten.fill_.Scalar, (target, value), {})
 
-    # --- pending fills ---
-
-    def _whole(self, tensor: Any) -> PendingDraws | None:
-        """The pending draws of a tensor that is all of its storage, if they make every element of it."""
-        if not on_host(tensor):
+    def _assembled(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+        """A tensor that is put together of tensors whose draws are known."""
+        found = copies.sources(func, args)
+        dtypes = {tensor.dtype for tensor in found}
+        if len(dtypes) != 1 or not all(on_host(t) and t.numel() and t.untyped_storage() in self.known for t in found):
             return None
-        storage = tensor.untyped_storage()
-        draws, nbytes = self.pending.get(storage), storage.nbytes()
-        if draws is None or not next(iter(draws)).covers(nbytes) or not geometry(tensor).covers(nbytes):
+        shape = copies.size_of(func, args, kwargs)
+        if not shape:
             return None
-        return draws
+        out = self.empty(aten.empty.memory_format, (shape,), {"dtype": dtypes.pop(), "device": torch.device("cpu")})
+        for target, source in copies.pairs(func, args, kwargs, out):
+            pieces = self._known(source.expand(target.shape), target)
+            if pieces is None or not self._put_all(target, pieces):
+                self.known.pop(out.untyped_storage(), None)
+                return None
+        return out
 
-    def _put(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
-        storage = tensor.untyped_storage()
-        draws = self.pending.setdefault(storage, {})
-        if where.covers(storage.nbytes()):
-            draws.clear()
-        draws.pop(where, None)  # the same memory: the earlier draw would be overwritten
-        draws[where] = draw
+    def _known(self, source: torch.Tensor, target: torch.Tensor) -> copies.Copies | None:
+        """The draws of a tensor, at the places that they get in another one of its shape."""
+        contents = self.known.get(source.untyped_storage())
+        if not contents or not source.numel():
+            return None
+        return copies.copied(contents, geometry(source), geometry(target))
 
-    def _put_all(self, target: torch.Tensor, source: torch.Tensor, pieces: Mapping[Geometry, Draw]) -> bool:
-        """Defer the draws of another tensor of the same layout, in this one's dtype."""
-        if target.stride() != source.stride() or not geometry(target).covers(target.untyped_storage().nbytes()):
+    def _put(self, tensor: torch.Tensor, draw: Draw) -> None:
+        self.put(tensor.untyped_storage(), geometry(tensor), draw, done=False)
+
+    def _put_all(self, target: torch.Tensor, pieces: copies.Copies) -> bool:
+        """Defer the draws of a copy."""
+        if not self.keeps(target) or geometry(target).overlaps:
             return False
-        if not self.keeps(target):
+        draws = [(where, draw.into(target.dtype)) for where, draw in pieces]
+        if not all(fits(draw.cast(draw.law), draw.stream.shape, target.dtype) for _, draw in draws):
             return False
-        taken = {
-            where: draw._replace(law=taken_over(draw.law, source.dtype, target.dtype)) for where, draw in pieces.items()
-        }
-        if not all(fits(draw.law, where.shape, target.dtype) for where, draw in taken.items()):
-            return False
-        for where, draw in taken.items():
-            self._put(target, where._replace(dtype=target.dtype), draw)
+        for where, draw in draws:
+            self.put(target.untyped_storage(), where, draw, done=False)
         return True
 
-    # --- the end ---
+    def _deep_copy(self, tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
+        """`copy.deepcopy` of a tensor whose draws are known: tensors that share memory do so in the copies."""
+        storage = tensor.untyped_storage()
+        copies_of = memo.setdefault("fastinit", {})
+        if storage not in copies_of:
+            copies_of[storage] = self._copy_storage(storage)
+        copy: torch.Tensor = tensor_at(copies_of[storage], geometry(tensor)).requires_grad_(tensor.requires_grad)
+        memo[id(tensor)] = copy
+        copy.__dict__ = deepcopy(tensor.__dict__, memo)
+        return copy
 
-    def settle(self, owners: Sequence[Owner]) -> list[tuple[Owner, list[RegionFill]]]:
-        """Give the pending draws to the tensors with names; other draws are applied, keyed by their order."""
-        named: dict[torch.UntypedStorage | None, list[Owner]] = {}
-        for owner in owners:
-            if on_host(owner.tensor):
-                named.setdefault(storage_of(owner.tensor), []).append(owner)
-        settled = []
-        for storage, draws in list(self.pending.items()):
-            fills = region_fills(draws, storage, named.get(storage, []))
-            if fills is None:
-                self.flush(bytes_of(storage))
-            else:
-                settled += fills
-        return settled
+    def _copy_storage(self, storage: torch.UntypedStorage) -> torch.UntypedStorage:
+        contents, size = self.known.get(storage, {}), storage.nbytes()
+        pending = all(not p.done for p in contents.values()) and any(where.covers(size) for where in contents)
+        memory = bytes_of(storage)  # its clone is seen, and logged if need be
+        copy = (torch.empty_like(memory) if pending else memory.clone()).untyped_storage()
+        for where, piece in contents.items():
+            self.put(copy, where, piece.draw, done=not pending)
+        return copy
 
-    def give(self, owner: Owner, parts: Sequence[RegionFill]) -> None:
-        """Apply the pending fills of a tensor, after the block."""
-        tensor = owner.tensor
-        if self._outer is not None:
-            if self._outer.adopt(tensor, parts):
-                return
-            self._outer.flush(tensor)
-        array = host_array(tensor)
-        assert array is not None
-        only = parts[0] if len(parts) == 1 and not parts[0].region else None
-        fill(array, only.law if only else Patched(tuple(parts)), seed=under(self.key, owner.path))
-        mark_written(tensor)
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether all values of a tensor are draws that are known."""
+        return on_host(tensor) and self._known(tensor, tensor) is not None
 
 
 class _Reads(TorchFunctionMode):

@@ -1,34 +1,27 @@
-"""Record a construction without a seed: what it computes from draws is logged, and repeated with a seed."""
+"""What is computed out of draws is computed again, as soon as the draws have their keys."""
 
 from __future__ import annotations
 
-import mmap
-import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Never
 
 import torch
 
-from fastinit._core.composite import SameAs, as_slice
+from fastinit._core.composite import as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
 from fastinit.torch._compat import is_traced
-from fastinit.torch._record.draws import Draw, RegionFill, Stream, bytes_of, map_tensors, storage_of, tensors_in
-from fastinit.torch._record.execute import draw_into, run, written_by
+from fastinit.torch._record.draws import Draw, Stream, map_tensors, storage_of, tensors_in
+from fastinit.torch._record.execute import draw_into, run
 from fastinit.torch._record.geometry import Geometry, geometry, tensor_at
-from fastinit.torch._record.operators import Operator, aten
-from fastinit.torch._record.recorder import Recorder
+from fastinit.torch._record.naming import Drawn
+from fastinit.torch._record.operators import Operator
 from fastinit.torch._tensors import values_of
 
-# Tensors from this size on get address space that no memory stands behind before it is written to; the system refuses
-# an ordinary request for more than it has.
-UNRESERVED_FROM = 64 << 20
-_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.13 on
-
-Memory = dict[torch.UntypedStorage, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
+Memory = dict[torch.UntypedStorage | None, torch.UntypedStorage]  # the storages of a replay, by the recorded ones
 
 
 class Event(NamedTuple):
@@ -37,6 +30,16 @@ class Event(NamedTuple):
     tensors: list[torch.Tensor]  # of random values, that it reads or writes
     draw: tuple[Geometry, Draw] | None = None
     call: tuple[Operator, Any, Any, Any, Stream | None] | None = None  # operator, arguments, result
+    decision: bool | None = None  # the result, where the code has branched on it
+
+
+class DecisionError(ValueError):
+    """With a key, code branches in another way than it did."""
+
+    def __init__(self, event: Event) -> None:
+        assert event.call is not None
+        super().__init__(f"with this seed the constructor branches in another way (in {event.call[0]}); use fast_init")
+        self.event = event
 
 
 @dataclass(slots=True)
@@ -45,29 +48,57 @@ class Log:
 
     events: list[Event] = field(default_factory=list)
 
-    def needed(self, tensor: torch.Tensor) -> list[Event]:
-        """The events that a tensor's values may depend on."""
-        wanted, found = {storage_of(tensor)}, []
+    def needed(self, *tensors: torch.Tensor, decisions: bool = True) -> list[Event]:
+        """The events that the values of tensors may depend on; decisions count, since what follows them depends on
+        them all."""
+        wanted, found = set(map(storage_of, tensors)), []
         for event in reversed(self.events):
             storages = set(map(storage_of, event.tensors))
-            if storages & wanted:
+            if storages & wanted or (decisions and event.decision is not None):
                 wanted |= storages
                 found.append(event)
         return found[::-1]
 
-    def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
-        """The values that a tensor has with a key."""
-        if not is_traced():
-            return self._replay(tensor, key)
-        with ThreadPoolExecutor(1) as thread:  # without the modes of this one
-            return thread.submit(self._replay, tensor, key).result()
+    @property
+    def has_decisions(self) -> bool:
+        """Whether code has branched on random values."""
+        return any(event.decision is not None for event in self.events)
 
-    @torch.no_grad()
-    def _replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
-        memory: Memory = {}
-        for event in self.needed(tensor):
-            _do(event, memory, key)
-        return _over(memory, tensor)
+    def drawn(self) -> Iterator[Drawn]:
+        """The draws, and where they went."""
+        for event in self.events:
+            if event.draw is not None:
+                yield event.tensors[0].untyped_storage(), *event.draw
+
+    def pin(self, *tensors: torch.Tensor) -> None:
+        """Keep the keys of all draws that the values of tensors depend on."""
+        for event in self.needed(*tensors, decisions=False):
+            if event.draw is not None:
+                event.draw[1].stream.pin()
+
+    def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
+        """The values that a tensor has with a key.
+
+        Raises:
+            DecisionError: a decision differs.
+        """
+        if not is_traced():
+            return over(replayed(self.needed(tensor), key), tensor)
+        with ThreadPoolExecutor(1) as thread:  # without the modes of this one
+            return over(thread.submit(replayed, self.needed(tensor), key).result(), tensor)
+
+
+@torch.no_grad()
+def replayed(events: list[Event], key: Key) -> Memory:
+    """The memory that events leave behind with a key.
+
+    Raises:
+        DecisionError: a decision differs.
+    """
+    memory: Memory = {}
+    for event in events:
+        _do(event, memory, key)
+    return memory
 
 
 def _do(event: Event, memory: Memory, key: Key) -> None:
@@ -79,14 +110,16 @@ def _do(event: Event, memory: Memory, key: Key) -> None:
         random = set(map(storage_of, event.tensors))
 
         def real(tensor: torch.Tensor) -> torch.Tensor:
-            return _over(memory, tensor) if storage_of(tensor) in random else tensor
+            return over(memory, tensor) if storage_of(tensor) in random else tensor
 
         before = {*memory, *map(storage_of, tensors_in((args, kwargs)))}
         args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
+        if event.decision is not None and bool(made) is not event.decision:
+            raise DecisionError(event)
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
             if storage_of(recorded) not in before:
-                _over(memory, recorded).copy_(result)
+                over(memory, recorded).copy_(result)
 
 
 def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
@@ -97,94 +130,9 @@ def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
     return memory[recorded]
 
 
-def _over(memory: Memory, tensor: torch.Tensor) -> torch.Tensor:
+def over(memory: Memory, tensor: torch.Tensor) -> torch.Tensor:
     """A recorded tensor, in the storage that stands for its own."""
     return tensor_at(_stand_in(memory, tensor), geometry(tensor))
-
-
-class Recording(Recorder):
-    """Keeps fills pending without a seed. If an operator reads a draw, the draw is made with some seed, so that the
-    operator has sound numbers, and its result is marked as random: it is computed again with the plan's seed."""
-
-    def __init__(self) -> None:
-        super().__init__(Key(0))
-        self.log = Log()
-        self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
-        self._unreserved: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def keeps(self, tensor: torch.Tensor) -> bool:
-        return storage_of(tensor) in self._unreserved or super().keeps(tensor)
-
-    def is_undefined(self, tensor: torch.Tensor) -> bool:
-        """Whether nothing was written into a tensor's memory since it was taken."""
-        return storage_of(tensor) in self._fresh
-
-    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
-        """From now on a storage is computed again; what was in it is the first thing to put back."""
-        if not (overwritten or self.is_random(tensor) or self.is_undefined(tensor)):
-            memory = bytes_of(tensor.untyped_storage())
-            contents = memory.clone()
-            self.log.events.append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
-        super().becomes_random(tensor, overwritten=overwritten)
-
-    def _mark_defined(self, tensor: torch.Tensor) -> None:
-        if (storage := storage_of(tensor)) is not None:
-            self._fresh.discard(storage)
-
-    def do(self, tensor: torch.Tensor, where: Geometry, draw: Draw) -> None:
-        super().do(tensor, where, draw)
-        self._mark_defined(tensor)
-        if self.is_random(tensor):
-            self.log.events.append(Event([tensor.detach()], draw=(where, draw)))
-
-    def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
-        given, written = tensors_in((args, kwargs)), written_by(func, args, kwargs)
-        random = stream is not None or any(map(self.is_random, given))
-        kept = self._kept((args, kwargs), written) if random else None
-        out = super().call(func, args, kwargs, stream)
-        for tensor in written:
-            self._mark_defined(tensor)
-        if kept is not None:
-            made = tensors_in(out)
-            if not made and not written:
-                raise _seed_needed(func)
-            seen = [tensor.detach() for tensor in (*given, *made) if self.is_random(tensor)]
-            self.log.events.append(Event(seen, call=(func, *kept, [tensor.detach() for tensor in made], stream)))
-        return out
-
-    def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        made = _unreserved(func, args, kwargs)
-        taken = made is not None
-        if made is None:
-            made = super().empty(func, args, kwargs)
-        if (storage := storage_of(made)) is not None:
-            self._fresh.add(storage)
-            if taken:
-                self._unreserved.add(storage)
-        return made
-
-    def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        self.flush(tensor)
-        if not self.is_random(tensor) or method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):
-            return method(tensor, *args, **kwargs)
-        if method is torch.Tensor.__deepcopy__:  # copies the storage, which no operator tells of
-            copy = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-            return args[0].setdefault(id(tensor), copy)
-        raise _seed_needed(method)
-
-    def adopt(self, tensor: torch.Tensor, parts: Sequence[RegionFill]) -> bool:
-        """Take over what an inner block would fill: a plan has names and seeds of its own."""
-        return all(self.fill(tensor[r], law.distribution if isinstance(law, SameAs) else law) for r, law in parts)
-
-    def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
-        """Arguments for the log: what is not random is copied, for its memory may change later."""
-        live = set(map(storage_of, written))
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            alive = self.is_random(tensor) or storage_of(tensor) in live
-            return tensor.detach() if alive else tensor.detach().clone()
-
-        return map_tensors(keep, tree)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,6 +141,7 @@ class Computed(Structured):
 
     log: Log
     tensor: torch.Tensor
+    above: Key | None = None
     any_dtype: ClassVar[bool] = True
     needs_all: ClassVar[bool] = True
     exact: ClassVar[bool] = False  # torch's functions round as they do on this machine
@@ -207,28 +156,13 @@ class Computed(Structured):
     def __reduce__(self) -> Never:
         raise TypeError("a plan with computed tensors cannot be pickled: record it in every process")
 
+    def under(self, key: Key) -> Computed:
+        return replace(self, above=key)
+
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
         if shape != tuple(self.tensor.shape):
             raise ValueError(f"shape must be that of the tensor, {tuple(self.tensor.shape)}. Received: {shape}")
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        above = Key(key.seed, key.path[:-1])  # the last name is the tensor's own
+        above = Key(key.seed, key.path[:-1]) if self.above is None else self.above
         out[...] = values_of(self.log.replay(self.tensor, above))[tuple(map(as_slice, indices))]
-
-
-def _seed_needed(what: object) -> ValueError:
-    return ValueError(
-        f"cannot record this constructor: it branches on random values (in {what}). Use fast_init instead."
-    )
-
-
-def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
-    """A large new tensor without values, in address space that takes no memory; None where torch is to make it."""
-    size = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
-    nbytes = size.untyped_storage().nbytes() if size.layout is torch.strided else 0
-    on_host = torch.device(kwargs.get("device") or getattr(args[0], "device", None) or "cpu").type == "cpu"
-    if nbytes < UNRESERVED_FROM or not on_host or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return None
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
-    storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    return tensor_at(storage, Geometry(0, size.shape, size.stride(), size.dtype))

@@ -1,0 +1,216 @@
+"""Operators that read draws: they get provisional values, and are called again when all draws have their keys."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fastinit._core.key import Key
+from fastinit.torch._record.draws import Contents, Draw, Piece, Stream, bytes_of, map_tensors, storage_of, tensors_in
+from fastinit.torch._record.execute import draw_into, run, written_by
+from fastinit.torch._record.geometry import Geometry, geometry
+from fastinit.torch._record.naming import Owner, settle
+from fastinit.torch._record.operators import Operator, aten
+from fastinit.torch._record.replay import DecisionError, Event, Log, Memory, replayed
+from fastinit.torch._tensors import mark_written
+
+# Bytes that a block keeps to compute them again; more, and what there is gets its final keys at once.
+LIMIT = 1 << 30
+_COMMUNICATION = ("c10d", "_c10d_functional", "c10d_functional", "_dtensor")
+
+
+class Calls:
+    """What storages hold, and the log of what was computed from draws."""
+
+    def __init__(self, key: Key, owners: Callable[[], list[Owner]]) -> None:
+        self.key = key
+        self.owners = owners
+        self.log = Log()
+        self.known: weakref.WeakKeyDictionary[torch.UntypedStorage, Contents] = weakref.WeakKeyDictionary()
+        self.pending: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the key
+        self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
+        self._kept_bytes = 0
+
+    # --- what storages hold ---
+
+    def is_random(self, tensor: torch.Tensor) -> bool:
+        """Whether values of a tensor's storage, as far as they are there, depend on the key."""
+        return storage_of(tensor) in self._random
+
+    def is_undefined(self, tensor: torch.Tensor) -> bool:
+        """Whether nothing was written into a tensor's memory since it was taken."""
+        return storage_of(tensor) in self._fresh
+
+    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
+        """Something random is about to be written; `overwritten` says that nothing else stays in the storage. What was
+        in it is the first thing to put back."""
+        storage = storage_of(tensor)
+        if storage is None:
+            return
+        if not (overwritten or storage in self._random or storage in self._fresh):
+            memory = bytes_of(storage)
+            contents = memory.clone()
+            self._append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
+        self._random.add(storage)
+        self._fresh.discard(storage)
+
+    def put(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw | None, *, done: bool) -> None:
+        """Note what a part of a storage holds from now on."""
+        contents = self.known.setdefault(storage, {})
+        if where.covers(storage.nbytes()):
+            contents.clear()
+        contents.pop(where, None)  # the same memory: the earlier draw would be overwritten
+        contents[where] = Piece(draw, done)
+        if not done:
+            self.pending.add(storage)
+
+    def overwritten(self, tensor: torch.Tensor) -> None:
+        """Forget what was known of a tensor's memory: an operator has written to it."""
+        storage = storage_of(tensor)
+        if storage is None:
+            return
+        self._fresh.discard(storage)
+        if storage in self.known:
+            self.put(storage, geometry(tensor), None, done=True)
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Know no more of a tensor's storage than of any other: others may write to it."""
+        if (storage := storage_of(tensor)) is not None:
+            self.known.pop(storage, None)
+            self._random.discard(storage)
+            self._fresh.discard(storage)
+
+    def announce(self, storage: torch.UntypedStorage) -> None:
+        """Called before memory is written in a way that no operator tells of."""
+
+    def do(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw) -> None:
+        """Draw into a place of a storage."""
+        memory = bytes_of(storage)
+        if draw.law.random:
+            draw.stream.shared = True
+            self.becomes_random(memory, overwritten=where.covers(storage.nbytes()))
+        self._fresh.discard(storage)
+        self.announce(storage)
+        draw_into(storage, where, draw, self.key)
+        if storage in self._random:
+            self._append(Event([memory], draw=(where, draw)))
+
+    def apply(self, storage: torch.UntypedStorage) -> None:
+        """Apply the pending draws of a storage, in order."""
+        if storage not in self.pending:
+            return
+        self._limit()
+        self.pending.discard(storage)
+        for where, piece in self.known[storage].items():
+            if not piece.done and piece.draw is not None:
+                self.do(storage, where, piece.draw)
+                piece.done = True
+
+    # --- operators ---
+
+    def call(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: Stream | None) -> Any:
+        """Call an operator that is no fill; with a stream if it draws numbers with PyTorch's generator."""
+        self._limit()
+        given, written = tensors_in((args, kwargs)), written_by(func, args, kwargs)
+        random = stream is not None or any(map(self.is_random, given))
+        if not random or not _repeatable(func, given):
+            if any(map(self.is_random, given)):
+                self.seen(func, *given)
+            out = run(func, args, kwargs, self.key, stream)
+            for tensor in written:
+                self.overwritten(tensor)
+            return out
+        kept = self._kept((args, kwargs), written)
+        for tensor in written:
+            self.becomes_random(tensor, overwritten=False)
+        out = run(func, args, kwargs, self.key, stream)
+        made = tensors_in(out)
+        decision = out if isinstance(out, bool) else None
+        leaves = not made and not written and decision is None and out is not None  # without a result, it is a check
+        if leaves or not all(map(_on_cpu, made)):
+            self.seen(func, *given)
+            return out
+        for tensor in made:
+            self.becomes_random(tensor, overwritten=True)
+        for tensor in written:
+            self.overwritten(tensor)
+        tensors = [tensor.detach() for tensor in (*given, *made) if self.is_random(tensor)]
+        call = func, *kept, [tensor.detach() for tensor in made], stream
+        self._append(Event(tensors, call=call, decision=decision))
+        return out
+
+    def seen(self, what: object, *tensors: torch.Tensor) -> None:
+        """Values that depend on the key have left: the draws behind them keep the keys that they have now."""
+        self.log.pin(*tensors)
+
+    def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
+        """Arguments for the log: what is not random is copied, for its memory may change later."""
+        live = set(map(storage_of, written))
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            alive = self.is_random(tensor) or storage_of(tensor) in live
+            return tensor.detach() if alive else tensor.detach().clone()
+
+        return map_tensors(keep, tree)
+
+    def _append(self, event: Event) -> None:
+        self.log.events.append(event)
+        self._kept_bytes += sum(tensor.nbytes for tensor in (*event.tensors, *tensors_in(event.call)))
+
+    def _limit(self) -> None:
+        if self._kept_bytes > self.limit:
+            self.settle(self.owners())
+
+    limit: float = LIMIT
+
+    # --- the end ---
+
+    def settle(self, owners: Sequence[Owner]) -> None:
+        """Give all draws their final keys; what was computed from those that had none is computed again."""
+        settle(self.known, owners, self.log.drawn())
+        events = self.log.events
+        if any(draw.stream.homes[0].path != draw.stream.unowned for _, _, draw in self.log.drawn()):
+            memory = self._decided(events)
+            for storage, stand_in in memory.items():
+                if storage is not None and storage in self._random:
+                    bytes_of(storage).copy_(bytes_of(stand_in))
+        self.log.events = []
+        self._random.clear()
+        self._kept_bytes = 0
+
+    def finish(self, owners: Sequence[Owner], advance: Callable[[int], None]) -> None:
+        """Apply all that is pending."""
+        self.settle(owners)
+        for storage in list(self.pending):
+            self.announce(storage)
+            for where, piece in self.known[storage].items():
+                if not piece.done and piece.draw is not None:
+                    draw_into(storage, where, piece.draw, self.key)
+            advance(storage.nbytes())
+        for owner in owners:
+            mark_written(owner.tensor)
+        self.known.clear()
+        self.pending.clear()
+
+    def _decided(self, events: list[Event]) -> Memory:
+        """The memory after all events, with decisions as they were made: where a final key would change one, the draws
+        that it depends on keep the first."""
+        for _ in range(len(events)):
+            try:
+                return replayed(events, self.key)
+            except DecisionError as error:
+                self.log.pin(*error.event.tensors)
+        return {}
+
+
+def _on_cpu(tensor: torch.Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.device.type == "cpu"
+
+
+def _repeatable(func: Operator, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether an operator can be called again: not if it communicates, or works on other devices."""
+    return func.namespace not in _COMMUNICATION and all(map(_on_cpu, tensors))

@@ -1,0 +1,224 @@
+"""Names for draws: a stream gets the key of the first named tensor that holds its elements; what others hold of them
+are copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from fastinit._core.distributions import Distribution
+from fastinit._runtime.arrays import Region, overlaps
+from fastinit.torch._record.draws import Contents, Draw, Home, Path, Stream, law_of, parts_of, same
+from fastinit.torch._record.geometry import Geometry, apart, carried, geometry, in_c_order, locate
+
+Drawn = tuple[torch.UntypedStorage, Geometry, Draw]
+
+
+class Owner(NamedTuple):
+    """A tensor with a name, or the part of one that is in this process."""
+
+    path: Path
+    tensor: torch.Tensor
+    shape: tuple[int, ...]  # of the whole
+    where: Geometry  # in its storage
+    place: Geometry  # where the elements are in the whole
+
+
+def owner(path: Path, tensor: torch.Tensor, shape: tuple[int, ...] | None = None, region: Region = ()) -> Owner:
+    """A named tensor; with a shape and a region, that part of one of this shape."""
+    whole = in_c_order(tuple(tensor.shape) if shape is None else shape)
+    return Owner(path, tensor, whole.shape, geometry(tensor), _cut(whole, region))
+
+
+class RegionFill(NamedTuple):
+    """A distribution over a region of a tensor; () is all of it."""
+
+    region: Region
+    law: Distribution
+
+
+class Holder(NamedTuple):
+    """A named tensor that holds elements of a stream."""
+
+    owner: Owner
+    region: Region  # of the owner
+    view: Geometry  # which elements of the stream, in the shape of the region
+    place: Geometry  # which elements of the whole tensor they are
+
+    def home(self, draw: Draw) -> Home | None:
+        """The region as a home of the stream, where it can be one."""
+        path, shape, whole = self.owner.path, self.owner.shape, in_c_order(draw.stream.shape)
+        if not draw.law.structured:
+            injective = not overlaps(self.view.shape, self.view.strides)
+            return Home(path, shape, self.view, self.place) if injective else None
+        if shape == draw.stream.shape and same(self.view, self.place):
+            return Home(path, shape, whole, whole)
+        alone = self.view.shape == whole.shape and same(self.view, whole) and self.owner.place == in_c_order(shape)
+        return Home((*path, name_of(self.region)), whole.shape, whole, whole) if alone else None
+
+
+def name_of(region: Region) -> str:
+    """The name in a key of a structured distribution over a region, as `Patched` gives it."""
+    return f"[{', '.join(f'{s.start}:{s.stop}:{s.step}' for s in region)}]"
+
+
+def hold(where: Geometry, draw: Draw, owner: Owner) -> Holder | None:
+    """How a named tensor holds the draw at a place of its storage; None where it is no region of it."""
+    own = owner.where
+    region = locate(where, own)
+    inner = own if region is None else _cut(own, region)
+    view = carried(inner, where, draw.view)
+    if view is None:
+        return None
+    return Holder(owner, region or (), view, _cut(owner.place, region or ()))
+
+
+def _cut(whole: Geometry, region: Region) -> Geometry:
+    if not region:
+        return whole
+    starts = sum(s.start * step for s, step in zip(region, whole.strides, strict=True))
+    shape = tuple(len(range(s.start, s.stop, s.step)) for s in region)
+    strides = tuple(s.step * step for s, step in zip(region, whole.strides, strict=True))
+    return Geometry(whole.offset + starts, shape, strides, whole.dtype)
+
+
+def region_fills(contents: Contents, owner: Owner) -> list[RegionFill] | None:
+    """What a named tensor holds, as distributions over its regions; None where the pieces do not say it."""
+    found = []
+    for where, piece in contents.items():
+        if apart(where, owner.where):
+            continue
+        holder = None if piece.draw is None else hold(where, piece.draw, owner)
+        if piece.draw is None or holder is None:
+            return None
+        if not piece.draw.law.random:
+            found.append(RegionFill(holder.region, piece.draw.law))
+            continue
+        for part in parts_of(holder.view, piece.draw.stream.homes):
+            region = locate(part.view, holder.view)
+            assert region is not None  # the parts of a view are regions of it
+            (place,) = (p.place for p in parts_of(_cut(holder.view, region), (part.home,)))
+            own = _own_key(holder, piece.draw, _within(holder.region, region))
+            found.append(RegionFill(own.region, law_of(piece.draw, part._replace(place=place), own.key)))
+    return found
+
+
+class _Own(NamedTuple):
+    region: Region  # of the owner
+    key: tuple[Path, Geometry]  # what a plain distribution over it is drawn with
+
+
+def _own_key(holder: Holder, draw: Draw, region: Region) -> _Own:
+    owner = holder.owner
+    if draw.law.structured and region:
+        return _Own(region, ((*owner.path, name_of(region)), in_c_order(draw.stream.shape)))
+    return _Own(region, (owner.path, _cut(owner.place, region)))
+
+
+def _within(outer: Region, inner: Region) -> Region:
+    """A region of a region."""
+    if not outer or not inner:
+        return outer or inner
+    return tuple(
+        slice(a.start + b.start * a.step, a.start + (b.stop - 1) * a.step + 1, a.step * b.step)
+        for a, b in zip(outer, inner, strict=True)
+    )
+
+
+def settle(
+    known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Iterable[Drawn]
+) -> None:
+    """Give every stream without a key its homes.
+
+    Args:
+        known: what storages hold.
+        owners: the named tensors; the first that holds an element gives the name.
+        drawn: the draws that were done before they had a name.
+    """
+    _Naming(known, owners, list(drawn)).settle()
+
+
+class _Naming:
+    def __init__(
+        self, known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Sequence[Drawn]
+    ) -> None:
+        self.draws: dict[Stream, list[Draw]] = {}  # all that is held of each stream, whoever holds it
+        self.holders: dict[Stream, list[tuple[Holder, Draw]]] = {}
+        self.claims: dict[Path, list[tuple[Geometry, Stream]]] = {}
+        named: dict[torch.UntypedStorage, list[Owner]] = {}
+        for one in _first_of_each(owners):
+            named.setdefault(one.tensor.untyped_storage(), []).append(one)
+        for storage, contents in known.items():
+            for piece in contents.values():
+                if piece.draw is not None and piece.draw.law.random:
+                    self.draws.setdefault(piece.draw.stream, []).append(piece.draw)
+        # What is seen at the end comes before what was written over, and has the better claim to the name.
+        for storage, tensors in named.items():
+            for one in tensors:
+                for where, piece in reversed(known.get(storage, {}).items()):
+                    if piece.draw is not None:
+                        self._note(where, piece.draw, one)
+        for draws in self.draws.values():
+            draws[0].stream.shared |= len(draws) > 1
+        for storage, where, draw in drawn:
+            draw.stream.shared = True
+            self.draws.setdefault(draw.stream, []).append(draw)
+            for one in named.get(storage, ()):
+                self._note(where, draw, one)
+
+    def _note(self, where: Geometry, draw: Draw, one: Owner) -> None:
+        if draw.law.random and (holder := hold(where, draw, one)) is not None:
+            self.holders.setdefault(draw.stream, []).append((holder, draw))
+
+    def settle(self) -> None:
+        streams = [*self.holders, *(stream for stream in self.draws if stream not in self.holders)]
+        for stream in sorted(streams, key=lambda stream: not stream.homes):  # those that have their key keep it
+            stream.homes = stream.homes or self._named(stream) or stream.homes_now
+            for home in stream.homes:
+                self.claims.setdefault(home.path, []).append((home.place, stream))
+
+    def _named(self, stream: Stream) -> tuple[Home, ...]:
+        """The homes of a stream; none where no name can be given to all that is held of it."""
+        return next((homes for homes in self._candidates(stream) if self._possible(stream, homes)), ())
+
+    def _candidates(self, stream: Stream) -> Iterator[tuple[Home, ...]]:
+        """Every holder for the elements that no earlier one has; or the first for all elements."""
+        homes: tuple[Home, ...] = ()
+        holders = self.holders.get(stream, [])
+        for holder, draw in holders:
+            if not parts_of(holder.view, homes) and (home := holder.home(draw)) is not None:
+                if all(apart(home.view, other.view) for other in homes):
+                    homes = (*homes, home)
+        if homes:
+            yield homes
+        for holder, draw in holders[:1]:
+            shift = holder.place.offset - holder.view.offset
+            axes = zip(holder.place.strides, holder.view.strides, holder.view.shape, strict=True)
+            if not draw.law.structured and shift >= 0 and all(a == b for a, b, n in axes if n > 1):
+                whole = in_c_order(stream.shape)
+                end = whole.bytes[1] + shift
+                yield (Home(holder.owner.path, (end,), whole, whole._replace(offset=shift)),)
+
+    def _possible(self, stream: Stream, homes: tuple[Home, ...]) -> bool:
+        """Whether all that is held has a home, and no other stream the same elements of the same name."""
+        if not all(parts_of(draw.view, homes) for draw in self.draws[stream]):
+            return False
+        if not all(parts_of(holder.view, homes) for holder, _ in self.holders.get(stream, ())):
+            return False
+        return all(
+            apart(home.place, place) or not (stream.shared or other.shared)
+            for home in homes
+            for place, other in self.claims.get(home.path, ())
+        )
+
+
+def _first_of_each(owners: Sequence[Owner]) -> Iterator[Owner]:
+    """The first of the tensors that are the same memory."""
+    seen = set()
+    for one in owners:
+        place = (one.tensor.untyped_storage(), one.where)
+        if one.tensor.numel() and place not in seen:
+            seen.add(place)
+            yield one
