@@ -44,6 +44,14 @@ FALLBACKS = {
     TRUNCATED: "truncated normals are drawn by PyTorch's own loop, slowly",
 }
 
+# What `distribute_tensor` makes the shards with; each takes `tensor`, `mesh`, `mesh_dim` and `src_data_rank`.
+_DISTRIBUTING = (
+    "torch.distributed.tensor.Shard._make_shard_tensor",
+    "torch.distributed.tensor.placement_types._StridedShard._make_shard_tensor",
+    "torch.distributed.tensor.Replicate._make_replicate_tensor",
+)
+FALLBACKS |= dict.fromkeys(_DISTRIBUTING, "in fast_init distribute_tensor sends values, whose draws have no names")
+
 COMPILER = "torch._dynamo"  # in sys.modules once something may be compiled
 
 # What `torch.compile` and activation checkpointing put into the names of modules.
@@ -106,6 +114,12 @@ def is_traced() -> bool:
 def _is_device_mode(mode: object) -> bool:
     kind = optional(_DEVICE_MODE)
     return kind is not None and isinstance(mode, kind)
+
+
+def distributing() -> list[tuple[Any, str]]:
+    """The static methods that make the shards of a tensor: classes and names."""
+    parts = [name.rpartition(".") for name in _DISTRIBUTING if optional(name) is not None]
+    return [(pkgutil.resolve_name(owner), method) for owner, _, method in parts]
 
 
 def schema_arguments(operator: Any) -> list[Any] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Mapping
 
 import torch
 
 from fastinit.torch._compat import WRAPPERS
+from fastinit.torch._shards import local_parts
 
 
 def clean(name: str) -> str:
@@ -25,6 +28,33 @@ def named_tensors(model: torch.nn.Module, *, recurse: bool = True) -> dict[str, 
     parameters = model.named_parameters(recurse=recurse, remove_duplicate=False)
     buffers = model.named_buffers(recurse=recurse, remove_duplicate=False)
     return {clean(name): tensor for name, tensor in (*parameters, *buffers)}
+
+
+def holding(storages: Mapping[torch.UntypedStorage, int]) -> list[torch.nn.Module]:
+    """The outermost modules of this process that hold parts of given storages.
+
+    Args:
+        storages: each with a number; the modules come in the order of the least numbers of what they hold.
+    """
+    gc.collect()  # a module that nobody can reach has no say
+    modules = [found for found in gc.get_objects() if issubclass(type(found), torch.nn.Module)]
+    parents: dict[torch.nn.Module, list[torch.nn.Module]] = {}
+    for module in modules:
+        for child in module.children():
+            parents.setdefault(child, []).append(module)
+    roots: dict[torch.nn.Module, int] = {}
+    for module in modules:
+        own = named_tensors(module, recurse=False).values()
+        parts = (part for tensor in own for part, _ in local_parts(tensor) if part.layout is torch.strided)
+        numbers = [storages[part.untyped_storage()] for part in parts if part.untyped_storage() in storages]
+        todo, seen = [module] if numbers else [], {module}
+        while todo:
+            above = [parent for parent in parents.get(todo[-1], ()) if parent not in seen]
+            seen.update(above)
+            if todo[-1] not in parents:
+                roots[todo[-1]] = min(numbers + [roots[todo[-1]]] if todo[-1] in roots else numbers)
+            todo = todo[:-1] + above
+    return sorted(roots, key=roots.__getitem__)
 
 
 def axes_of(module: torch.nn.Module, parameter: torch.Tensor) -> tuple[str, tuple[int, ...]]:

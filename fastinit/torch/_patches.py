@@ -1,10 +1,12 @@
-"""Functions of `torch.nn.init` that are no single operator: while a recorder is active, each call is one fill."""
+"""Functions of PyTorch that are replaced while a recorder is active: those of `torch.nn.init` that are no single
+operator, so that each call is one fill, and those that distribute tensors."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,8 +14,10 @@ from typing import Any
 import torch
 
 from fastinit.torch import init
-from fastinit.torch._compat import TRUNCATED, optional
+from fastinit.torch._compat import TRUNCATED, distributing, optional
 from fastinit.torch._dropin import Law, offer
+from fastinit.torch._record.recorder import active
+from fastinit.torch._shards import check_same_seed
 
 # By the name in torch.nn.init, the drop-in replacement that has the distribution.
 DROP_INS: dict[str, Callable[..., Any]] = {
@@ -25,12 +29,12 @@ DROP_INS: dict[str, Callable[..., Any]] = {
 
 _lock = threading.Lock()
 _users = 0
-_originals: dict[str, Callable[..., torch.Tensor]] = {}
+_originals: list[tuple[Any, str, Any]] = []  # (owner, name, what is there without us)
 
 
 @contextlib.contextmanager
-def structured_fills() -> Iterator[None]:
-    """Calls in this thread go to its recorder as fills; in other threads PyTorch's functions do what they always do."""
+def patched() -> Iterator[None]:
+    """Calls in this thread go to its recorder; in other threads PyTorch's functions do what they always do."""
     global _users
     with _lock:
         _users += 1
@@ -42,8 +46,8 @@ def structured_fills() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                for name, original in _originals.items():
-                    setattr(torch.nn.init, name, original)
+                for owner, name, original in reversed(_originals):
+                    setattr(owner, name, original)
                 _originals.clear()
 
 
@@ -52,8 +56,32 @@ def _replace() -> None:
     for name, drop_in in DROP_INS.items():
         original = getattr(torch.nn.init, name, None)
         if original is not None:
-            _originals[name] = original
-            setattr(torch.nn.init, name, _recorded(original, inspect.unwrap(drop_in)))
+            _put(torch.nn.init, name, _recorded(original, inspect.unwrap(drop_in)))
+    if "torch.distributed.tensor" in sys.modules:
+        for owner, name in distributing():
+            _put(owner, name, staticmethod(_without_communication(getattr(owner, name))))
+
+
+def _put(owner: Any, name: str, replacement: Any) -> None:
+    _originals.append((owner, name, vars(owner)[name]))
+    setattr(owner, name, replacement)
+
+
+def _without_communication(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`distribute_tensor` sends the shards of one rank's tensor; where all ranks know it, each takes its own."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def function(*args: Any, **kwargs: Any) -> torch.Tensor:
+        call, recorder = signature.bind(*args, **kwargs), active.recorder
+        call.apply_defaults()
+        given = call.arguments
+        if recorder is not None and given["src_data_rank"] is not None and recorder.knows(given["tensor"]):
+            check_same_seed(recorder, given["mesh"], given["mesh_dim"])
+            given["src_data_rank"] = None
+        return original(*call.args, **call.kwargs)
+
+    return function
 
 
 def _recorded(original: Callable[..., torch.Tensor], law: Callable[..., Law]) -> Callable[..., torch.Tensor]:
@@ -63,9 +91,3 @@ def _recorded(original: Callable[..., torch.Tensor], law: Callable[..., Law]) ->
         return tensor if is_recorded else original(tensor, *args, **kwargs)
 
     return function
-
-
-@contextlib.contextmanager
-def local_shards() -> Iterator[None]:
-    """`distribute_tensor` takes this rank's part of what the thread's recorder knows, without communication."""
-    yield

@@ -65,3 +65,25 @@ def _indices(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> Ar
     here = distribute_tensor(numbers, mesh, own, src_data_rank=None).to_local()
     indices: Array = here.cpu().numpy()
     return indices
+
+
+def check_same_seed(recorder: Any, mesh: Any, mesh_dim: int) -> None:
+    """Raise ValueError where the ranks along an axis of a mesh have other keys: their shards would not be of one tensor.
+
+    The ranks communicate; once for each recorder and axis.
+    """
+    from torch import distributed
+
+    group = mesh.get_group(mesh_dim)
+    if group in recorder.checked_groups:
+        return
+    recorder.checked_groups.add(group)
+    words = [word - (1 << 63) for word in recorder.key.words()]  # torch's integers have a sign
+    mine = torch.tensor(words, device=mesh.device_type)
+    theirs = mine.clone()
+    distributed.broadcast(theirs, distributed.get_global_rank(group, 0), group=group)
+    if not torch.equal(mine, theirs):
+        raise ValueError(
+            "seed must be the same on all ranks that share a tensor; without one, torch.manual_seed must be. "
+            f"Received: {recorder.key!r}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,8 @@ from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._compat import DISPATCH_MODE, optional
 from fastinit.torch._dropin import next_seed
-from fastinit.torch._modules import clean, named_tensors
-from fastinit.torch._patches import local_shards, structured_fills
+from fastinit.torch._modules import clean, holding, named_tensors
+from fastinit.torch._patches import patched
 from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, RegionFill, owner, region_fills, settle
@@ -90,8 +91,8 @@ def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]
     if optional(DISPATCH_MODE) is None:
         yield key
         return
-    with _modules() as roots, structured_fills(), local_shards():
-        recorder = Recorder(key, lambda: _owners(roots()))
+    with _modules() as roots, patched():
+        recorder = Recorder(key, lambda: _owners(roots(), recorder))
         try:
             with recorder:
                 yield key
@@ -135,7 +136,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     if optional(DISPATCH_MODE) is None:
         raise RuntimeError(f"record needs {DISPATCH_MODE}, which PyTorch {torch.__version__} does not have")
     recorder = Recording()
-    with _modules() as roots, structured_fills(), local_shards(), recorder:
+    with _modules() as roots, patched(), recorder:
         model = factory()
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
@@ -143,7 +144,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     for name, tensor in named.items():
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
-    settle(recorder.known, _owners(roots()), recorder.log.drawn())
+    settle(recorder.known, _owners(roots(), recorder), recorder.log.drawn())
     plan = Plan(_tensors(recorder, named, _passing(model)))
     if recorder.log.has_decisions and not any(isinstance(t.distribution, Computed) for t in plan.filled.values()):
         recorder.seen("a decision")  # which nothing would check
@@ -210,16 +211,24 @@ def _overlap(a: Geometry, b: Geometry) -> bool:
     return first < end and start < last
 
 
-def _owners(roots: Sequence[torch.nn.Module]) -> list[Owner]:
-    """All names of all tensors: parameters, then buffers; of further modules with the ordinal before."""
+def _owners(roots: Sequence[torch.nn.Module], recorder: Recorder) -> list[Owner]:
+    """All names of all tensors: parameters, then buffers; of further modules with the ordinal before. Modules that were
+    built before the block come last, in the order in which they were drawn into."""
+    owners = _named(roots)
+    homeless = recorder.drawn_storages()
+    for one in owners:
+        homeless.pop(one.tensor.untyped_storage(), None)
+    return _named([*roots, *holding(homeless)]) if homeless else owners
+
+
+def _named(roots: Sequence[torch.nn.Module]) -> list[Owner]:
     owners = []
     for ordinal, root in enumerate(roots):
         above = (str(ordinal),) if ordinal else ()
         for name, tensor in named_tensors(root).items():
-            parts = local_parts(tensor)
-            owners += [
-                owner((*above, name), part, tuple(tensor.shape), region) for part, region in parts if on_host(part)
-            ]
+            for part, region in local_parts(tensor):
+                if on_host(part):
+                    owners.append(owner((*above, name), part, tuple(tensor.shape), region))
     return owners
 
 
@@ -246,7 +255,7 @@ def _modules() -> Iterator[Callable[[], list[torch.nn.Module]]]:
     def outermost() -> list[torch.nn.Module]:
         def living() -> list[torch.nn.Module]:
             found = [module for module in (reference() for reference in seen.values()) if module is not None]
-            parts = {id(child) for module in found for child in module.children()}
+            parts = {id(part) for module in found for part in itertools.islice(module.modules(), 1, None)}
             return [module for module in found if id(module) not in parts]
 
         if len(living()) > 1:  # names must not depend on when the collector finds a module that refers to itself

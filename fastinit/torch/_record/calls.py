@@ -58,6 +58,17 @@ class Calls:
         self._random.add(storage)
         self._fresh.discard(storage)
 
+    def drawn_storages(self) -> dict[torch.UntypedStorage, int]:
+        """The storages that random draws were made into, each with the ordinal of the first."""
+        found: dict[torch.UntypedStorage, int] = {}
+        for storage, contents in self.known.items():
+            ordinals = [p.draw.stream.ordinal for p in contents.values() if p.draw is not None and p.draw.law.random]
+            if ordinals:
+                found[storage] = min(ordinals)
+        for storage, _, draw in self.log.drawn():
+            found[storage] = min(found.get(storage, draw.stream.ordinal), draw.stream.ordinal)
+        return found
+
     def put(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw | None, *, done: bool) -> None:
         """Note what a part of a storage holds from now on."""
         contents = self.known.setdefault(storage, {})

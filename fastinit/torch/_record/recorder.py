@@ -51,6 +51,7 @@ class Recorder(DispatchMode, Calls):
         self.busy = 0
         self._draws = 0
         self._outer: Recorder | None = None
+        self.checked_groups: set[Any] = set()  # of processes that are known to have the same key
         self._reads = _Reads(self)
 
     def __enter__(self) -> Recorder:
@@ -77,6 +78,7 @@ class Recorder(DispatchMode, Calls):
         if (storage := storage_of(tensor)) is not None:
             self.apply(storage)
 
+    @_own_work
     def release(self, tensor: torch.Tensor) -> None:
         """Leave a tensor's memory to others, who may read and write it unseen."""
         self.flush(tensor)
@@ -320,6 +322,7 @@ class Recorder(DispatchMode, Calls):
             self.put(copy, where, piece.draw, done=not pending)
         return copy
 
+    @_own_work
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether all values of a tensor are draws that are known."""
         return on_host(tensor) and self._known(tensor, tensor) is not None
