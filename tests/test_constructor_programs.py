@@ -1,309 +1,55 @@
 """Random constructors, run in all ways that fill a model: what PyTorch makes equal is equal, and the bits agree.
 
 `pytest -m slow tests/test_constructor_programs.py` runs 200 programs. FASTINIT_PROGRAMS=10000 runs more, other ones
-each time; FASTINIT_STATEMENTS="module fill deepcopy" draws these statements only. A failure prints the program and the
-call that repeats it.
+each time; FASTINIT_STATEMENTS="module fill deepcopy" draws these statements only. A failure prints the program, without
+the lines that it does not need, as a call that repeats it: paste that into a test.
 """
 
-import contextlib
 import os
-import shutil
-import tempfile
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from models import bits, tensors
+from models import bits
+from program_faults import faults
 from program_lines import STATEMENTS
-from programs import Program, build, programs
-from safetensors.torch import load_file
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.testing._internal.distributed.fake_pg import FakeStore
+from program_ways import all_tensors, plain, run
+from programs import Program, programs
 
-import fastinit as fi
-from fastinit.torch import fast_init, materialize, record
-
-SEEDS = (0, 1, 2)  # elements that are equal under all of them are taken to be equal by construction
-MORE_SEEDS = tuple(range(3, 15))  # where the equal elements differ: accidents of 16 bits and of sums do not last
 NUMBER = int(os.environ.get("FASTINIT_PROGRAMS", "200"))
-CHOSEN = os.environ.get("FASTINIT_STATEMENTS", "").split()
+CHOSEN = os.environ.get("FASTINIT_STATEMENTS", "").split() or STATEMENTS
+SHRINKS = "FASTINIT_SHRINK" in os.environ  # by hypothesis: simpler lines too, in minutes
 
 pytestmark = pytest.mark.filterwarnings("ignore:DTensor random operators", "ignore:.*non-resizable", "ignore:An output")
 
 
-# --- the ways ---
-
-
-@dataclass
-class Results:
-    """The tensors, by name, that a program's modules have in each way; in lists by seed."""
-
-    program: Program
-    plain: list[dict] = field(default_factory=list)
-    drawn: list[dict] = field(default_factory=list)  # by fast_init
-    recorded: list[dict] = field(default_factory=list)  # record and materialize
-    again: dict | None = None  # materialized a second time, with the first seed
-    shards: dict | None = None  # materialize on each rank, the shards put together
-    sharded: dict | None = None  # the program shards its own tensors, under fast_init
-    written: dict | None = None  # a checkpoint; it lacks some names
-    errors: dict[str, str] = field(default_factory=dict)  # by the way that raised them
-
-
-def all_tensors(models):
-    """The tensors of several modules: "0.weight" is that of the first."""
-    return {f"{number}.{name}": t.detach() for number, model in enumerate(models) for name, t in tensors(model).items()}
-
-
-def plain(program, seed, mesh=None):
-    torch.manual_seed(seed)
-    return build(program, mesh)
-
-
-def drawn(program, seed, mesh=None):
-    with fast_init(seed=seed):
-        return build(program, mesh)
-
-
-def plans(program):
-    """A plan of each returned module. The others stay alive, as they do in the other ways."""
-    found = []
-    for number in range(len(program.returned)):
-        models = []
-
-        def factory(number=number, models=models):
-            models += build(program)
-            return models[number]
-
-        found.append(record(factory))
-    return found
-
-
-@contextlib.contextmanager
-def rank_of(rank, ranks):
-    """A mesh that this process is one rank of. The others do not exist. Meshes of different ranks are not equal."""
-    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
-    try:
-        yield init_device_mesh("cpu", (ranks,), mesh_dim_names=(f"rank{rank}of{ranks}",))
-    finally:
-        dist.destroy_process_group()
-
-
-def together(ranks):
-    """The whole tensors, from what each rank has: by name (local tensors, the axis of the shards or None)."""
-    found = {}
-    for name, tensor in ranks[0].items():
-        local, axis = [rank[name][0] for rank in ranks], tensor[1]
-        if axis is None:
-            assert len({bits(part) for part in local}) == 1, f"{name} is not the same on all ranks"
-        found[name] = local[0] if axis is None else torch.cat(local, axis)
-    return found
-
-
-def local(models):
-    """What this rank has, by name: the local tensor, and the axis of the shards."""
-    found = {}
-    for name, tensor in all_tensors(models).items():
-        if isinstance(tensor, DTensor):
-            (placement,) = tensor.placements
-            found[name] = tensor.to_local().clone(), getattr(placement, "dim", None)
-        else:
-            found[name] = tensor.clone(), None
-    return found
-
-
-def shard_all(model, mesh):
-    """Replace every parameter by its shard, the axis by its place among them; ties stay."""
-    replaced = {}
-    for number, (path, tensor) in enumerate(list(model.named_parameters(remove_duplicate=False))):
-        if id(tensor) not in replaced:
-            placement = Shard(number % tensor.dim()) if tensor.dim() else Replicate()
-            sharded = distribute_tensor(tensor.detach(), mesh, [placement], src_data_rank=None)
-            replaced[id(tensor)] = tensor, torch.nn.Parameter(sharded)
-        module, _, name = path.rpartition(".")
-        setattr(model.get_submodule(module), name, replaced[id(tensor)][1])
-
-
-def materialized(models, plans, seed):
-    """The tensors of models that are filled in place."""
-    for model, plan in zip(models, plans, strict=True):
-        materialize(model, plan, seed)
-    return {name: tensor.clone() for name, tensor in all_tensors(models).items()}
-
-
-def by_shards(program, plans, seed):
-    """Materialize on every rank in turn, on other values than the plan's."""
-    ranks = []
-    for rank in range(program.ranks):
-        with rank_of(rank, program.ranks) as mesh:
-            models = plain(program, seed + 100)
-            for model, plan in zip(models, plans, strict=True):
-                shard_all(model, mesh)
-                materialize(model, plan, seed)
-            ranks.append(local(models))
-    return together(ranks)
-
-
-def sharding_itself(program, seed):
-    """Run a program that shards its tensors on every rank in turn."""
-    ranks = []
-    for rank in range(program.ranks):
-        with rank_of(rank, program.ranks) as mesh:
-            ranks.append(local(drawn(program, seed, mesh)))
-    return together(ranks)
-
-
-def is_sound_on_shards(program):
-    """Whether PyTorch runs a program that shards its own tensors."""
-    try:
-        with rank_of(0, program.ranks) as mesh:
-            plain(program, 0, mesh)
-    except (RuntimeError, ValueError, NotImplementedError):
-        return False
-    return True
-
-
-def read_back(plans, seed):
-    """Write a checkpoint of each plan that has tensors, and read it."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    found = {}
-    for number, plan in enumerate(plans):
-        if not len(plan):
-            continue
-        folder = Path(tempfile.mkdtemp(dir=base))
-        try:
-            fi.checkpoint.write(plan, folder, seed=seed, fsync=False)
-            for file in folder.glob("*.safetensors"):
-                found |= {f"{number}.{name}": tensor for name, tensor in load_file(file).items()}
-        finally:
-            shutil.rmtree(folder)
-        names = {f"{number}.{name}" for name, fill in plan.filled.items() if fill.persistent}
-        assert names == {name for name in found if name.startswith(f"{number}.")}, "the files lack tensors of the plan"
-    return found
-
-
-# --- what must agree ---
-
-
-def rows(runs):
-    """The values of all elements, a row each, a column for each seed; as the bits of float64 numbers."""
-    columns = [np.concatenate([np.ravel(t.double().numpy()) for t in run.values()] or [np.empty(0)]) for run in runs]
-    return (np.stack(columns, 1) + 0.0).view(np.int64)
-
-
-def first_equals(rows):
-    """For each element the first one that is equal to it under all seeds."""
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first[inverse.reshape(-1)]
-
-
-def structure(run):
-    """What a constructor must have whatever the random numbers: names, layouts, ties."""
-    first = {}
-    return [(name, t.dtype, t.shape, t.stride(), first.setdefault(t.data_ptr(), name)) for name, t in run.items()]
-
-
-def elements(run):
-    return [f"{name}{list(map(int, index))}" for name, tensor in run.items() for index in np.ndindex(*tensor.shape)]
-
-
-def patterns(plain, drawn):
-    """How the equal elements and the constants of two ways differ."""
-    if structure(plain[0]) != structure(drawn[0]):
-        return [f"fast_init: names, layouts or ties differ: {structure(plain[0])}, {structure(drawn[0])}"]
-    if not plain[0]:
-        return []
-    names, theirs, ours = elements(plain[0]), rows(plain), rows(drawn)
-    found = []
-    expected, actual = first_equals(theirs), first_equals(ours)
-    for i in np.flatnonzero(expected != actual)[:1]:
-        if (ours[i] != ours[expected[i]]).any():
-            found.append(f"fast_init: {names[i]} does not equal {names[expected[i]]}, as it does in PyTorch")
-        else:
-            found.append(f"fast_init: {names[i]} equals {names[actual[i]]}, unlike in PyTorch")
-    constant = (theirs == theirs[:, :1]).all(1)
-    for wrong, text in (
-        (constant & (ours != theirs).any(1), "is not the constant that it is in PyTorch"),
-        (~constant & (ours == ours[:, :1]).all(1), "does not depend on the seed, as it does in PyTorch"),
-    ):
-        found += [f"fast_init: {names[i]} {text}" for i in np.flatnonzero(wrong)[:1]]
-    return found
-
-
-def unlike(way, run, expected):
-    """The first tensor of a way that is not, bit for bit, what `fast_init` makes."""
-    if run is None:
-        return []
-    differing = [name for name, tensor in run.items() if bits(tensor) != bits(expected[name])]
-    return [f"{way}: {name} is not what fast_init makes" for name in differing[:1]]
-
-
-def faults(results):
-    """All properties that do not hold. Of equal bits follow equal patterns: these are compared once."""
-    found = [f"{way}: {error}" for way, error in results.errors.items()]
-    if not results.drawn:
-        return found
-    found += patterns(results.plain, results.drawn)
-    for recorded, expected in zip(results.recorded, results.drawn, strict=False):
-        found += unlike("materialize", recorded, expected)
-    if results.again is not None:
-        found += unlike("materialize again", results.again, results.recorded[-1])
-    found += unlike("sharded materialize", results.shards, results.drawn[0])
-    found += unlike("sharded fast_init", results.sharded, results.drawn[0])
-    return found + unlike("write", results.written, results.drawn[0])
-
-
-def run(program):
-    """Run a program in every way. An exception of a way is a result too."""
-    results = Results(program)
-    results.plain = [all_tensors(plain(program, seed)) for seed in SEEDS]
-
-    @contextlib.contextmanager
-    def noted(way):
-        try:
-            yield
-        except Exception as error:
-            results.errors[way] = f"{type(error).__name__}: {error}"
-
-    with noted("fast_init"):
-        results.drawn = [all_tensors(drawn(program, seed)) for seed in SEEDS]
-        if patterns(results.plain, results.drawn):
-            results.plain += [all_tensors(plain(program, seed)) for seed in MORE_SEEDS]
-            results.drawn += [all_tensors(drawn(program, seed)) for seed in MORE_SEEDS]
-    if program.shards and is_sound_on_shards(program):
-        with noted("sharded fast_init"):
-            results.sharded = sharding_itself(program, SEEDS[0])
-    if program.escapes:
-        return results
-    with noted("record"):
-        recorded = plans(program)
-    if "record" in results.errors:
-        return results
-    with noted("materialize"):
-        for seed in SEEDS:
-            models = plain(program, seed + 100)
-            results.recorded.append(materialized(models, recorded, seed))
-        results.again = materialized(models, recorded, SEEDS[-1])
-    with noted("sharded materialize"):
-        results.shards = by_shards(program, recorded, SEEDS[0])
-    with noted("write"):
-        results.written = read_back(recorded, SEEDS[0])
-    return results
-
-
 def check(program):
     found = faults(run(program))
+    if found and not SHRINKS:
+        program = reduced(program, found)
+        found = faults(run(program))
     assert not found, "\n".join([*found, "", f"check({program})"])
 
 
-# --- the tests ---
+def reduced(program, found):
+    """The program without the lines that its first fault does not need."""
+    way = found[0].partition(":")[0]
 
-DRAWN = CHOSEN or STATEMENTS
+    def fails(shorter):
+        try:
+            return any(fault.partition(":")[0] == way for fault in faults(run(shorter)))
+        except (RuntimeError, ValueError, LookupError, NameError, AttributeError, TypeError):
+            return False  # a line needs the one that is gone
+
+    position = len(program.lines) - 1
+    while position > 0:
+        shorter = replace(program, lines=program.lines[:position] + program.lines[position + 1 :])
+        if fails(shorter):
+            program, position = shorter, len(shorter.lines)
+        position -= 1
+    return program
 
 
 @pytest.mark.slow
@@ -312,9 +58,10 @@ DRAWN = CHOSEN or STATEMENTS
     deadline=None,
     derandomize="FASTINIT_PROGRAMS" not in os.environ,
     database=None,
+    phases=[Phase.generate, Phase.shrink] if SHRINKS else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(st.one_of(programs(DRAWN), programs(DRAWN), programs([*DRAWN, "escape", "escape"])))
+@given(st.one_of(programs(CHOSEN), programs(CHOSEN), programs([*CHOSEN, "escape", "escape"])))
 def test_a_constructor_means_the_same_in_every_way(program):
     check(program)
 
