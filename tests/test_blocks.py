@@ -26,7 +26,7 @@ LAWS = {
     "delta": fi.DeltaOrthogonal(2.0),
     "dirac": fi.Dirac(),
     "cast": Cast(fi.Normal(), "float16"),
-    "same": SameAs(("other", "name"), fi.Uniform(), "float64"),
+    "same": Cast(SameAs(("other", "name"), fi.Uniform(), (20, 70), 0, (60, 12, 1)), "float64"),
     "values": Values(np.arange(420.0).reshape(SHAPE)),
     "patched": Patched((((), fi.Normal()), ((slice(2, 5), slice(1, 9, 2)), fi.Constant(3)))),
     "patched orthogonal": Patched((((), fi.Normal()), ((slice(0, 3),), fi.Orthogonal()))),
@@ -49,8 +49,8 @@ def test_boxes_are_the_elements_in_order(shape, data):
 @pytest.mark.parametrize("name", LAWS)
 def test_elements_of_every_law_made_alone(name, dtype):
     law, layout = LAWS[name], "io" if name == "orthogonal" else "oi"
-    tensor = fi.Fill(SHAPE, "float64" if name == "values" else dtype, law, layout=layout)
-    key = fi.Key(5) / "a" / "w"
+    plan = fi.Plan({"w": fi.Fill(SHAPE, "float64" if name == "values" else dtype, law, layout=layout)})
+    tensor, key = plan.of("w"), fi.Key(5) / "a"
     whole = np.empty(SHAPE, tensor.dtype)
     tensor.fill(whole, key)
     for start, stop in [(0, 420), (0, 1), (419, 420), (3, 5), (68, 73), (70, 140), (65, 357)]:
@@ -80,7 +80,7 @@ def file_of(shard, key):
     data = shard.header
     for entry in shard.entries:
         values = np.empty(entry.fill.shape, entry.fill.dtype)
-        entry.fill.fill(values, key / entry.name)
+        entry.fill.fill(values, key)
         data += values.tobytes()
     return data
 
@@ -105,7 +105,7 @@ def test_what_needs_all_is_made_once_for_all_of_its_blocks(shard, monkeypatch):
     fill = fi.Fill.fill
 
     def counting(self, out, key, region=None):
-        made.append((key.path[-1], region is None))
+        made.append((self.name, region is None))
         fill(self, out, key, region)
 
     monkeypatch.setattr(fi.Fill, "fill", counting)

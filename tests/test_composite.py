@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit._core.composite import Patched, SameAs, Values, _common
-from fastinit._runtime.arrays import as_dtype
+from fastinit._core.composite import Cast, Patched, SameAs, Values
+from fastinit._runtime.arrays import as_dtype, common
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 
@@ -34,7 +34,7 @@ def ranges():
 
 @given(ranges(), ranges())
 def test_what_two_ranges_have_in_common(a, b):
-    assert list(_common(a, b)) == sorted(set(a) & set(b))
+    assert list(common(a, b)) == sorted(set(a) & set(b))
 
 
 def test_later_parts_lie_over_earlier_ones():
@@ -92,21 +92,57 @@ def test_parts_are_checked_before_anything_is_written():
 @pytest.mark.parametrize("law", [fi.Normal(), fi.Orthogonal(), Patched(PARTS[:2])], ids=lambda law: type(law).__name__)
 def test_a_copy_is_the_draw_of_the_other(law):
     other = fi.fill(np.empty((4, 3), np.float32), law, seed=fi.Key(1) / "other")
-    copy = fi.fill(np.empty((4, 3), np.float32), SameAs(("other",), law, "float32"), seed=fi.Key(1) / "own")
-    assert (copy == other).all()
-    part = fi.fill(
-        np.empty((2, 3), np.float32),
-        SameAs(("other",), law, "float32"),
-        seed=fi.Key(1) / "own",
-        shape=(4, 3),
-        region=(slice(1, 3),),
-    )
+    same = SameAs(("other",), law, (4, 3)).under(fi.Key(1))
+    assert (fi.fill(np.empty((4, 3), np.float32), same) == other).all()
+    part = fi.fill(np.empty((2, 3), np.float32), same, shape=(4, 3), region=(slice(1, 3),))
     assert (part == other[1:3]).all()
+
+
+VIEWS = {
+    "transposed": (lambda x: x.T, 0, (1, 10)),
+    "every third of two rows, backwards in the axes": (lambda x: x[1:5:2, 2::3].T, 12, (3, 20)),
+    "a column": (lambda x: x[:, 7], 7, (10,)),
+    "a row, with an axis more": (lambda x: x[2, None], 20, (0, 1)),
+    "one element": (lambda x: x[3, 4], 34, ()),
+}
+MORE_VIEWS = {
+    "a row, three times": (lambda x: np.broadcast_to(x[2], (3, 10)), 20, (0, 1)),
+    "flat": (lambda x: x.reshape(-1)[3:40:4], 3, (4,)),
+    "the diagonal": (np.diagonal, 0, (11,)),
+    "other rows": (lambda x: x.reshape(5, 12)[1:, ::5], 12, (12, 5)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("law", [fi.Normal(), fi.Orthogonal(), Patched(PARTS[:3])], ids=lambda law: type(law).__name__)
+@pytest.mark.parametrize("name", [*VIEWS, *MORE_VIEWS])
+def test_a_copy_of_a_part_in_any_order(name, law, dtype):
+    take, offset, strides = {**VIEWS, **MORE_VIEWS}[name]
+    expected = take(fi.fill(np.empty((6, 10), as_dtype(dtype)), law, seed=fi.Key(1) / "a" / "b"))
+    copy = SameAs(("a", "b"), law, (6, 10), offset, strides)
+    if law.structured and name in MORE_VIEWS:
+        with pytest.raises(ValueError, match=r"a copy of .* must be a region of it"):
+            copy.check(expected.shape, dtype)
+        return
+    copy.check(expected.shape, dtype)
+    made = fi.fill(np.empty(expected.shape, as_dtype(dtype)), copy.under(fi.Key(1)))
+    assert made.tobytes() == expected.tobytes()
+    if expected.ndim and len(expected) > 1:
+        region = (slice(None, None, -2),)
+        part = np.empty_like(expected[region])
+        fi.fill(part, copy.under(fi.Key(1)), shape=expected.shape, region=region)
+        assert part.tobytes() == expected[region].tobytes()
+
+
+@pytest.mark.parametrize(("offset", "strides"), [(-1, (1,)), (0, (-1,)), (0, (13,)), (51, (1,)), (0, (1, 1))])
+def test_a_copy_lies_in_its_original(offset, strides):
+    with pytest.raises(ValueError, match="offset and strides must be those of a part"):
+        SameAs(("a",), fi.Normal(), (6, 10), offset, strides).check((10,), "float32")
 
 
 def test_a_copy_has_the_others_values_in_its_own_dtype():
     half = fi.fill(np.empty(50, ml_dtypes.bfloat16), fi.Normal(), seed=fi.Key(1) / "other")
-    wide = fi.fill(np.empty(50), SameAs(("other",), fi.Normal(), "bfloat16"), seed=fi.Key(1) / "own")
+    wide = fi.fill(np.empty(50), Cast(SameAs(("other",), fi.Normal(), (50,)), "bfloat16").under(fi.Key(1)))
     assert (wide == half.astype(float)).all()
 
 

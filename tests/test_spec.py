@@ -46,7 +46,8 @@ def same_law(a, b):
         case Cast():
             return a.dtype == b.dtype and same_law(a.distribution, b.distribution)
         case SameAs():
-            return (a.path, a.dtype) == (b.path, b.dtype) and same_law(a.distribution, b.distribution)
+            places = [(copy.path, copy.shape, copy.offset, copy.strides) for copy in (a, b)]
+            return places[0] == places[1] and same_law(a.distribution, b.distribution)
         case Patched():
             regions = [region for region, _ in a.parts], [region for region, _ in b.parts]
             return regions[0] == regions[1] and all(
@@ -130,11 +131,13 @@ ends = st.none() | st.integers(-3, 5)
 regions = st.lists(st.builds(slice, ends, ends, st.none() | st.integers(1, 3)), max_size=2).map(tuple)
 dtypes = st.sampled_from(["float16", "bfloat16", "float32", "float64"])
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+# A copy of a tensor of its own shape, or of a part of a larger one.
+PLACE = st.sampled_from([(5, 4), (7, 9)]), st.integers(0, 2), st.sampled_from([None, (9, 1), (1, 5)])
 laws = st.recursive(
     plain,
     lambda inner: st.one_of(
         st.builds(Cast, inner, dtypes),
-        st.builds(SameAs, st.lists(texts, min_size=1, max_size=3).map(tuple), inner, dtypes),
+        st.builds(SameAs, st.lists(texts, min_size=1, max_size=3).map(tuple), inner, *PLACE),
         st.lists(st.tuples(regions, inner), min_size=1, max_size=3).map(lambda parts: Patched(tuple(parts))),
     ),
     max_leaves=4,
@@ -216,7 +219,7 @@ NAMES = [
 def test_hostile_names_come_back(tmp_path):
     plan = fi.Plan({name: ((i + 1,), "float32", fi.Normal(i, 1)) for i, name in enumerate(NAMES)})
     plan = fi.Plan({**plan, **{f"{name}2": Tied(name) for name in NAMES}})
-    plan = fi.Plan({**plan, "copy": ((3,), "float32", SameAs(tuple(NAMES), fi.Normal(), "float32"))})
+    plan = fi.Plan({**plan, "copy": ((3,), "float32", SameAs(tuple(NAMES), fi.Normal(), (3,)))})
     comes_back(plan, tmp_path)
 
 
@@ -238,7 +241,7 @@ def test_labels_say_what_is_drawn():
         "normal(std=0.02), [3:4] zeros": patched,
         "constant(value=0.5)": fi.Constant(0.5),
         "orthogonal drawn as float32": Cast(fi.Orthogonal(), "float32"),
-        "uniform, same as a/b": SameAs(("a", "b"), fi.Uniform(), "float32"),
+        "uniform, same as a/b": SameAs(("a", "b"), fi.Uniform(), (5, 4)),
     }
     for label, law in labels.items():
         assert Fill((5, 4), "float64", law).scheme == label
@@ -284,8 +287,13 @@ W = {"shape": [3, 4], "dtype": "float32"}
         ({**W, "parts": [{"scheme": "zeroes"}]}, r"parts\[0\]: unknown scheme 'zeroes'; did you mean 'zeros'"),
         ({**W, "parts": [{"scheme": "zeros"}], "layuot": 1}, "unknown key 'layuot'"),
         ({**W, "scheme": "normal", "drawn_as": "int8"}, "drawn_as: dtype must be one of"),
-        ({**W, "scheme": "normal", "same_as": ["a"]}, "same_as needs drawn_as"),
-        ({**W, "scheme": "normal", "same_as": "a", "drawn_as": "float32"}, "same_as must be a list of names"),
+        ({**W, "scheme": "normal", "same_as": ["a"], "drawn_as": "float32"}, "same_as and drawn_as exclude each other"),
+        ({**W, "scheme": "normal", "same_as": "a"}, "same_as must be a list of names"),
+        ({**W, "scheme": "normal", "same_as": ["a"], "of_shape": [2, 2]}, "offset and strides must be those of a part"),
+        ({**W, "scheme": "normal", "same_as": ["a"], "offset": -1}, "offset must not be negative"),
+        ({**W, "scheme": "normal", "same_as": ["a"], "offset": [1, 2]}, "offset must be a number"),
+        ({**W, "scheme": "normal", "same_as": ["a"], "strides": "no"}, "strides must be an int or a sequence"),
+        ({**W, "scheme": "normal", "strides": [4, 1]}, "strides needs same_as"),
         ({**W, "distribution": {"scheme": "nromal"}}, "did you mean 'normal'"),
         ({**W, "distribution": 3}, "must be a table"),
         ({"tied": "a", "shape": [3]}, "unknown key 'shape'. Allowed: tied"),

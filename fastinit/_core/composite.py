@@ -157,7 +157,8 @@ class SameAs(Structured):
         )
         order = [axis for axis, _, _ in taken if axis is not None]
         kept = sorted(order)
-        target = out[tuple(slice(None) if axis in kept else 0 for axis in range(out.ndim))]
+        picked: tuple[Any, ...] = tuple(slice(None) if axis in kept else 0 for axis in range(out.ndim))
+        target = out[(*picked, ...)]  # a view, of no axes too
         target = target.transpose([kept.index(axis) for axis in order])
         target = target[tuple(slice(None) if axis is not None else None for axis, _, _ in taken)]
         law.make(target, other, self.shape, part, 0)

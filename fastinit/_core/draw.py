@@ -57,14 +57,13 @@ def draw(
     if strides is None and out.flags.carray:  # contiguous, aligned and writeable
         spread(kernel, out.itemsize, address(out), size, words, numbers, offset)
         return
-    strides = c_strides(out.shape) if strides is None else strides
+    steps = c_strides(out.shape) if strides is None else strides
     indices = tuple(range(n) for n in out.shape) if indices is None else indices
     # In the order of the stream, so that runs of the target are runs of the stream; axes that repeat it outside.
-    order = sorted(range(out.ndim), key=lambda axis: -abs(strides[axis]) if strides[axis] else -math.inf)
+    order = sorted(range(out.ndim), key=lambda axis: -steps[axis] if steps[axis] else -math.inf)
     if order != list(range(out.ndim)):
-        out, strides = out.transpose(order), tuple(strides[axis] for axis in order)
+        out, steps = out.transpose(order), tuple(steps[axis] for axis in order)
         indices = tuple(indices[axis] for axis in order)
-    steps = strides
 
     def work(target: Array, part: tuple[range, ...]) -> None:
         for rows in runs(target, steps, part, offset):

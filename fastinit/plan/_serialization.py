@@ -133,18 +133,20 @@ def from_table(table: Any, shape: tuple[int, ...], dtype: str) -> Distribution:
     if part := [key for key in AROUND[1:4] if key in table]:
         raise ValueError(f"{part[0]} needs same_as, the names of the tensor that it is about")
     found = _READERS[forms[0]](rest, shape, dtype)
-    return found if "drawn_as" not in table else Cast(found, dtype_name(_named("drawn_as", table["drawn_as"], as_dtype)))
+    return (
+        found if "drawn_as" not in table else Cast(found, dtype_name(_named("drawn_as", table["drawn_as"], as_dtype)))
+    )
 
 
 def _same_as(table: dict[str, Any], rest: dict[str, Any], form: str, shape: tuple[int, ...], dtype: str) -> SameAs:
-    path, whole = table["same_as"], _named("of_shape", table.get("of_shape", shape), as_shape)
+    path, whole = table["same_as"], as_shape(table.get("of_shape", shape), "of_shape")
     if not isinstance(path, list) or not path or not all(isinstance(name, str) for name in path):
         raise ValueError(f"same_as must be a list of names. Received: same_as={path!r}")
-    (offset,) = _named("offset", table.get("offset", 0), as_shape)
-    strides = _named("strides", table["strides"], as_shape) if "strides" in table else None
-    found = SameAs(tuple(path), _READERS[form](rest, whole, dtype), whole, offset, strides)
-    found.check(shape, dtype)
-    return found
+    offset = as_shape(table.get("offset", 0), "offset")
+    if len(offset) != 1:
+        raise ValueError(f"offset must be a number. Received: offset={table['offset']!r}")
+    strides = as_shape(table["strides"], "strides") if "strides" in table else None
+    return SameAs(tuple(path), _READERS[form](rest, whole, dtype), whole, offset[0], strides)
 
 
 def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Distribution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -42,19 +43,22 @@ def holding(storages: Mapping[torch.UntypedStorage, int]) -> list[torch.nn.Modul
     for module in modules:
         for child in module.children():
             parents.setdefault(child, []).append(module)
-    roots: dict[torch.nn.Module, int] = {}
+    numbers: dict[torch.nn.Module, int] = {}  # of the outermost modules
     for module in modules:
         own = named_tensors(module, recurse=False).values()
         parts = (part for tensor in own for part, _ in local_parts(tensor) if part.layout is torch.strided)
-        numbers = [storages[part.untyped_storage()] for part in parts if part.untyped_storage() in storages]
-        todo, seen = [module] if numbers else [], {module}
-        while todo:
-            above = [parent for parent in parents.get(todo[-1], ()) if parent not in seen]
-            seen.update(above)
-            if todo[-1] not in parents:
-                roots[todo[-1]] = min(numbers + [roots[todo[-1]]] if todo[-1] in roots else numbers)
-            todo = todo[:-1] + above
-    return sorted(roots, key=roots.__getitem__)
+        found = [storages[part.untyped_storage()] for part in parts if part.untyped_storage() in storages]
+        for root in _outermost(module, parents) if found else ():
+            numbers[root] = min([*found, numbers.get(root, found[0])])
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def _outermost(module: torch.nn.Module, parents: Mapping[torch.nn.Module, list[torch.nn.Module]]) -> list[Any]:
+    """The modules without parents that a module is part of."""
+    line = [module]
+    for one in line:  # grows
+        line += [parent for parent in parents.get(one, ()) if parent not in line]
+    return [one for one in line if one not in parents]
 
 
 def axes_of(module: torch.nn.Module, parameter: torch.Tensor) -> tuple[str, tuple[int, ...]]:

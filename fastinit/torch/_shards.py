@@ -68,7 +68,7 @@ def _indices(size: int, axis: int, mesh: Any, placements: tuple[Any, ...]) -> Ar
 
 
 def check_same_seed(recorder: Any, mesh: Any, mesh_dim: int) -> None:
-    """Raise ValueError where the ranks along an axis of a mesh have other keys: their shards would not be of one tensor.
+    """Raise ValueError where the ranks along an axis of a mesh have other keys: their shards would make no tensor.
 
     The ranks communicate; once for each recorder and axis.
     """

@@ -26,7 +26,7 @@ from fastinit.torch._modules import clean, holding, named_tensors
 from fastinit.torch._patches import patched
 from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
-from fastinit.torch._record.naming import Owner, RegionFill, owner, region_fills, settle
+from fastinit.torch._record.naming import Owner, RegionFill, covered, owner, region_fills, settle
 from fastinit.torch._record.recorder import Recorder, active
 from fastinit.torch._record.recording import Recording
 from fastinit.torch._record.replay import Computed
@@ -191,7 +191,7 @@ def _law(recorder: Recording, name: str, tensor: torch.Tensor) -> Distribution:
     if parts is None:  # something was computed into it; what comes after that lies over it
         recorder.flush(tensor)
         parts = []
-    if not parts or parts[0].region:
+    if not covered(one.shape, parts):
         parts = [RegionFill((), _base(recorder, tensor)), *parts]
     return parts[0].law if len(parts) == 1 else Patched(tuple(parts))
 

@@ -21,7 +21,14 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def materialize(
-    model: Model, plan: Plan, seed: Seed = 0, *, device: torch.device | str | None = None, progress: Progress = False
+    model: Model,
+    plan: Plan,
+    seed: Seed = None,
+    *,
+    prefix: str = "",
+    partial: bool = False,
+    device: torch.device | str | None = None,
+    progress: Progress = False,
 ) -> Model:
     """Fill a model with a plan: all parameters and buffers, in place; of sharded ones only what this rank holds.
 
@@ -33,7 +40,11 @@ def materialize(
         model: a module with the plan's names and shapes, e.g. built under `torch.device("meta")`; its parameters may be
             DTensors (after `fully_shard` or `parallelize_module`). Its dtypes rule, not the plan's.
         plan: from `record`, or any other.
-        seed: an int or a `Key`; None is the plan's own.
+        seed: an int or a `Key`. Default: the plan's own, `plan.seed`, which is 0 where none was given.
+        prefix: what the plan's names have before the model's: `prefix="encoder."` fills an encoder alone, as it is in
+            the plan's whole model. Of a model whose names have a prefix, give the module inside (`model.module`).
+        partial: whether the plan may have more tensors than the model, e.g. for a stage of a pipeline. Tensors that are
+            tied to one that is not here get its values.
         device: where meta tensors get their memory. Default: the mesh's for a DTensor, the CPU for others.
         progress: as in `fastinit.checkpoint.write`.
 
@@ -41,7 +52,7 @@ def materialize(
         The model.
 
     Raises:
-        ValueError: names or shapes that differ from the plan's, a dtype that cannot hold a law, or a `Partial`
+        ValueError: names or shapes that differ from the plan's, a dtype that cannot hold a distribution, or a `Partial`
             placement. Nothing was changed.
 
     >>> from fastinit.torch import fast_init, record
@@ -57,10 +68,12 @@ def materialize(
         raise TypeError(f"model must be a torch.nn.Module. Received: {type(model).__name__}")
     if not isinstance(plan, Plan):
         raise TypeError(f"plan must be a Plan. Received: {type(plan).__name__}")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a string. Received: prefix={prefix!r}")
     key = plan.key(seed)
-    _check(named_tensors(model), plan)
+    _check(_in_plan(model, prefix), plan, [] if partial else [name for name in plan if name.startswith(prefix)])
     _give_memory(model, device)
-    tensors = named_tensors(model)
+    tensors = _in_plan(model, prefix)
     filled: dict[str, torch.Tensor] = {}
     with progress_bar(progress, sum(t.nbytes for t in tensors.values())) as advance:
         for name, tensor in tensors.items():
@@ -72,8 +85,13 @@ def materialize(
     return model
 
 
-def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
-    """Raise ValueError where the plan is not one of this model."""
+def _in_plan(model: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
+    """A model's tensors by their names in the plan."""
+    return {prefix + name: tensor for name, tensor in named_tensors(model).items()}
+
+
+def _check(tensors: dict[str, torch.Tensor], plan: Plan, wanted: list[str]) -> None:
+    """Raise ValueError where the plan is not one of this model, or the model lacks tensors that are wanted."""
     for name, tensor in tensors.items():
         if name not in plan:
             has = ", ".join(itertools.islice(plan, 3))
@@ -90,10 +108,13 @@ def _check(tensors: dict[str, torch.Tensor], plan: Plan) -> None:
             raise ValueError(f"{name} must not overlap itself. Received: strides {tensor.stride()}")
         if any(placement.is_partial() for placement in placements):
             raise ValueError(f"{name} must be sharded or replicated. Received: {placements}")
-    missing = [name for name in plan if name not in tensors]
+    missing = [name for name in wanted if name not in tensors]
     if missing:
         shown = ", ".join(missing[:5])
-        raise ValueError(f"the model must have all tensors of the plan. Missing: {shown} ({len(missing)} in all)")
+        raise ValueError(
+            f"the model must have all tensors of the plan, or partial=True be given. Missing: {shown} "
+            f"({len(missing)} in all)"
+        )
 
 
 def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -170,7 +171,7 @@ def apart(a: Geometry, b: Geometry) -> bool:
     if a.dtype is not b.dtype:
         return False
     strides = sorted({s for s, _, _ in (*a.axes, *b.axes) if s} | {1}, reverse=True)
-    if any(wide % narrow for wide, narrow in zip(strides, strides[1:], strict=False)):
+    if any(wide % narrow for wide, narrow in itertools.pairwise(strides)):
         return False
     ours, theirs = _digits(a, strides), _digits(b, strides)
     if ours is None or theirs is None:

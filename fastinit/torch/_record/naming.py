@@ -3,6 +3,7 @@ are copies."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -101,8 +102,21 @@ def region_fills(contents: Contents, owner: Owner) -> list[RegionFill] | None:
             assert region is not None  # the parts of a view are regions of it
             (place,) = (p.place for p in parts_of(_cut(holder.view, region), (part.home,)))
             own = _own_key(holder, piece.draw, _within(holder.region, region))
-            found.append(RegionFill(own.region, law_of(piece.draw, part._replace(place=place), own.key)))
+            law = law_of(piece.draw, part._replace(place=place), own.key)
+            if law.structured and not piece.draw.law.structured and own.region:  # a Cast is drawn as part of the whole
+                law = law_of(piece.draw, part._replace(place=place))
+            found.append(RegionFill(own.region, law))
     return found
+
+
+def covered(shape: tuple[int, ...], parts: Sequence[RegionFill]) -> bool:
+    """Whether regions surely make up a whole tensor."""
+    whole, found = in_c_order(shape), list[Geometry]()
+    for region, _ in parts:
+        part = _cut(whole, region)
+        if all(apart(part, other) for other in found):
+            found.append(part)
+    return sum(math.prod(part.shape) for part in found) == math.prod(shape) and bool(found)
 
 
 class _Own(NamedTuple):
@@ -127,9 +141,7 @@ def _within(outer: Region, inner: Region) -> Region:
     )
 
 
-def settle(
-    known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Iterable[Drawn]
-) -> None:
+def settle(known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Iterable[Drawn]) -> None:
     """Give every stream without a key its homes.
 
     Args:
@@ -145,21 +157,23 @@ class _Naming:
         self, known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Sequence[Drawn]
     ) -> None:
         self.draws: dict[Stream, list[Draw]] = {}  # all that is held of each stream, whoever holds it
-        self.holders: dict[Stream, list[tuple[Holder, Draw]]] = {}
+        self.holders: dict[Stream, list[tuple[Holder, Draw]]] = {}  # by the order of the names
+        self.order: dict[Stream, None] = {}  # in which the streams get their names
         self.claims: dict[Path, list[tuple[Geometry, Stream]]] = {}
         named: dict[torch.UntypedStorage, list[Owner]] = {}
         for one in _first_of_each(owners):
             named.setdefault(one.tensor.untyped_storage(), []).append(one)
-        for storage, contents in known.items():
+        for contents in known.values():
             for piece in contents.values():
                 if piece.draw is not None and piece.draw.law.random:
                     self.draws.setdefault(piece.draw.stream, []).append(piece.draw)
         # What is seen at the end comes before what was written over, and has the better claim to the name.
         for storage, tensors in named.items():
             for one in tensors:
-                for where, piece in reversed(known.get(storage, {}).items()):
-                    if piece.draw is not None:
-                        self._note(where, piece.draw, one)
+                pieces = [(where, piece.draw) for where, piece in known.get(storage, {}).items() if piece.draw]
+                self.order.update(dict.fromkeys(draw.stream for _, draw in reversed(pieces)))
+                for where, draw in pieces:
+                    self._note(where, draw, one)
         for draws in self.draws.values():
             draws[0].stream.shared |= len(draws) > 1
         for storage, where, draw in drawn:
@@ -173,7 +187,7 @@ class _Naming:
             self.holders.setdefault(draw.stream, []).append((holder, draw))
 
     def settle(self) -> None:
-        streams = [*self.holders, *(stream for stream in self.draws if stream not in self.holders)]
+        streams = [stream for stream in dict.fromkeys((*self.order, *self.draws)) if stream in self.draws]
         for stream in sorted(streams, key=lambda stream: not stream.homes):  # those that have their key keep it
             stream.homes = stream.homes or self._named(stream) or stream.homes_now
             for home in stream.homes:
@@ -188,9 +202,9 @@ class _Naming:
         homes: tuple[Home, ...] = ()
         holders = self.holders.get(stream, [])
         for holder, draw in holders:
-            if not parts_of(holder.view, homes) and (home := holder.home(draw)) is not None:
-                if all(apart(home.view, other.view) for other in homes):
-                    homes = (*homes, home)
+            home = None if parts_of(holder.view, homes) else holder.home(draw)
+            if home is not None and all(apart(home.view, other.view) for other in homes):
+                homes = (*homes, home)
         if homes:
             yield homes
         for holder, draw in holders[:1]:
