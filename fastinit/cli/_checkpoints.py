@@ -156,7 +156,9 @@ def verify(
         if len(found.problems) > _SHOWN:
             print(f"and {len(found.problems) - _SHOWN:,} more")
         verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
-        print(f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_seed_and_pace(found)}")
+        print(
+            f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_seed_and_pace(found)}"
+        )
     if found.problems and not found.repaired:
         raise typer.Exit(1)
 

@@ -71,6 +71,12 @@ class MLP:
         population: so many candidate solutions, evaluated and trained together: `parameters` and all results have a
             leading axis of this size. None: a single model, without that axis.
 
+    Attributes:
+        parameters: name -> array, "layers.0.weight" (out, in), "layers.0.bias", ...; views of one buffer.
+        gradients: likewise, of the last step.
+        key: the seed that was used, as a `Key`. `MLP(..., seed=model.key)` begins with the same weights.
+        epochs: how many `fit` has made.
+
     The result of training is the same for the same seed and thread count (BLAS rounds differently for other slices of a
     batch); the weights to begin with are the same always.
 
