@@ -156,9 +156,8 @@ def verify(
         if len(found.problems) > _SHOWN:
             print(f"and {len(found.problems) - _SHOWN:,} more")
         verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
-        print(
-            f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_seed_and_pace(found)}"
-        )
+        compared = f"{found.tensors:,} tensors, {found.nbytes:,} bytes compared"
+        print(f"{found.path}: {verdict}; {compared}, {_seed_and_pace(found)}")
     if found.problems and not found.repaired:
         raise typer.Exit(1)
 
