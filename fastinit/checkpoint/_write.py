@@ -99,6 +99,7 @@ def write(
     Raises:
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
+        TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         OSError: the disk is full, the folder cannot be written...
     """
     if not os.fspath(folder):
