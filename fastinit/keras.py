@@ -13,10 +13,11 @@ Every class is a subclass of Keras's own of that name, with its arguments, check
 here, the same ones on every backend. They are filled in memory that JAX and PyTorch then share on a CPU, and copied to
 other devices.
 
-**Seeds** mean what they mean in Keras. With an int, every call gives the same values; None is an int drawn when the
-initializer is made (`keras.utils.set_random_seed` governs it). A `keras.random.SeedGenerator` goes on with every call.
-Seed n is `fastinit.Key(n)`, and also what a new `SeedGenerator(n)` gives first. Two weights of one shape from one int
-are equal, and the clone of an initializer with a seed draws the same again, so give every layer a seed of its own.
+**Seeds** mean what they mean in Keras. With an int, every call gives the same values. None is the int that Keras's own
+class draws when it is made: `keras.utils.set_random_seed` governs it, and `initializer.seed` tells it. It is one of
+10^9, since Keras's functions take seeds of 32 bits. A `keras.random.SeedGenerator` goes on with every call. Seed n is
+`fastinit.Key(n)`, and also what a new `SeedGenerator(n)` gives first. Two weights of one shape from one int are equal,
+and the clone of an initializer with a seed draws the same again, so give every layer a seed of its own.
 
 **Traces.** In `jax.jit` or a TensorFlow graph, an int seed makes the values a constant of the program. The state of a
 SeedGenerator has no value there, so Keras's own generator draws. So it does where Keras only infers shapes, and no one

@@ -121,7 +121,8 @@ def test_write_says_what_it_wrote(job, tmp_path):
     done = fastinit("write", job, "--out", tmp_path / "out")
     assert done.returncode == 0
     assert "6 tensors, 180,900 parameters" in done.stdout
-    assert "in 1 files (1 written now)" in done.stdout
+    assert "in 1 files (1 written now), seed 4, " in done.stdout
+    assert "bytes compared, seed 4, " in fastinit("verify", tmp_path / "out").stdout
     size = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert done.stderr.splitlines()[-1] == f"{size:,} of {size:,} bytes"
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
@@ -135,6 +136,18 @@ def test_write_as_json(job, tmp_path):
     assert (report["tensors"], report["parameters"]) == (6, 180_900)
     assert report["nbytes"] == Path(report["path"]).stat().st_size
     assert report["gigabytes_per_second"] == pytest.approx(report["nbytes"] / report["seconds"] / 1e9)
+    assert (report["seed"], report["seed_path"]) == (2**70, [])
+    assert json.loads(fastinit("verify", tmp_path, "--json").stdout)["seed"] == 2**70
+
+
+def test_a_seed_with_names(tmp_path):
+    key = package.Key(3) / "a"
+    plan = package.Plan({"w": ((3, 2), "float32", "normal")})
+    assert package.checkpoint.write(plan, tmp_path, seed=key).key == key
+    assert package.checkpoint.verify(tmp_path).key == key
+    assert "compared, seed Key(3) / 'a', " in fastinit("verify", tmp_path).stdout
+    report = json.loads(fastinit("verify", tmp_path, "--json").stdout)
+    assert (report["seed"], report["seed_path"]) == (3, ["a"])
 
 
 def test_a_config_beside_a_saved_plan(job, tmp_path):

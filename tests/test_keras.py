@@ -293,6 +293,18 @@ def test_an_int_gives_the_same_values_at_every_call(name):
     assert not same_bits(array(seeded(name, 4)((6, 4))), first)
 
 
+def test_a_sweep_of_global_seeds_differs_and_repeats():
+    def kernels(seed):
+        keras.utils.set_random_seed(seed)
+        return [array(fk.HeNormal()((6, 4))) for _ in range(2)]
+
+    (first, second), (other, _), (again, twice) = kernels(0), kernels(1), kernels(0)
+    assert same_bits(first, again)
+    assert same_bits(second, twice)
+    assert not same_bits(first, second)
+    assert not same_bits(first, other)
+
+
 @each_random
 def test_without_a_seed_one_is_drawn_once_as_keras_draws_it(name):
     ours, found = getattr(fk, name), getattr(theirs, name)

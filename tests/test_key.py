@@ -81,6 +81,21 @@ def test_equal_keys_are_one(path):
     assert len({one, other}) == 1
 
 
+def test_a_fresh_key_draws_the_same_again():
+    keys = [fi.Key.fresh() for _ in range(50)]
+    assert len(set(keys)) == 50
+    assert 120 < max(key.seed for key in keys).bit_length() <= 128
+    assert all(key.path == () for key in keys)
+    drawn = fi.normal(5, seed=keys[0] / "w")
+    assert (fi.normal(5, seed=fi.Key(keys[0].seed) / "w") == drawn).all()
+
+
+def test_none_is_a_fresh_key(monkeypatch):
+    monkeypatch.setattr(fi.Key, "fresh", classmethod(lambda cls: cls(7)))
+    assert as_key(None) == fi.Key(7)
+    assert (fi.normal(5) == fi.normal(5, seed=7)).all()
+
+
 def test_a_key_is_no_int():
     assert fi.Key(0) != 0
     assert fi.Key(0) != (0, ())

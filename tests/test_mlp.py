@@ -230,7 +230,7 @@ def test_small_steps_are_not_cut(monkeypatch):
     with fi.thread_limit(3):
         for width in (8, 2048):
             x, y = data(width, 5, "softmax", 1024)
-            fi.MLP([width, 5]).fit(x, y, 1, 512, fi.SGD(0.1))
+            fi.MLP([width, 5], seed=0).fit(x, y, 1, 512, fi.SGD(0.1))
     assert asked == [1, 3]
 
 
@@ -474,6 +474,21 @@ def test_parameters_are_written_into_not_replaced():
         model.parameters["layers.0.weight"] = np.zeros((4, 5), np.float32)
     with pytest.raises(TypeError):
         model.gradients["layers.0.weight"] = np.zeros((4, 5), np.float32)
+
+
+def test_without_a_seed_every_network_is_another_and_its_key_gives_it_again():
+    one, other = fi.MLP([5, 4, 3]), fi.MLP([5, 4, 3])
+    assert one.key != other.key
+    assert (one.parameters["layers.0.weight"] != other.parameters["layers.0.weight"]).any()
+    for seed in (one.key, one.key.seed):
+        again = fi.MLP([5, 4, 3], seed=seed)
+        assert again.key == one.key
+        for name, array in one.parameters.items():
+            assert (again.parameters[name] == array).all()
+    # Shuffling goes by the key too.
+    again.fit(X, Y, 2, 2, fi.SGD(0.1))
+    one.fit(X, Y, 2, 2, fi.SGD(0.1))
+    assert (again.parameters["layers.0.weight"] == one.parameters["layers.0.weight"]).all()
 
 
 def test_numpy_numbers_are_numbers():

@@ -85,7 +85,7 @@ def every_picture(relu, tanh):
     yield plots.activations(tanh)
     yield plots.gradients(relu)
     yield plots.grid(tanh)
-    yield plots.weights(fi.MLP([8, 16, 4]), "he_normal")
+    yield plots.weights(fi.MLP([8, 16, 4], seed=0), "he_normal")
     yield plots.history({"a": HISTORY, "b": fi.History([1.0], [1.0], [1.0], [1.0])})
 
 
@@ -217,7 +217,7 @@ def test_a_share_of_zeros_makes_the_axis_logarithmic(tanh):
 
 
 def test_weights_and_their_laws():
-    model = fi.MLP([300, 200, 4], init="xavier_uniform")
+    model = fi.MLP([300, 200, 4], init="xavier_uniform", seed=0)
     figure = plots.weights(model, "xavier_uniform")
     for axes, name in zip(figure.axes, ("layers.0.weight", "layers.1.weight"), strict=True):
         array = model.parameters[name]
@@ -238,7 +238,7 @@ def test_weights_and_their_laws():
 
 
 def test_a_population_has_the_fans_of_one_member():
-    model = fi.MLP([30, 20, 4], population=3)
+    model = fi.MLP([30, 20, 4], population=3, seed=0)
     [line] = plots.weights(model, {"layers.0.weight": "he_normal"}).axes[0].lines
     assert line.get_ydata().max() == pytest.approx(1 / math.sqrt(2 * math.pi * 2 / 30), rel=1e-3)
 

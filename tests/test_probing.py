@@ -245,6 +245,15 @@ def test_errors_of_options(error, message, options):
         fi.probe([5, 4, 3], **options)
 
 
+def test_without_a_seed_all_of_a_comparison_have_one():
+    grid = fi.compare([8, 16, 3], ["he_normal", "zeros"], seed=None)
+    first, second = (one.seed for one in grid)
+    assert first == second != fi.probe([8, 16, 3], seed=None).seed
+    assert [one.inputs for one in grid] == [grid.probes[0].inputs] * 2
+    again = fi.probe([8, 16, 3], "he_normal", seed=eval(first, {"Key": fi.Key}))
+    assert again.to_json() == grid.probes[0].to_json()
+
+
 def test_an_mlp_brings_its_activation_and_is_one():
     model = fi.MLP([5, 4, 3])
     with pytest.raises(TypeError, match="activation is for sizes only"):

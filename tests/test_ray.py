@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 import types
 import uuid
+import warnings
 from pathlib import Path
 
 import processes
@@ -151,7 +153,7 @@ def test_progress_a_relative_folder_and_more_threads_than_a_node_has(cluster, tm
 def test_what_is_sent_is_small(monkeypatch):
     sent = []
     monkeypatch.setattr(ray, "put", sent.append)
-    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(on_ray, "_own_cpus", lambda: 0)  # asking Ray would start one
     job = Job(
         fi.Plan({f"w{i}": ((50, 10), "float32", "normal") for i in range(500)}), fi.Key(0), 100, {"a": b"a" * 999}
     )
@@ -293,19 +295,218 @@ def test_a_ray_of_its_own_is_shut_down_and_nothing_is_left_changed(tmp_path, mon
     assert checkpoint.verify(tmp_path / "out").problems == ()
 
 
+# --- CPUs that others hold ---
+
+HELD = """
+import os, sys, threading, warnings
+import numpy as np
+import ray
+from ray.util.placement_group import placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+import fastinit as fi
+from fastinit import checkpoint
+from fastinit.checkpoint import _on_ray as on_ray
+
+plan = fi.Plan({f"w{i}": ((300, 70), "float32", "normal") for i in range(4)})
+
+def write(folder, **how):
+    "What was written, and the warnings."
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        report = checkpoint.write(plan, folder, engine="ray", threads=2, max_shard_bytes=84_000, **how)
+    return report.written, [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+
+def in_a_thread(folder):
+    "As Ray Train calls the function of its user."
+    results = []
+    thread = threading.Thread(target=lambda: results.append(write(folder)))
+    thread.start()
+    thread.join()
+    return results[0]
+
+class Worker:
+    def ready(self):
+        return True
+
+    def write(self, folder):
+        return write(folder)
+
+    def in_a_thread(self, folder):
+        return in_a_thread(folder)
+
+# Ray says "Tip: ..." on stderr, where the tests expect nothing.
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL",
+         object_store_memory=100 << 20, runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}})
+actor = ray.remote(Worker)
+free = on_ray._free_cpus
+
+def wait_for(condition):
+    import time
+    while not condition():
+        time.sleep(0.05)
+"""
+
+
+def held(code, tmp_path, monkeypatch):
+    """Run a snippet on a Ray with two CPUs; the tensors of the folders that it has written are the plan's."""
+    monkeypatch.chdir(tmp_path)
+    mark = uuid.uuid4().hex
+    out = processes.run(HELD + code, timeout=90, FASTINIT_TEST=mark, RAY_USAGE_STATS_ENABLED="0")
+    wait_until(lambda: not marked(mark))
+    plan = fi.Plan({f"w{i}": ((300, 70), "float32", "normal") for i in range(4)})
+    checkpoint.write(plan, tmp_path / "threads", max_shard_bytes=84_000)
+    for folder in tmp_path.glob("out*"):
+        assert contents(folder) == contents(tmp_path / "threads")
+    return out.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["write", "in_a_thread"])
+def test_an_actor_that_holds_all_cpus_writes_itself(tmp_path, monkeypatch, method):
+    code = f"""
+caller = actor.options(num_cpus=2).remote()
+ray.get(caller.ready.remote())
+wait_for(lambda: not free())
+written, warned = ray.get(caller.{method}.remote(os.path.abspath("out")), timeout=60)
+print(written, len(warned), "this process writes the 4 missing files itself, threads: 2" in warned[0])
+print("Of the 2 CPUs of the cluster 0 are free" in warned[0])
+"""
+    assert held(code, tmp_path, monkeypatch) == ["4 1 True", "True"]
+
+
+@pytest.mark.slow
+def test_a_task_that_holds_all_cpus_writes(tmp_path, monkeypatch):
+    code = """
+written, _ = ray.get(ray.remote(write).options(num_cpus=2).remote(os.path.abspath("out")), timeout=60)
+print(written)
+"""
+    assert held(code, tmp_path, monkeypatch) == ["4"]
+
+
+@pytest.mark.slow
+def test_an_actor_in_a_placement_group_that_captures_tasks(tmp_path, monkeypatch):
+    code = """
+group = placement_group([{"CPU": 1}])
+ray.get(group.ready())
+strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+caller = actor.options(num_cpus=1, scheduling_strategy=strategy).remote()
+written, warned = ray.get(caller.write.remote(os.path.abspath("out")), timeout=60)  # the other CPU is not of the group
+print(written, "Of the 1 CPUs of the placement group 0 are free" in warned[0])
+ray.kill(caller)
+ray.util.remove_placement_group(group)
+wait_for(lambda: free() == 2)
+
+group = placement_group([{"CPU": 1}, {"CPU": 1}])
+ray.get(group.ready())
+strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+caller = actor.options(num_cpus=1, scheduling_strategy=strategy).remote()
+print(ray.get(caller.write.remote(os.path.abspath("out2")), timeout=60))  # on the other bundle
+"""
+    assert held(code, tmp_path, monkeypatch) == ["4 True", "(4, [])"]
+
+
+@pytest.mark.slow
+def test_tasks_ask_for_what_is_free(tmp_path, monkeypatch):
+    code = """
+other = actor.options(num_cpus=1).remote()
+ray.get(other.ready.remote())
+wait_for(lambda: free() == 1)
+print(write("out"))
+ray.kill(other)
+wait_for(lambda: free() == 2)
+
+on_ray.START_SECONDS = 3
+other = actor.options(num_cpus=1).remote()
+ray.get(other.ready.remote())
+old, on_ray._free_cpus = on_ray._free_cpus, lambda: 2  # Ray's list is old
+
+def later():
+    on_ray._free_cpus = old
+
+threading.Timer(1, later).start()
+print(write("out2"))
+"""
+    assert held(code, tmp_path, monkeypatch) == ["(4, [])", "(4, [])"]
+
+
+@pytest.mark.slow
+def test_a_driver_waits_for_cpus_with_a_warning_and_a_limit(tmp_path, monkeypatch):
+    code = """
+on_ray.START_SECONDS, on_ray.WAIT_SECONDS = 2, 3
+other = actor.options(num_cpus=2).remote()
+ray.get(other.ready.remote())
+wait_for(lambda: not free())
+warnings.simplefilter("ignore")
+try:
+    checkpoint.write(plan, "out", engine="ray", threads=2, max_shard_bytes=84_000)
+except TimeoutError as error:
+    print(error)
+on_ray.WAIT_SECONDS = 60
+threading.Timer(4, ray.kill, [other]).start()
+written, warned = write("out")
+print(written, len(warned), warned[0])
+"""
+    first, second = held(code, tmp_path, monkeypatch)
+    usage = (
+        "each asks for 2 CPUs. Of the 2 CPUs of the cluster 0 are free; actors, tasks, placement groups hold the rest. "
+        "Free some, add nodes, or use engine='threads'"
+    )
+    assert first.startswith("no task of checkpoint.write(engine='ray') could run for ")
+    assert usage in first
+    assert second.startswith(
+        "4 1 checkpoint.write(engine='ray') waits, for at most 60 s: each of its tasks asks for 2 CPUs."
+    )
+
+
 # --- without a cluster ---
+
+
+class Task:
+    """A task, or the generator that stands for it."""
+
+    def __init__(self, call, how):
+        self.call, self.how, self.begun = call, how, False
+
+    def completed(self):
+        return self
+
+    def next_ready(self):
+        return self.begun
+
+    def __iter__(self):
+        assert self.how["num_returns"] == "streaming"
+        return self.call()
 
 
 class Here:
     """What `on_ray` uses of Ray, in this process.
 
     A task runs when it is waited for; what it is sent is pickled. The attributes tell what was asked for, and how many
-    tasks may run before one fails with `error`.
+    tasks may run before one fails with `error`. Tasks that ask for more CPUs than `fits` never begin; `held` are those
+    of the caller, None in a driver; with `group` a placement group captures its tasks.
     """
 
-    def __init__(self, initialized=True):
+    def __init__(self, initialized=True, client=False):
         self.initialized, self.options, self.cancelled, self.calls = initialized, [], [], []
         self.good, self.error = math.inf, None
+        self.free, self.fits, self.held, self.group = {"CPU": 5.0}, math.inf, None, None
+        connection = types.SimpleNamespace(is_connected=lambda: client)
+        self.util = types.SimpleNamespace(
+            client=types.SimpleNamespace(ray=connection), get_current_placement_group=lambda: self.group
+        )
+
+    def available_resources(self):
+        return self.free
+
+    def get_runtime_context(self):
+        def get_assigned_resources():
+            assert self.held is not None, "This method is only available when the process is a worker"
+            return {"CPU": self.held} if self.held else {}
+
+        return types.SimpleNamespace(
+            get_assigned_resources=get_assigned_resources, should_capture_child_tasks_in_placement_group=True
+        )
 
     def nodes(self):
         return [
@@ -319,7 +520,7 @@ class Here:
         def options(**how):
             def start(sent, *arguments):
                 self.options.append(how)
-                return functools.partial(function, pickle.loads(sent), *arguments)
+                return Task(functools.partial(function, pickle.loads(sent), *arguments), how)
 
             return types.SimpleNamespace(remote=start)
 
@@ -327,13 +528,18 @@ class Here:
 
     def wait(self, tasks, num_returns=1, timeout=None):
         self.calls.append(("wait", num_returns))
-        return tasks[:num_returns], tasks[num_returns:]
+        assert len(self.calls) < 1000, "waits for ever"
+        able = [task for task in tasks if task.how["num_cpus"] <= self.fits]
+        return able[:num_returns], able[num_returns:]
 
     def get(self, task):
+        if not isinstance(task, Task):
+            return
         if self.good == 0:
             raise self.error
         self.good -= 1
-        task()
+        if "num_returns" not in task.how:
+            task.call()
 
     def cancel(self, task, force):
         assert force
@@ -369,8 +575,8 @@ def test_the_bytes_of_tasks_are_those_of_threads(here, tmp_path):
     assert (report.files, report.written, report.finished) == (5, 5, True)
     assert contents(tmp_path / "ray") == contents(tmp_path / "threads")
     names = [f"model-0000{i}-of-00005.safetensors" for i in range(1, 6)]
-    # As many CPUs as the largest node has that lives.
-    assert here.options == [{"num_cpus": 3, "max_retries": on_ray.RETRIES, "name": name} for name in names]
+    options = {"num_cpus": 2, "max_retries": on_ray.RETRIES, "num_returns": "streaming"}  # 5 are free on 2 nodes
+    assert here.options == [options | {"name": name} for name in names]
     assert (here.cancelled, "shutdown" in here.calls) == ([], False)
     assert checkpoint.write(SMALL, tmp_path / "ray", engine="ray", **how).written == 0
 
@@ -394,9 +600,106 @@ def test_a_task_that_fails_ends_the_others(here, tmp_path):
             on_ray.engine(None)(job, job.layout.shards, folder, How(1, False, done.append))
         assert type(raised.value) is kind
         assert done == [shard.nbytes for shard in job.layout.shards[:2]]
-        assert [task.args[1] for task in here.cancelled] == [4, 3, 2]  # what waits before what runs
+        assert [task.call.args[1] for task in here.cancelled] == [4, 3, 2]  # what waits before what runs
         assert here.calls[-1] == ("wait", 3)
         assert sorted(path.name for path in folder.iterdir()) == [shard.name for shard in job.layout.shards[:2]]
+
+
+def test_how_many_cpus_a_task_asks_for(here):
+    for free, expected in ((5.0, 2), (2.0, 1), (1.5, 1), (1.0, 1), (0.5, 3), (0.0, 3)):  # nodes of 2 and 3
+        here.free = {"CPU": free}
+        assert on_ray._asked(64) == expected
+        assert on_ray._asked(1) == 1
+    here.group = types.SimpleNamespace(id=bytes(2), bundle_specs=[{"CPU": 4.0}, {"GPU": 1.0}])
+    for free, expected in ((4.0, 4), (1.0, 1), (0.0, 4)):
+        here.free = {"CPU": 5.0, "CPU_group_0000": free}
+        assert on_ray._asked(64) == expected
+    here.group, here.free = None, {}
+    here.nodes = list  # of a cluster that is to grow
+    assert on_ray._asked(64) == 64
+
+
+def test_a_worker_that_holds_cpus_writes_what_no_task_can(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "FREE_SECONDS", 0)
+    checkpoint.write(SMALL, tmp_path / "threads", max_shard_bytes=2000)
+    group = types.SimpleNamespace(id=bytes(2), bundle_specs=[{"GPU": 1.0}])
+    cases = (
+        ("none is free", {}, 0, 2.0, None, 0),
+        ("none is free after all", {"CPU": 5.0}, 0, 0.5, None, 5),
+        ("a group without CPUs", {"CPU": 5.0}, 0, 0, group, 0),
+    )
+    for name, here.free, here.fits, here.held, here.group, tasks in cases:
+        here.options.clear()
+        with pytest.warns(RuntimeWarning, match=r"this process writes the 5 missing files itself, threads: [12]"):
+            checkpoint.write(SMALL, tmp_path / name, engine="ray", threads=64, max_shard_bytes=2000)
+        assert len(here.options) == tasks
+        assert contents(tmp_path / name) == contents(tmp_path / "threads")
+        assert on_ray._own_cpus() == max(here.held, 1)
+    here.group, here.held = None, 0  # an actor without CPUs only waits
+    assert on_ray._own_cpus() == 0
+
+
+def test_tasks_that_are_too_large_for_what_is_free_are_started_anew(here, tmp_path):
+    here.fits = 1
+
+    def wait(*arguments, **how):
+        here.free = {"CPU": 2.0}  # what Ray says with a delay
+        return Here.wait(here, *arguments, **how)
+
+    here.wait = wait
+    assert checkpoint.write(SMALL, tmp_path / "out", engine="ray", threads=64, max_shard_bytes=2000).written == 5
+    assert [how["num_cpus"] for how in here.options] == [2] * 5 + [1] * 5
+    assert len(here.cancelled) == 5
+
+
+def test_a_driver_waits_for_cpus_and_says_so(here, tmp_path, monkeypatch):
+    here.free, here.fits = {"CPU": 0.0}, 0
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(
+        on_ray, "time", types.SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None)
+    )
+    job = Job(SMALL, fi.Key(0), 2000)
+    usage = r"each (of its tasks )?asks for 3 CPUs\. Of the 5 CPUs of the cluster 0 are free; .* Free some, "
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TimeoutError, match=rf"could run for 700 s: {usage}"):
+            on_ray.engine(None)(job, job.layout.shards, tmp_path, How(64, False, print))
+    assert len(caught) == 1
+    assert re.search(rf"waits, for at most 600 s: {usage}", str(caught[0].message))
+    assert len(here.cancelled) == 5
+
+
+def test_a_task_that_has_begun_may_take_any_time(here, tmp_path, monkeypatch):
+    here.fits, looks = 0, iter(range(100))
+
+    def wait(tasks, num_returns=1, timeout=None):
+        tasks[-1].begun = True
+        here.fits = 64 if next(looks) == 10 else here.fits
+        return Here.wait(here, tasks, num_returns)
+
+    here.wait = wait
+    clock = iter(range(0, 100_000, 1000))
+    monkeypatch.setattr(on_ray, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    assert checkpoint.write(SMALL, tmp_path / "out", engine="ray", max_shard_bytes=2000).written == 5
+
+
+def test_through_ray_client(tmp_path, monkeypatch):
+    here = Here(client=True)
+    monkeypatch.setattr(on_ray, "ray", here)
+    looks = iter(range(100))
+    here.free, here.fits = {}, 0
+
+    def wait(*arguments, **how):
+        here.fits = 64 if next(looks) == 5 else here.fits
+        return Here.wait(here, *arguments, **how)
+
+    here.wait = wait
+    clock = iter(range(0, 100_000, 1000))
+    monkeypatch.setattr(on_ray, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.warns(RuntimeWarning, match=r"waits: each of its tasks") as warned:  # nothing tells what runs: no limit
+        assert checkpoint.write(SMALL, tmp_path / "out", engine="ray", max_shard_bytes=2000).written == 5
+    assert len(warned) == 1
+    assert all("num_returns" not in how for how in here.options)
 
 
 def test_a_task_removes_what_a_worker_that_died_has_left(tmp_path):

@@ -34,8 +34,8 @@ def fill(
     Args:
         out: a writeable NumPy array of float16, bfloat16 (`ml_dtypes`), float32 or float64; any strides.
         distribution: what is drawn, e.g. `Normal(0, 0.02)`.
-        seed: an int or a `Key`; None draws fresh entropy. The same seed gives every array the same values: use
-            `Key(seed) / name`, one name per tensor.
+        seed: an int or a `Key`; None draws fresh entropy (`Key.fresh()`, to be able to repeat it). The same seed gives
+            every array the same values: use `Key(seed) / name`, one name per tensor.
         shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
         region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
         layout, batch_axes: which axes are out, in and kernel, and which hold independent copies, as in the schemes'

@@ -55,8 +55,21 @@ class Key:
         for name in self._path:
             self._hash = _extended(self._hash, _encoded(name))
 
+    @classmethod
+    def fresh(cls) -> Key:
+        """Return a key whose seed is 128 bits of fresh entropy of the operating system.
+
+        That is what `seed=None` means where NumPy arrays are filled. Keep the key to be able to draw the same again.
+
+        >>> key = Key.fresh()
+        >>> Key(key.seed) == key, Key.fresh() == key
+        (True, False)
+        """
+        return cls(secrets.randbits(128))
+
     @property
     def seed(self) -> int:
+        """The seed as an int."""
         return self._seed
 
     @property
@@ -130,7 +143,7 @@ def as_key(seed: Seed) -> Key:
     """The key that a seed argument means: a key itself, an int as `Key(int)`, None as fresh entropy."""
     if isinstance(seed, Key):
         return seed
-    return Key(secrets.randbits(128) if seed is None else seed)
+    return Key.fresh() if seed is None else Key(seed)
 
 
 def words_of(seed: Seed) -> tuple[int, int]:

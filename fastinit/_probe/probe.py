@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastinit._core.key import Seed
+from fastinit._core.key import Key, Seed, as_key
 from fastinit._probe.advice import AS_IT_IS, Scheme, advised, candidates, distributions_of
 from fastinit._probe.dense import probe_network
 from fastinit._probe.results import Comparison, Probe
@@ -44,7 +44,8 @@ def probe(
         data: for dense networks X (samples, features) or (X, y), y as in `MLP.step`; for a module what it is called
             with: a tensor, a tuple, or a dict of named arguments. Default: standard normal samples and targets that
             are as likely as any, drawn from the seed; a module needs its data.
-        seed: an int or a `Key`, of what is drawn; of a module its dropout too.
+        seed: an int or a `Key`, of what is drawn; of a module its dropout too. None draws fresh entropy; the result's
+            `seed` tells the key. An `MLP` that is probed as it is has its own key.
         output: of networks made from sizes, as in `MLP`; it decides the loss.
         samples: how many are drawn where there are no data.
         dtype: "float32" or "float64", of networks made from sizes.
@@ -73,11 +74,11 @@ def probe(
     >>> probe([784, *[256] * 30, 10], scheme="he_normal").verdict.kind
     'healthy'
     """
-    samples = positive_int("samples", samples)
+    samples, key = positive_int("samples", samples), as_key(seed)
     if isinstance(model_or_sizes, MLP):
         _only_for("sizes", activation=activation)
         _only_for("a torch module", loss=loss)
-        return _probe_mlp(model_or_sizes, scheme, data, seed, samples)
+        return _probe_mlp(model_or_sizes, scheme, data, key, samples)
     if "torch" in sys.modules:
         from torch import nn
 
@@ -85,13 +86,13 @@ def probe(
             from fastinit._probe.module.probe_module import probe_module
 
             _only_for("sizes", activation=activation)
-            return probe_module(model_or_sizes, scheme, data, seed, loss)
+            return probe_module(model_or_sizes, scheme, data, key, loss)
     if isinstance(model_or_sizes, str) or not isinstance(model_or_sizes, Iterable):
         raise TypeError(f"model_or_sizes must be sizes, an MLP or a torch module. Received: {model_or_sizes!r:.200}")
     _only_for("a torch module", loss=loss)
-    model = MLP(list(model_or_sizes), activation or "relu", output, init="zeros", seed=seed, dtype=dtype)
+    model = MLP(list(model_or_sizes), activation or "relu", output, init="zeros", seed=key, dtype=dtype)
     scheme = FITTING.get(model.activation.name, "xavier_uniform") if scheme is None else scheme
-    return _probe_mlp(model, scheme, data, seed, samples)
+    return _probe_mlp(model, scheme, data, key, samples)
 
 
 def compare(
@@ -121,16 +122,17 @@ def compare(
     normal(std=1)     exploding
     """
     schemes, activations = _listed("schemes", schemes), _listed("activations", activations)
+    key = as_key(seed)  # one for all: None would draw another network for each scheme
     return Comparison(
         tuple(
-            probe(sizes, scheme=scheme, activation=activation, data=data, seed=seed, **options)
+            probe(sizes, scheme=scheme, activation=activation, data=data, seed=key, **options)
             for activation in activations
             for scheme in schemes
         )
     )
 
 
-def _probe_mlp(model: MLP, scheme: Scheme | None, data: Any, seed: Seed, samples: int) -> Probe:
+def _probe_mlp(model: MLP, scheme: Scheme | None, data: Any, key: Key, samples: int) -> Probe:
     """Probe a model as it is, or one like it under another scheme."""
     if model.population is not None:
         raise ValueError(f"model must not be a population. Received: population={model.population}")
@@ -138,7 +140,7 @@ def _probe_mlp(model: MLP, scheme: Scheme | None, data: Any, seed: Seed, samples
 
     def under(scheme: Scheme) -> Probe:
         distributions, text = distributions_of(scheme, shapes)
-        other = MLP(model.sizes, model.activation, model.output, init=distributions, seed=seed, dtype=model.dtype)
+        other = MLP(model.sizes, model.activation, model.output, init=distributions, seed=key, dtype=model.dtype)
         return probe_network(other, text, data, samples)
 
     found = probe_network(model, AS_IT_IS, data, samples) if scheme is None else under(scheme)

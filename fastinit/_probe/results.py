@@ -21,7 +21,7 @@ class Probe(Record):
         scheme: the weights' distribution; "as it is" for a model that brought its own.
         activation: of the hidden layers; None for a torch module.
         samples: how many.
-        seed: of the draws.
+        seed: the key of the draws, as text: "Key(0)".
         inputs: the data's numbers; None where they are no real numbers.
         loss: before any step.
         layers: in the order in which they ran; the last is the output.

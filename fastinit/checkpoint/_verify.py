@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastinit._core.key import Key
 from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.checks import finite
@@ -33,6 +34,7 @@ class Verification:
             differs, up to where its file ends.
         differing: the names of the tensors that differ.
         repaired: whether all of it was written anew.
+        key: the checkpoint's seed, as a `Key`.
     """
 
     path: str
@@ -42,6 +44,7 @@ class Verification:
     problems: tuple[str, ...]
     differing: tuple[str, ...]
     repaired: bool
+    key: Key
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -98,6 +101,7 @@ def verify(
         problems=(*problems, *map(str, differences)),
         differing=tuple(dict.fromkeys(one.tensor for one in differences if one.tensor is not None)),
         repaired=repair and bool(problems or differences),
+        key=job.key,
     )
 
 

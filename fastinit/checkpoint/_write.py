@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastinit._core.key import Seed
+from fastinit._core.key import Key, Seed
 from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.checks import unknown
@@ -38,6 +38,7 @@ class Report:
         parameters: in those tensors.
         nbytes: of the files.
         finished: whether the checkpoint is complete.
+        key: the seed that was used, as a `Key`: `report.key.seed`.
         peak_memory_bytes: of the whole process.
     """
 
@@ -50,6 +51,7 @@ class Report:
     seconds: float
     finished: bool
     peak_memory_bytes: int
+    key: Key
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -97,6 +99,7 @@ def write(
     Raises:
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
+        TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         OSError: the disk is full, the folder cannot be written...
     """
     if not os.fspath(folder):
@@ -137,6 +140,7 @@ def write(
         seconds=time.perf_counter() - start,
         finished=finished,
         peak_memory_bytes=peak_memory(),
+        key=job.key,
     )
 
 

@@ -21,12 +21,14 @@ _SHOWN = 20  # problems; --json has all
 
 
 def _json(report: Report | Verification) -> str:
-    rate = {"gigabytes_per_second": report.gigabytes_per_second}
-    return json.dumps(dataclasses.asdict(report) | rate)
+    values = {field.name: getattr(report, field.name) for field in dataclasses.fields(report) if field.name != "key"}
+    values |= {"seed": report.key.seed, "seed_path": report.key.path}
+    return json.dumps(values | {"gigabytes_per_second": report.gigabytes_per_second})
 
 
-def _pace(report: Report | Verification) -> str:
-    return f"{report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
+def _seed_and_pace(report: Report | Verification) -> str:
+    seed = repr(report.key) if report.key.path else report.key.seed
+    return f"seed {seed}, {report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
 
 
 @command
@@ -126,7 +128,7 @@ def write(
         return
     print(
         f"{report.path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
-        f"{report.files:,} files ({report.written:,} written now), {_pace(report)}, peak memory "
+        f"{report.files:,} files ({report.written:,} written now), {_seed_and_pace(report)}, peak memory "
         f"{report.peak_memory_bytes / 1e6:.0f} MB{'' if report.finished else '; other parts are missing'}"
     )
 
@@ -154,7 +156,8 @@ def verify(
         if len(found.problems) > _SHOWN:
             print(f"and {len(found.problems) - _SHOWN:,} more")
         verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
-        print(f"{found.path}: {verdict}; {found.tensors:,} tensors, {found.nbytes:,} bytes compared, {_pace(found)}")
+        compared = f"{found.tensors:,} tensors, {found.nbytes:,} bytes compared"
+        print(f"{found.path}: {verdict}; {compared}, {_seed_and_pace(found)}")
     if found.problems and not found.repaired:
         raise typer.Exit(1)
 

@@ -66,10 +66,16 @@ class MLP:
             the relu family (relu, leaky_relu, elu, gelu, gelu_tanh, silu, softplus), lecun_normal for selu,
             xavier_uniform for the rest. Biases begin at zero.
         seed: an int or a `Key`; None draws fresh entropy. Layer i's weights are the stream of
-            `Key(seed) / "layers.i.weight"`.
+            `Key(seed) / "layers.i.weight"`. The key that was used is `model.key`.
         dtype: "float32" or "float64".
         population: so many candidate solutions, evaluated and trained together: `parameters` and all results have a
             leading axis of this size. None: a single model, without that axis.
+
+    Attributes:
+        parameters: name -> array, "layers.0.weight" (out, in), "layers.0.bias", ...; views of one buffer.
+        gradients: likewise, of the last step.
+        key: the seed that was used, as a `Key`. `MLP(..., seed=model.key)` begins with the same weights.
+        epochs: how many `fit` has made.
 
     The result of training is the same for the same seed and thread count (BLAS rounds differently for other slices of a
     batch); the weights to begin with are the same always.
@@ -94,7 +100,7 @@ class MLP:
         output: str = "softmax",
         *,
         init: Init | None = None,
-        seed: Seed = 0,
+        seed: Seed = None,
         dtype: Any = "float32",
         population: int | None = None,
     ) -> None:
