@@ -28,6 +28,8 @@ def local_parts(tensor: Any) -> list[tuple[torch.Tensor, Region]]:
         return [(tensor, ())]
     with torch.no_grad():
         local = tensor.to_local()
+    if not local.numel():
+        return [(local, (slice(0, 0, 1),) * tensor.dim())]
     axes = [_runs(size, axis, tensor.device_mesh, tensor.placements) for axis, size in enumerate(tensor.shape)]
     found = []
     for combination in itertools.product(*axes):

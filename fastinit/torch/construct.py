@@ -26,7 +26,7 @@ from fastinit.torch._modules import clean, holding, named_tensors
 from fastinit.torch._patches import patched
 from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
-from fastinit.torch._record.naming import Owner, RegionFill, covered, owner, region_fills, settle
+from fastinit.torch._record.naming import Owner, RegionFill, cover, owner, region_fills, settle
 from fastinit.torch._record.recorder import Recorder, active
 from fastinit.torch._record.recording import Recording
 from fastinit.torch._record.replay import Computed
@@ -144,7 +144,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
     for name, tensor in named.items():
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
-    settle(recorder.known, _owners(roots(), recorder), recorder.log.drawn())
+    settle(recorder.known, _owners(roots(), recorder), recorder.log.drawn(), recorder.origins)
     plan = Plan(_tensors(recorder, named, _passing(model)))
     if recorder.log.has_decisions and not any(isinstance(t.distribution, Computed) for t in plan.filled.values()):
         recorder.seen("a decision")  # which nothing would check
@@ -191,7 +191,7 @@ def _law(recorder: Recording, name: str, tensor: torch.Tensor) -> Distribution:
     if parts is None:  # something was computed into it; what comes after that lies over it
         recorder.flush(tensor)
         parts = []
-    if not covered(one.shape, parts):
+    if not cover(one.shape, parts):
         parts = [RegionFill((), _base(recorder, tensor)), *parts]
     return parts[0].law if len(parts) == 1 else Patched(tuple(parts))
 

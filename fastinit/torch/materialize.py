@@ -134,6 +134,8 @@ def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
     """Fill a tensor, or the part of it that is here."""
     with torch.no_grad():
         for part, region in local_parts(tensor):
+            if not part.numel():
+                continue
             array = host_array(part)
             if fill.drawn and array is not None:
                 fill.fill(array, key, region)

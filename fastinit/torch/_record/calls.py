@@ -9,7 +9,17 @@ from typing import Any
 import torch
 
 from fastinit._core.key import Key
-from fastinit.torch._record.draws import Contents, Draw, Piece, Stream, bytes_of, map_tensors, storage_of, tensors_in
+from fastinit.torch._record.draws import (
+    Contents,
+    Draw,
+    Origin,
+    Piece,
+    Stream,
+    bytes_of,
+    map_tensors,
+    storage_of,
+    tensors_in,
+)
 from fastinit.torch._record.execute import draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, settle
@@ -30,6 +40,7 @@ class Calls:
         self.owners = owners
         self.log = Log()
         self.known: weakref.WeakKeyDictionary[torch.UntypedStorage, Contents] = weakref.WeakKeyDictionary()
+        self.origins: weakref.WeakKeyDictionary[torch.UntypedStorage, Origin] = weakref.WeakKeyDictionary()
         self.pending: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
         self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the key
         self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
@@ -71,6 +82,7 @@ class Calls:
 
     def put(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw | None, *, done: bool) -> None:
         """Note what a part of a storage holds from now on."""
+        self.origins.pop(storage, None)
         contents = self.known.setdefault(storage, {})
         if where.covers(storage.nbytes()):
             contents.clear()
@@ -85,6 +97,7 @@ class Calls:
         if storage is None:
             return
         self._fresh.discard(storage)
+        self.origins.pop(storage, None)
         if storage in self.known:
             self.put(storage, geometry(tensor), None, done=True)
 
@@ -92,6 +105,7 @@ class Calls:
         """Know no more of a tensor's storage than of any other: others may write to it."""
         if (storage := storage_of(tensor)) is not None:
             self.known.pop(storage, None)
+            self.origins.pop(storage, None)
             self._random.discard(storage)
             self._fresh.discard(storage)
 
@@ -182,7 +196,7 @@ class Calls:
 
     def settle(self, owners: Sequence[Owner]) -> None:
         """Give all draws their final keys; what was computed from those that had none is computed again."""
-        settle(self.known, owners, self.log.drawn())
+        settle(self.known, owners, self.log.drawn(), self.origins)
         events = self.log.events
         if any(draw.stream.homes[0].path != draw.stream.unowned for _, _, draw in self.log.drawn()):
             memory = self._decided(events)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fastinit.torch._record.draws import Contents, Draw
-from fastinit.torch._record.geometry import Geometry, apart, carried
+from fastinit.torch._record.geometry import Geometry, apart, carried, covered, meet
 from fastinit.torch._record.operators import Operator, aten
 
 Copies = list[tuple[Geometry, Draw]]
@@ -18,23 +18,37 @@ Copies = list[tuple[Geometry, Draw]]
 def copied(contents: Contents, source: Geometry, target: Geometry) -> Copies | None:
     """The draws that a tensor holds, at their places in a tensor of the same shape; None where not all of its elements
     are known."""
+    repeated = [axis for axis, (n, step) in enumerate(zip(source.shape, source.strides, strict=True)) if n > 1 > step]
+    if repeated:  # an expanded tensor: every element stands in several places
+        once = copied(contents, _without(source, repeated), _without(target, repeated))
+        sizes, steps = [source.shape[axis] for axis in repeated], [target.strides[axis] for axis in repeated]
+        nothing = [0] * len(repeated)
+        return once and [
+            (_with(place, sizes, steps), draw._replace(view=_with(draw.view, sizes, nothing))) for place, draw in once
+        ]
     found: list[tuple[Geometry, Draw | None]] = []
-    complete = False
     for where, piece in contents.items():
-        known = piece.draw is not None
         view = carried(source, where, piece.draw.view if piece.draw is not None else where)
         if view is not None:  # all of the tensor lies in this piece
             found = [(target, piece.draw._replace(view=view) if piece.draw is not None else None)]
-            complete = known
         elif not apart(where, source):
-            place = carried(where, source, target)
-            if place is None:
+            part = where if carried(where, source, target) is not None else meet(where, source)
+            place = None if part is None else carried(part, source, target)
+            view = carried(part, where, piece.draw.view if piece.draw is not None else where) if part else None
+            if place is None or view is None:
                 return None
-            found.append((place, piece.draw))
-    if not complete:
-        return None
+            found.append((place, piece.draw._replace(view=view) if piece.draw is not None else None))
     draws = [(place, draw) for place, draw in found if draw is not None]
-    return draws if len(draws) == len(found) else None
+    return draws if len(draws) == len(found) and covered(target, [place for place, _ in draws]) else None
+
+
+def _without(view: Geometry, axes: Sequence[int]) -> Geometry:
+    kept = [axis for axis in range(len(view.shape)) if axis not in axes]
+    return view._replace(shape=tuple(view.shape[a] for a in kept), strides=tuple(view.strides[a] for a in kept))
+
+
+def _with(view: Geometry, sizes: Sequence[int], strides: Sequence[int]) -> Geometry:
+    return view._replace(shape=(*sizes, *view.shape), strides=(*strides, *view.strides))
 
 
 def pairs(

@@ -14,7 +14,7 @@ from fastinit._core.composite import Cast, SameAs
 from fastinit._core.distributions import Constant, Distribution, rounded
 from fastinit._core.key import Key
 from fastinit.torch._compat import tree_map
-from fastinit.torch._record.geometry import Geometry, carried, in_c_order
+from fastinit.torch._record.geometry import Geometry, carried, in_c_order, meet
 from fastinit.torch._tensors import DTYPES
 
 UNOWNED = "unowned"  # stands in a key before the ordinal of a draw that no module's name belongs to
@@ -97,8 +97,13 @@ def parts_of(view: Geometry, homes: tuple[Home, ...]) -> list[Part]:
         place = carried(view, home.view, home.place)
         if place is not None:
             return [Part(view, home, place)]
-    inside = [Part(h.view, h, h.place) for h in homes if carried(h.view, view, view) is not None]
-    return inside if sum(math.prod(part.view.shape) for part in inside) == math.prod(view.shape) else []
+    found = []
+    for home in homes:
+        part = home.view if carried(home.view, view, view) is not None else meet(view, home.view)
+        place = None if part is None or 0 in part.shape else carried(part, home.view, home.place)
+        if part is not None and place is not None:
+            found.append(Part(part, home, place))
+    return found if sum(math.prod(part.view.shape) for part in found) == math.prod(view.shape) else []
 
 
 def law_of(draw: Draw, part: Part, own: tuple[Path, Geometry] | None = None) -> Distribution:
@@ -125,6 +130,14 @@ class Piece:
 
 
 Contents = dict[Geometry, Piece]  # what is known of one storage; later pieces lie over earlier ones
+
+
+class Origin(NamedTuple):
+    """What a storage was copied from. A shard's original tells what the other ranks have."""
+
+    contents: Contents  # of the original's storage, as they were
+    where: Geometry  # the original
+    local: Geometry | None  # the copy; None: the storage was only made like the original
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastinit._runtime.arrays import Region, c_strides, common, overlaps
+from fastinit._runtime.arrays import Region, c_strides, overlaps
 
 
 class Geometry(NamedTuple):
@@ -134,7 +134,7 @@ def carried(part: Geometry, whole: Geometry, place: Geometry) -> Geometry | None
         offset += start * step
     if rest:
         return None
-    strides = [0] * len(part.shape)
+    strides = [_step(stride, axes) if n == 1 else 0 for stride, n in zip(part.strides, part.shape, strict=True)]
     reached = starts  # the last index of each axis
     for stride, size, axis in part.axes:
         if stride == 0:
@@ -148,6 +148,11 @@ def carried(part: Geometry, whole: Geometry, place: Geometry) -> Geometry | None
             return None
         strides[axis] = stride // own * step
     return Geometry(offset, part.shape, tuple(strides), place.dtype)
+
+
+def _step(stride: int, axes: list[tuple[int, int, int]]) -> int:
+    """How far one step of a view's axis goes in the place."""
+    return next((stride // own * step for own, n, step in axes if own and n > 1 and stride and stride % own == 0), 0)
 
 
 def _joined(whole: Geometry, place: Geometry) -> list[tuple[int, int, int]]:
@@ -168,27 +173,54 @@ def apart(a: Geometry, b: Geometry) -> bool:
     (first, last), (start, end) = a.bytes, b.bytes
     if last <= start or end <= first:
         return True
-    if a.dtype is not b.dtype:
-        return False
+    shared = meet(a, b)
+    return shared is not None and 0 in shared.shape
+
+
+def meet(a: Geometry, b: Geometry) -> Geometry | None:
+    """The elements that two views of one memory have in common, in some order of axes; None where they make no view, or
+    it is not known which they are.
+
+    >>> rows, columns = Geometry(12, (2, 6), (6, 1)), Geometry(4, (5, 2), (6, 1))
+    >>> meet(rows, columns)
+    Geometry(offset=16, shape=(2, 2), strides=(6, 1), dtype=None)
+    """
     strides = sorted({s for s, _, _ in (*a.axes, *b.axes) if s} | {1}, reverse=True)
-    if any(wide % narrow for wide, narrow in itertools.pairwise(strides)):
-        return False
+    if a.dtype is not b.dtype or any(wide % narrow for wide, narrow in itertools.pairwise(strides)):
+        return None
     ours, theirs = _digits(a, strides), _digits(b, strides)
     if ours is None or theirs is None:
-        return False
-    return any(not len(common(x, y)) for x, y in zip(ours, theirs, strict=True))
+        return None
+    both = [range(max(x.start, y.start), min(x.stop, y.stop)) for x, y in zip(ours, theirs, strict=True)]
+    offset = sum(index.start * stride for index, stride in zip(both, strides, strict=True))
+    return Geometry(offset, tuple(map(len, both)), tuple(strides), a.dtype)
+
+
+def covered(whole: Geometry, parts: Sequence[Geometry]) -> bool:
+    """Whether views that lie in another one surely make up all of it."""
+    found: list[Geometry] = []
+    for part in parts:
+        if all(apart(part, other) for other in found):
+            found.append(part)
+    return sum(_size(part.shape) for part in found) == _size(whole.shape) and bool(found)
 
 
 def _digits(view: Geometry, strides: Sequence[int]) -> list[range] | None:
     """The indices that a view takes along each of the axes that have these strides."""
-    rest, found = view.offset, []
     sizes = {stride: size for stride, size, _ in view.axes}
+    if len(sizes) < len(view.axes) or 0 in sizes:
+        return None
+    for narrow, wide in itertools.pairwise(reversed(strides)):  # what runs over several axes is cut at their ends
+        size, length = sizes.get(narrow, 1), wide // narrow
+        if size > length and size % length == 0 and wide not in sizes:
+            sizes[narrow], sizes[wide] = length, size // length
+    rest, found = view.offset, []
     for wide, stride in zip((0, *strides), strides, strict=False):
         start, rest = divmod(rest, stride)
         found.append(range(start, start + sizes.get(stride, 1)))
         if wide and found[-1].stop > wide // stride:
             return None
-    return found if len(sizes) == len(view.axes) else None
+    return found
 
 
 def _size(shape: tuple[int, ...]) -> int:

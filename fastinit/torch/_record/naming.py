@@ -3,7 +3,6 @@ are copies."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ import torch
 
 from fastinit._core.distributions import Distribution
 from fastinit._runtime.arrays import Region, overlaps
-from fastinit.torch._record.draws import Contents, Draw, Home, Path, Stream, law_of, parts_of, same
-from fastinit.torch._record.geometry import Geometry, apart, carried, geometry, in_c_order, locate
+from fastinit.torch._record.draws import Contents, Draw, Home, Origin, Path, Stream, law_of, parts_of, same
+from fastinit.torch._record.geometry import Geometry, apart, carried, covered, geometry, in_c_order, locate, meet
 
 Drawn = tuple[torch.UntypedStorage, Geometry, Draw]
 
@@ -25,12 +24,13 @@ class Owner(NamedTuple):
     shape: tuple[int, ...]  # of the whole
     where: Geometry  # in its storage
     place: Geometry  # where the elements are in the whole
+    region: Region  # of the whole; () is all of it, and the tensor no shard
 
 
 def owner(path: Path, tensor: torch.Tensor, shape: tuple[int, ...] | None = None, region: Region = ()) -> Owner:
     """A named tensor; with a shape and a region, that part of one of this shape."""
     whole = in_c_order(tuple(tensor.shape) if shape is None else shape)
-    return Owner(path, tensor, whole.shape, geometry(tensor), _cut(whole, region))
+    return Owner(path, tensor, whole.shape, geometry(tensor), _cut(whole, region), region)
 
 
 class RegionFill(NamedTuple):
@@ -69,8 +69,10 @@ def hold(where: Geometry, draw: Draw, owner: Owner) -> Holder | None:
     """How a named tensor holds the draw at a place of its storage; None where it is no region of it."""
     own = owner.where
     region = locate(where, own)
-    inner = own if region is None else _cut(own, region)
-    view = carried(inner, where, draw.view)
+    if region is None:
+        part = own if carried(own, where, draw.view) is not None else meet(where, own)
+        region = None if part is None or 0 in part.shape else locate(part, own)
+    view = None if region is None else carried(_cut(own, region), where, draw.view)
     if view is None:
         return None
     return Holder(owner, region or (), view, _cut(owner.place, region or ()))
@@ -109,14 +111,10 @@ def region_fills(contents: Contents, owner: Owner) -> list[RegionFill] | None:
     return found
 
 
-def covered(shape: tuple[int, ...], parts: Sequence[RegionFill]) -> bool:
+def cover(shape: tuple[int, ...], parts: Sequence[RegionFill]) -> bool:
     """Whether regions surely make up a whole tensor."""
-    whole, found = in_c_order(shape), list[Geometry]()
-    for region, _ in parts:
-        part = _cut(whole, region)
-        if all(apart(part, other) for other in found):
-            found.append(part)
-    return sum(math.prod(part.shape) for part in found) == math.prod(shape) and bool(found)
+    whole = in_c_order(shape)
+    return covered(whole, [_cut(whole, region) for region, _ in parts])
 
 
 class _Own(NamedTuple):
@@ -141,39 +139,76 @@ def _within(outer: Region, inner: Region) -> Region:
     )
 
 
-def settle(known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Iterable[Drawn]) -> None:
+def settle(
+    known: Mapping[torch.UntypedStorage, Contents],
+    owners: Sequence[Owner],
+    drawn: Iterable[Drawn],
+    origins: Mapping[torch.UntypedStorage, Origin],
+) -> None:
     """Give every stream without a key its homes.
 
     Args:
         known: what storages hold.
         owners: the named tensors; the first that holds an element gives the name.
         drawn: the draws that were done before they had a name.
+        origins: what storages were copied from. Instead of a shard its original counts: on all ranks the same.
     """
-    _Naming(known, owners, list(drawn)).settle()
+    _Naming(known, owners, list(drawn), origins).settle()
+
+
+def _original(one: Owner, origin: Origin | None) -> Owner | None:
+    """A shard's original, as if it were all here under the shard's name."""
+    if not one.region or origin is None:
+        return None
+    where: Geometry | None = origin.where
+    if origin.where.shape != one.shape and origin.local is not None:
+        where = carried(one.where, origin.local, origin.where)
+    if where is None or len(where.strides) != len(one.shape):
+        return None
+    first = 0
+    if where.shape != one.shape and origin.local is not None:
+        first = sum(s.start * step for s, step in zip(one.region, where.strides, strict=True))
+    whole = in_c_order(one.shape)
+    moved = where._replace(offset=where.offset - first, shape=one.shape)
+    return Owner(one.path, one.tensor, one.shape, moved, whole, ())
 
 
 class _Naming:
     def __init__(
-        self, known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner], drawn: Sequence[Drawn]
+        self,
+        known: Mapping[torch.UntypedStorage, Contents],
+        owners: Sequence[Owner],
+        drawn: Sequence[Drawn],
+        origins: Mapping[torch.UntypedStorage, Origin],
     ) -> None:
         self.draws: dict[Stream, list[Draw]] = {}  # all that is held of each stream, whoever holds it
         self.holders: dict[Stream, list[tuple[Holder, Draw]]] = {}  # by the order of the names
         self.order: dict[Stream, None] = {}  # in which the streams get their names
         self.claims: dict[Path, list[tuple[Geometry, Stream]]] = {}
         named: dict[torch.UntypedStorage, list[Owner]] = {}
+        held: list[tuple[Owner, Contents]] = []
+        shards: dict[Path, Contents] = {}
         for one in _first_of_each(owners):
-            named.setdefault(one.tensor.untyped_storage(), []).append(one)
-        for contents in known.values():
+            storage = one.tensor.untyped_storage()
+            named.setdefault(storage, []).append(one)
+            whole = _original(one, origins.get(storage))
+            if whole is None:
+                held.append((one, known.get(storage, {})))
+            elif one.path not in shards:  # parts of one tensor have one original
+                shards[one.path] = origins[storage].contents
+                held.append((whole, shards[one.path]))
+        replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards}
+        present = [contents for storage, contents in known.items() if storage not in replaced]
+        for contents in (*present, *shards.values()):
             for piece in contents.values():
                 if piece.draw is not None and piece.draw.law.random:
                     self.draws.setdefault(piece.draw.stream, []).append(piece.draw)
         # What is seen at the end comes before what was written over, and has the better claim to the name.
-        for storage, tensors in named.items():
-            for one in tensors:
-                pieces = [(where, piece.draw) for where, piece in known.get(storage, {}).items() if piece.draw]
-                self.order.update(dict.fromkeys(draw.stream for _, draw in reversed(pieces)))
-                for where, draw in pieces:
-                    self._note(where, draw, one)
+        for one, contents in held:
+            pieces = [(where, piece.draw) for where, piece in contents.items() if piece.draw]
+            self.order.update(dict.fromkeys(draw.stream for _, draw in reversed(pieces)))
+            for where, draw in pieces:
+                self._note(where, draw, one)
         for draws in self.draws.values():
             draws[0].stream.shared |= len(draws) > 1
         for storage, where, draw in drawn:
@@ -233,6 +268,6 @@ def _first_of_each(owners: Sequence[Owner]) -> Iterator[Owner]:
     seen = set()
     for one in owners:
         place = (one.tensor.untyped_storage(), one.where)
-        if one.tensor.numel() and place not in seen:
+        if (one.tensor.numel() or one.region) and place not in seen:
             seen.add(place)
             yield one

@@ -18,8 +18,8 @@ from fastinit._core.key import Key
 from fastinit.torch._compat import FOREACH_COPY, TO_COPY, DispatchMode, optional
 from fastinit.torch._record import copies, operators
 from fastinit.torch._record.calls import Calls
-from fastinit.torch._record.draws import Draw, Stream, bytes_of, fits, storage_of, tensors_in
-from fastinit.torch._record.geometry import apart, geometry, tensor_at
+from fastinit.torch._record.draws import Draw, Origin, Piece, Stream, bytes_of, fits, storage_of, tensors_in
+from fastinit.torch._record.geometry import Geometry, apart, carried, geometry, in_c_order, tensor_at
 from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
@@ -167,13 +167,19 @@ class Recorder(DispatchMode, Calls):
         for part, _ in parts:
             if not on_host(part) or not self.keeps(part) or (not part.is_contiguous() and geometry(part).overlaps):
                 return False
-        stream = self.stream(shape)
+        stream = self.stream(shape) if distribution.random else Stream(-1, shape)
+        draw = Draw(distribution, stream, in_c_order(shape), (tensor.dtype,))
         for part, region in parts:
-            elements = owner((), part, shape, region).place
-            self._put(part, Draw(distribution, stream, elements, (tensor.dtype,)))
+            storage, elements = part.untyped_storage(), owner((), part, shape, region).place
+            if part.numel():
+                self.put(storage, geometry(part), draw._replace(view=elements), done=False)
+            if region:
+                whole = in_c_order(shape)._replace(dtype=tensor.dtype)
+                self.origins[storage] = Origin({whole: Piece(draw, False)}, whole, None)
         return True
 
     def stream(self, shape: tuple[int, ...]) -> Stream:
+        """The stream of the next random draw."""
         self._draws += 1
         return Stream(self._draws - 1, shape)
 
@@ -196,7 +202,11 @@ class Recorder(DispatchMode, Calls):
         if law is None:
             return None
         made = self.empty(*operators.empty_of(func, args, kwargs))
-        return made if self.fill(made, law) else None
+        if not self.fill(made, law):
+            return None
+        if on_host(made) and args and on_host(args[0]) and args[0].untyped_storage() in self.known:
+            self.origins[made.untyped_storage()] = self._origin(args[0], None)
+        return made
 
     def _sharded(self, func: Operator, args: tuple[Any, ...]) -> Any:
         """Let a DTensor's operator be seen as operators on its shards. What draws numbers is none of these: all ranks
@@ -226,7 +236,7 @@ class Recorder(DispatchMode, Calls):
             return None
         if any(len(draw.dtypes) > 1 for _, draw in mapped):  # a rounded value is no draw
             return None
-        return target if self._put_all(target, mapped) else None
+        return target if self._put_all(target, mapped, tensor) else None
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """A copy of a tensor whose draws are known has the same draws."""
@@ -237,7 +247,7 @@ class Recorder(DispatchMode, Calls):
         if not on_host(copy):
             return None
         pieces = self._known(source, copy)
-        return copy if pieces is not None and self._put_all(copy, pieces) else None
+        return copy if pieces is not None and self._put_all(copy, pieces, source) else None
 
     def _taken_over(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of a tensor whose draws are known."""
@@ -255,7 +265,7 @@ class Recorder(DispatchMode, Calls):
             self.pending.discard(storage)  # all of it is overwritten
             self.known.pop(storage, None)
         pieces = self._known(source, target)
-        return pieces is not None and self._put_all(target, pieces)
+        return pieces is not None and self._put_all(target, pieces, source)
 
     def _set(self, target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> bool:
         """`copy_` of one number, as `weight[0, 0] = 2.0` does it, is a fill."""
@@ -276,7 +286,7 @@ class Recorder(DispatchMode, Calls):
         out = self.empty(aten.empty.memory_format, (shape,), {"dtype": dtypes.pop(), "device": torch.device("cpu")})
         for target, source in copies.pairs(func, args, kwargs, out):
             pieces = self._known(source.expand(target.shape), target)
-            if pieces is None or not self._put_all(target, pieces):
+            if pieces is None or not self._put_all(target, pieces, source):
                 self.known.pop(out.untyped_storage(), None)
                 return None
         return out
@@ -288,19 +298,28 @@ class Recorder(DispatchMode, Calls):
             return None
         return copies.copied(contents, geometry(source), geometry(target))
 
-    def _put(self, tensor: torch.Tensor, draw: Draw) -> None:
-        self.put(tensor.untyped_storage(), geometry(tensor), draw, done=False)
-
-    def _put_all(self, target: torch.Tensor, pieces: copies.Copies) -> bool:
+    def _put_all(self, target: torch.Tensor, pieces: copies.Copies, source: torch.Tensor) -> bool:
         """Defer the draws of a copy."""
         if not self.keeps(target) or geometry(target).overlaps:
             return False
         draws = [(where, draw.into(target.dtype)) for where, draw in pieces]
         if not all(fits(draw.cast(draw.law), draw.stream.shape, target.dtype) for _, draw in draws):
             return False
+        origin = self._origin(source, geometry(target))
         for where, draw in draws:
             self.put(target.untyped_storage(), where, draw, done=False)
+        self.origins[target.untyped_storage()] = origin
         return True
+
+    def _origin(self, source: torch.Tensor, local: Geometry | None) -> Origin:
+        """What a copy of a tensor comes from; of a copy, what the first one came from."""
+        storage, where = source.untyped_storage(), geometry(source)
+        before = self.origins.get(storage)
+        if before is not None and before.local is not None:
+            first = carried(where, before.local, before.where)
+            if first is not None:
+                return Origin(before.contents, first, local)
+        return Origin(dict(self.known[storage]), where, local)
 
     def _deep_copy(self, tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
         """`copy.deepcopy` of a tensor whose draws are known: tensors that share memory do so in the copies."""
@@ -320,6 +339,8 @@ class Recorder(DispatchMode, Calls):
         copy = (torch.empty_like(memory) if pending else memory.clone()).untyped_storage()
         for where, piece in contents.items():
             self.put(copy, where, piece.draw, done=not pending)
+        if storage in self.origins:
+            self.origins[copy] = self.origins[storage]
         return copy
 
     @_own_work
