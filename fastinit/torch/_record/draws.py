@@ -138,6 +138,7 @@ class Origin(NamedTuple):
     contents: Contents  # of the original's storage, as they were
     where: Geometry  # the original
     local: Geometry | None  # the copy; None: the storage was only made like the original
+    before: Origin | None = None  # what the original was copied from
 
 
 @functools.lru_cache(maxsize=4096)

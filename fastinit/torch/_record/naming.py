@@ -156,21 +156,23 @@ def settle(
     _Naming(known, owners, list(drawn), origins).settle()
 
 
-def _original(one: Owner, origin: Origin | None) -> Owner | None:
-    """A shard's original, as if it were all here under the shard's name."""
-    if not one.region or origin is None:
-        return None
-    where: Geometry | None = origin.where
-    if origin.where.shape != one.shape and origin.local is not None:
-        where = carried(one.where, origin.local, origin.where)
-    if where is None or len(where.strides) != len(one.shape):
-        return None
-    first = 0
-    if where.shape != one.shape and origin.local is not None:
-        first = sum(s.start * step for s, step in zip(one.region, where.strides, strict=True))
-    whole = in_c_order(one.shape)
-    moved = where._replace(offset=where.offset - first, shape=one.shape)
-    return Owner(one.path, one.tensor, one.shape, moved, whole, ())
+def _original(one: Owner, origin: Origin | None) -> tuple[Owner, Contents] | None:
+    """A shard's original, as if it were all here under the shard's name, and what its storage held."""
+    part = one.where
+    while one.region and origin is not None:
+        where = origin.where
+        if where.shape != one.shape:  # a copy of this rank's part: the others lie around it
+            found = None if origin.local is None else carried(part, origin.local, origin.where)
+            if found is None or len(found.strides) != len(one.shape):
+                return None
+            part = found
+            first = sum(s.start * step for s, step in zip(one.region, found.strides, strict=True))
+            where = found._replace(offset=found.offset - first, shape=one.shape)
+        ends = [place.bytes for place in origin.contents]
+        if min(start for start, _ in ends) <= where.bytes[0] and where.bytes[1] <= max(end for _, end in ends):
+            return Owner(one.path, one.tensor, one.shape, where, in_c_order(one.shape), ()), origin.contents
+        origin = origin.before  # the original was a shard itself
+    return None
 
 
 class _Naming:
@@ -195,8 +197,8 @@ class _Naming:
             if whole is None:
                 held.append((one, known.get(storage, {})))
             elif one.path not in shards:  # parts of one tensor have one original
-                shards[one.path] = origins[storage].contents
-                held.append((whole, shards[one.path]))
+                shards[one.path] = whole[1]
+                held.append(whole)
         replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards}
         present = [contents for storage, contents in known.items() if storage not in replaced]
         for contents in (*present, *shards.values()):

@@ -19,7 +19,7 @@ from fastinit.torch._compat import FOREACH_COPY, TO_COPY, DispatchMode, optional
 from fastinit.torch._record import copies, operators
 from fastinit.torch._record.calls import Calls
 from fastinit.torch._record.draws import Draw, Origin, Piece, Stream, bytes_of, fits, storage_of, tensors_in
-from fastinit.torch._record.geometry import Geometry, apart, carried, geometry, in_c_order, tensor_at
+from fastinit.torch._record.geometry import Geometry, apart, geometry, in_c_order, tensor_at
 from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
@@ -312,14 +312,8 @@ class Recorder(DispatchMode, Calls):
         return True
 
     def _origin(self, source: torch.Tensor, local: Geometry | None) -> Origin:
-        """What a copy of a tensor comes from; of a copy, what the first one came from."""
-        storage, where = source.untyped_storage(), geometry(source)
-        before = self.origins.get(storage)
-        if before is not None and before.local is not None:
-            first = carried(where, before.local, before.where)
-            if first is not None:
-                return Origin(before.contents, first, local)
-        return Origin(dict(self.known[storage]), where, local)
+        storage = source.untyped_storage()
+        return Origin(dict(self.known[storage]), geometry(source), local, self.origins.get(storage))
 
     def _deep_copy(self, tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
         """`copy.deepcopy` of a tensor whose draws are known: tensors that share memory do so in the copies."""
