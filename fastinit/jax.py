@@ -24,6 +24,8 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 from __future__ import annotations
 
 import functools
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,17 +37,23 @@ try:
 except ImportError as error:
     raise ImportError("fastinit.jax needs JAX: pip install 'fastinit[jax]'") from error
 
+import jax.ffi
 import jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.nn import initializers as theirs
 from jax.nn.initializers import Initializer, constant, ones, zeros
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec as P
 
 from fastinit import schemes
 from fastinit._core.complex import fill_complex
-from fastinit._core.distributions import Distribution, TruncatedNormal
+from fastinit._core.distributions import Distribution, Normal, TruncatedNormal
 from fastinit._core.fans import axis_fans
 from fastinit._core.filling import fill
+from fastinit._runtime import xla
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_region
+from fastinit._runtime.sharing import Shared
+from fastinit.plan._serialization import from_table, to_table
 
 __all__ = [
     "Initializer",
@@ -97,22 +105,40 @@ class _Tensor:
     dtype: np.dtype[Any]
     column_axis: int = -1
 
-    def draw(self, words: Array, region: tuple[slice, ...] | None = None) -> Array:
-        """The values of the whole, or of a region."""
+    @functools.cached_property
+    def text(self) -> Array:
+        """The tensor as the bytes of JSON, which compiled programs contain; `_read` is the inverse."""
+        fields = {
+            "distribution": to_table(self.law, (), "float32"),
+            "shape": self.shape,
+            "dtype": self.dtype.name,
+            "column_axis": self.column_axis,
+        }
+        return np.frombuffer(json.dumps(fields, sort_keys=True).encode(), np.uint8)
+
+    def draw(self, words: Array, region: tuple[slice, ...] | None = None, out: Array | None = None) -> Array:
+        """Return the values of the whole or of a region, drawn into `out` where it is given."""
         region = (slice(None),) * len(self.shape) if region is None else region
         part = tuple(map(len, as_region(region, self.shape)))
         known = self.dtype.kind == "c" or self.dtype in DTYPES.values()
-        out = aligned_empty(part, self.dtype if known else np.dtype(np.float32))
+        target = out
+        if target is None or not known:
+            target = aligned_empty(part, self.dtype if known else np.dtype(np.float32))
         write: Any = fill_complex if self.dtype.kind == "c" else fill
         write(
-            out.transpose(self._columns_last(range(out.ndim))),
+            target.transpose(self._columns_last(range(target.ndim))),
             self.law,
             seed=key_seed(words),
             shape=self._columns_last(self.shape),
             region=self._columns_last(region),
             layout="io",
         )
-        return out if known else out.astype(self.dtype)  # float8 and the like
+        if known:
+            return target
+        if out is None:
+            return target.astype(self.dtype)  # float8 and the like
+        out[...] = target
+        return out
 
     def _columns_last(self, axes: Sequence[Any]) -> tuple[Any, ...]:
         order = list(axes)
@@ -120,34 +146,160 @@ class _Tensor:
             order.append(order.pop(self.column_axis))
         return tuple(order)
 
-    def draw_each(self, words: Any, position: Any = None, sharding: NamedSharding | None = None) -> Array:
-        """The callback: for every key of a batch the whole, or the block of a sharding at a position."""
+    def write(self, out: Array, words: Array, position: Array) -> None:
+        """Write the block at a position of the tensors of a batch of keys.
+
+        Args:
+            out: the block, of shape (*batch, *shape). Only the last blocks along an axis may reach beyond it.
+            words: of the keys, (*batch, words of a key).
+            position: of the block along the last axes, counted in blocks; 0 along the others. Axes before the last of
+                this array are copies.
+        """
+        if not out.size:
+            return
+        place = position[(0,) * (position.ndim - 1)].tolist()
+        place = [0] * (out.ndim - len(place)) + place
+        sizes = (*words.shape[:-1], *self.shape)
+        block = [
+            slice(min(i * n, size), min((i + 1) * n, size)) for i, n, size in zip(place, out.shape, sizes, strict=True)
+        ]
+        inside = tuple(slice(cut.stop - cut.start) for cut in block)
+        if out[inside].shape != out.shape:
+            out[...] = 0  # padding
+        batch = len(sizes) - len(self.shape)
+        region = tuple(block[batch:])
+        for index in np.ndindex(out[inside].shape[:batch]):
+            key = words[tuple(cut.start + i for cut, i in zip(block, index, strict=False))]
+            target = out[(*index, *inside[batch:], ...)]  # an array for a scalar too
+            if self.law.needs_all and target.shape != self.shape:
+                with _WHOLE.use((self, key.tobytes()), functools.partial(self.draw, key)) as whole:
+                    target[...] = whole[region]
+            else:
+                self.draw(key, region, target)
+
+
+_WHOLE = Shared()  # the matrices that the devices of a program cut their blocks from
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(text: bytes) -> _Tensor:
+    """The inverse of `_Tensor.text`."""
+    fields = json.loads(text)
+    law = from_table(fields["distribution"], (), "float32")
+    return _Tensor(law, tuple(fields["shape"]), np.dtype(fields["dtype"]), fields["column_axis"])
+
+
+def _write_result(operands: list[Array], address: int, shape: tuple[int, ...]) -> None:
+    """Run a custom call of a compiled program: write the result of `_call`."""
+    words, position, text = operands
+    if math.prod(shape):
+        tensor = _read(text[(0,) * (text.ndim - 1)].tobytes())
+        out = xla.memory(address, math.prod(shape) * tensor.dtype.itemsize).view(tensor.dtype).reshape(shape)
+        tensor.write(out, words, position)
+
+
+def _register() -> bool:
+    """Register the custom call with XLA. Returns False for a jaxlib whose FFI is not the one known here."""
+    version = xla.version(jax.ffi.include_dir())
+    if version is None:
+        return False
+    function = xla.handler(_write_result, (np.uint32, np.int32, np.uint8), version)
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(function), platform="cpu")
+    return True
+
+
+# The name is part of compiled programs that JAX keeps on the disk: with other operands it needs another number.
+_TARGET = "fastinit_fill_1"
+_REGISTERED = _register()
+
+
+def _call(tensor: _Tensor, words: Any, position: Any, text: Any, part: tuple[int, ...]) -> Any:
+    """Make one block of a tensor where a program runs; `_Tensor.write` explains the arguments."""
+    result = jax.ShapeDtypeStruct(part, tensor.dtype)
+
+    def callback(words: Any, position: Any, _: Any) -> Array:
         # It may get JAX arrays, which are small, and goes on with NumPy alone: JAX called in a callback can wait for
         # the thread that waits for the callback.
-        words = np.asarray(words)
-        draw, shape = self.draw, self.shape
-        if sharding is not None:
-            shape = sharding.shard_shape(self.shape)
-            first = np.asarray(position)[(0,) * (words.ndim - 1)].tolist()  # counted in shards; the same for all keys
-            region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(first, shape, strict=True))
-            draw = functools.partial(self.draw, region=region)
-        if words.ndim == 1:
-            return draw(words)
-        out: Array = np.empty((*words.shape[:-1], *shape), self.dtype)
-        for index in np.ndindex(words.shape[:-1]):
-            out[index] = draw(words[index])
+        position = np.asarray(position)
+        out = aligned_empty((*position.shape[:-1], *part), tensor.dtype)
+        tensor.write(out, np.asarray(words), position)
         return out
+
+    def by_callback(*operands: Any) -> Any:
+        return jax.pure_callback(callback, result, *operands, vmap_method="broadcast_all")
+
+    if not _REGISTERED:
+        return by_callback(words, position, text)
+    in_xla = jax.ffi.ffi_call(_TARGET, result, vmap_method="broadcast_all")
+    return jax.lax.platform_dependent(words, position, text, cpu=in_xla, default=by_callback)
+
+
+def _anywhere(tensor: _Tensor, words: jax.Array) -> jax.Array:
+    """The tensors of a batch of keys, of which a program on several devices makes each shard where it is needed."""
+
+    @jax.custom_batching.custom_vmap
+    def make(words: Any) -> Any:
+        return _partitioned(tensor, words.shape)(words, tensor.text)
+
+    @make.def_vmap
+    def _(_: int, __: Any, words: Any) -> tuple[Any, bool]:
+        return _anywhere(tensor, words), True
+
+    array: jax.Array = make(words)
+    return array
+
+
+def _partitioned(tensor: _Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
+    """The function of words of this shape and of the tensor's text that XLA's partitioner can split.
+
+    The text is an operand, so that programs that differ in it alone are different ones in JAX's compilation cache.
+    """
+    shape = (*words[:-1], *tensor.shape)
+
+    def whole(words: Any, text: Any) -> Any:
+        return _call(tensor, words, jnp.zeros(len(shape), np.int32), text, shape)
+
+    def partition(_: Any, __: Any, result: Any) -> tuple[Any, ...]:
+        # A tensor of n elements along every axis, which n devices can always divide, shows each device's position.
+        n = len(result.sharding.device_set)
+        blocks = result.sharding.devices_indices_map((n,) * len(shape))
+        ranges = [[range(n)[cut] for cut in block] for block in blocks.values()]
+        positions = np.array([[cut.start // len(cut) for cut in block] for block in ranges], np.int32)
+        part = tuple(-(-size * len(cut) // n) for size, cut in zip(shape, ranges[0], strict=True))
+
+        def shard(words: Any, text: Any) -> Any:
+            return _call(tensor, words, jnp.asarray(positions)[jax.lax.axis_index("device")], text, part)
+
+        mesh = jax.sharding.Mesh(np.array(list(blocks)), ("device",))
+        everywhere = NamedSharding(mesh, P())
+        return mesh, shard, result.sharding, (everywhere, everywhere)
+
+    function = custom_partitioning(whole)
+    factors = [f"w{i}" for i in range(len(words))], [f"d{i}" for i in range(len(shape))]
+    function.def_partition(
+        partition,
+        infer_sharding_from_operands=lambda mesh, _, __: NamedSharding(mesh, P()),
+        propagate_user_sharding=lambda _, user: user.sharding,
+        sharding_rule=f"{' '.join(factors[0])}, text -> {' '.join(factors[1])}",
+        need_replication_factors=(*factors[0], "text"),
+    )
+    return function
+
+
+# The words of a key, computed by a program, and so placed where JAX places what depends on the key: on its devices or,
+# under `jax.set_mesh`, on those of the mesh.
+_words = jax.jit(lambda key: jnp.copy(jax.random.key_data(key)))
 
 
 def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     key = np.asarray(words)
     if sharding is None:
-        devices = words.devices() if words.committed else ()
-        array: jax.Array = jax.device_put(tensor.draw(key), *devices if len(devices) == 1 else ())
+        whole, where = tensor.draw(key), words.sharding
+        target = NamedSharding(where.mesh, P()) if isinstance(where, NamedSharding) else where
+        array: jax.Array = jax.device_put(whole, *[target] * words.committed)  # or on the default device
         return array
     if tensor.law.structured:  # made once, not for every device
-        whole = tensor.draw(key)
-        part: Callable[[Any], Array] = whole.__getitem__
+        part: Callable[[Any], Array] = tensor.draw(key).__getitem__
     else:
         part = functools.partial(tensor.draw, key)
     filled: jax.Array = jax.make_array_from_callback(tensor.shape, sharding, part)
@@ -157,22 +309,17 @@ def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) ->
 def _staged(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     """The same while JAX traces: Python is called when, and if, the program runs."""
     if sharding is None:
-        whole = jax.ShapeDtypeStruct(tensor.shape, tensor.dtype)
-        made = jax.pure_callback(tensor.draw_each, whole, words, vmap_method="broadcast_all")
-        # A program on several devices makes it on one. Without the barrier JAX fails on a result that stays there.
-        array: jax.Array = jax.lax.optimization_barrier(made)
-        return array
-    part = jax.ShapeDtypeStruct(sharding.shard_shape(tensor.shape), tensor.dtype)
-    draw = functools.partial(tensor.draw_each, sharding=sharding)
+        return _anywhere(tensor, words)
+    part = sharding.shard_shape(tensor.shape)
     cuts = _cuts(sharding, len(tensor.shape))
 
     def shard(words: jax.Array) -> Any:
         position = jnp.array([jax.lax.axis_index(axes) if axes else 0 for axes in cuts], np.int32)
-        return jax.pure_callback(draw, part, words, position, vmap_method="broadcast_all")
+        return _call(tensor, words, position, tensor.text, part)
 
-    # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a callback.
+    # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a custom call.
     sharded: jax.Array = jax.shard_map(
-        shard, mesh=sharding.mesh, in_specs=PartitionSpec(), out_specs=sharding.spec, check_vma=False
+        shard, mesh=sharding.mesh, in_specs=P(), out_specs=sharding.spec, check_vma=False
     )(words)
     return sharded
 
@@ -200,7 +347,13 @@ def _named(out_sharding: Any, traced: bool) -> NamedSharding | None:
     if out_sharding.mesh.empty:
         return None
     if isinstance(out_sharding.mesh, jax.sharding.AbstractMesh) and not traced:
-        out_sharding = NamedSharding(jax.sharding.get_mesh(), out_sharding.spec)
+        mesh = jax.sharding.get_mesh()
+        if mesh.empty:  # XLA would end the process
+            raise ValueError(
+                "out_sharding must have a mesh of devices outside of jit: `jax.set_mesh`, not `use_abstract_mesh`. "
+                f"Received: out_sharding={out_sharding!r}"
+            )
+        out_sharding = NamedSharding(mesh, out_sharding.spec)
     named: NamedSharding = out_sharding
     return named
 
@@ -227,10 +380,17 @@ def _initializer(
     asked = jax.jit(their, static_argnums=(1, 2))
 
     def init(key: Any, shape: Any, dtype: Any = dtype, out_sharding: Any = None) -> jax.Array:
-        wanted = asked.eval_shape(key, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
+        # Asked without the key's devices: with `out_sharding` they need not be those of the mesh.
+        kind = (
+            key
+            if isinstance(key, jax.core.Tracer) or not isinstance(key, jax.Array)
+            else jax.ShapeDtypeStruct(key.shape, key.dtype)
+        )
+        wanted = asked.eval_shape(kind, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
         size, factor = _split(scale)
-        tensor = _Tensor(law(wanted.shape, size), wanted.shape, np.dtype(wanted.dtype), column_axis)
-        words = jax.random.key_data(key)
+        distribution = law(wanted.shape, size) if math.prod(wanted.shape) else Normal()  # which draws nothing
+        tensor = _Tensor(distribution, wanted.shape, np.dtype(wanted.dtype), column_axis)
+        words = _words(key)
         traced = isinstance(words, jax.core.Tracer)
         array = (_staged if traced else _eager)(tensor, words, _named(out_sharding, traced))
         return array if factor is None else array * after(factor).astype(array.dtype)
