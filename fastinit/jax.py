@@ -24,10 +24,8 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,14 +44,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.sharding import PartitionSpec as P
 
 from fastinit import schemes
-from fastinit._core.complex import fill_complex
 from fastinit._core.distributions import Distribution, Normal, TruncatedNormal
 from fastinit._core.fans import axis_fans
-from fastinit._core.filling import fill
 from fastinit._runtime import xla
-from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_region
-from fastinit._runtime.sharing import Shared
-from fastinit.plan._serialization import from_table, to_table
+from fastinit._runtime.arrays import Array, aligned_empty
+from fastinit.plan._tensor import Tensor, read, seed_of
 
 __all__ = [
     "Initializer",
@@ -93,107 +88,14 @@ def key_seed(key: Any) -> int:
     (7, 7)
     """
     words = key if isinstance(key, np.ndarray) else np.asarray(jax.random.key_data(key))
-    return int.from_bytes(words.astype(">u4").tobytes(), "big")
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """What is to be drawn, but for the key."""
-
-    law: Distribution
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    column_axis: int = -1
-
-    @functools.cached_property
-    def text(self) -> Array:
-        """The tensor as the bytes of JSON, which compiled programs contain; `_read` is the inverse."""
-        fields = {
-            "distribution": to_table(self.law, (), "float32"),
-            "shape": self.shape,
-            "dtype": self.dtype.name,
-            "column_axis": self.column_axis,
-        }
-        return np.frombuffer(json.dumps(fields, sort_keys=True).encode(), np.uint8)
-
-    def draw(self, words: Array, region: tuple[slice, ...] | None = None, out: Array | None = None) -> Array:
-        """Return the values of the whole or of a region, drawn into `out` where it is given."""
-        region = (slice(None),) * len(self.shape) if region is None else region
-        part = tuple(map(len, as_region(region, self.shape)))
-        known = self.dtype.kind == "c" or self.dtype in DTYPES.values()
-        target = out
-        if target is None or not known:
-            target = aligned_empty(part, self.dtype if known else np.dtype(np.float32))
-        write: Any = fill_complex if self.dtype.kind == "c" else fill
-        write(
-            target.transpose(self._columns_last(range(target.ndim))),
-            self.law,
-            seed=key_seed(words),
-            shape=self._columns_last(self.shape),
-            region=self._columns_last(region),
-            layout="io",
-        )
-        if known:
-            return target
-        if out is None:
-            return target.astype(self.dtype)  # float8 and the like
-        out[...] = target
-        return out
-
-    def _columns_last(self, axes: Sequence[Any]) -> tuple[Any, ...]:
-        order = list(axes)
-        if order:
-            order.append(order.pop(self.column_axis))
-        return tuple(order)
-
-    def write(self, out: Array, words: Array, position: Array) -> None:
-        """Write the block at a position of the tensors of a batch of keys.
-
-        Args:
-            out: the block, of shape (*batch, *shape). Only the last blocks along an axis may reach beyond it.
-            words: of the keys, (*batch, words of a key).
-            position: of the block along the last axes, counted in blocks; 0 along the others. Axes before the last of
-                this array are copies.
-        """
-        if not out.size:
-            return
-        place = position[(0,) * (position.ndim - 1)].tolist()
-        place = [0] * (out.ndim - len(place)) + place
-        sizes = (*words.shape[:-1], *self.shape)
-        block = [
-            slice(min(i * n, size), min((i + 1) * n, size)) for i, n, size in zip(place, out.shape, sizes, strict=True)
-        ]
-        inside = tuple(slice(cut.stop - cut.start) for cut in block)
-        if out[inside].shape != out.shape:
-            out[...] = 0  # padding
-        batch = len(sizes) - len(self.shape)
-        region = tuple(block[batch:])
-        for index in np.ndindex(out[inside].shape[:batch]):
-            key = words[tuple(cut.start + i for cut, i in zip(block, index, strict=False))]
-            target = out[(*index, *inside[batch:], ...)]  # an array for a scalar too
-            if self.law.needs_all and target.shape != self.shape:
-                with _WHOLE.use((self, key.tobytes()), functools.partial(self.draw, key)) as whole:
-                    target[...] = whole[region]
-            else:
-                self.draw(key, region, target)
-
-
-_WHOLE = Shared()  # the matrices that the devices of a program cut their blocks from
-
-
-@functools.lru_cache(maxsize=1024)
-def _read(text: bytes) -> _Tensor:
-    """The inverse of `_Tensor.text`."""
-    fields = json.loads(text)
-    law = from_table(fields["distribution"], (), "float32")
-    return _Tensor(law, tuple(fields["shape"]), np.dtype(fields["dtype"]), fields["column_axis"])
+    return seed_of(words)
 
 
 def _write_result(operands: list[Array], address: int, shape: tuple[int, ...]) -> None:
     """Run a custom call of a compiled program: write the result of `_call`."""
     words, position, text = operands
     if math.prod(shape):
-        tensor = _read(text[(0,) * (text.ndim - 1)].tobytes())
+        tensor = read(text[(0,) * (text.ndim - 1)].tobytes())
         out = xla.memory(address, math.prod(shape) * tensor.dtype.itemsize).view(tensor.dtype).reshape(shape)
         tensor.write(out, words, position)
 
@@ -213,8 +115,8 @@ _TARGET = "fastinit_fill_1"
 _REGISTERED = _register()
 
 
-def _call(tensor: _Tensor, words: Any, position: Any, text: Any, part: tuple[int, ...]) -> Any:
-    """Make one block of a tensor where a program runs; `_Tensor.write` explains the arguments."""
+def _call(tensor: Tensor, words: Any, position: Any, text: Any, part: tuple[int, ...]) -> Any:
+    """Make one block of a tensor where a program runs; `Tensor.write` explains the arguments."""
     result = jax.ShapeDtypeStruct(part, tensor.dtype)
 
     def callback(words: Any, position: Any, _: Any) -> Array:
@@ -234,7 +136,7 @@ def _call(tensor: _Tensor, words: Any, position: Any, text: Any, part: tuple[int
     return jax.lax.platform_dependent(words, position, text, cpu=in_xla, default=by_callback)
 
 
-def _anywhere(tensor: _Tensor, words: jax.Array) -> jax.Array:
+def _anywhere(tensor: Tensor, words: jax.Array) -> jax.Array:
     """The tensors of a batch of keys, of which a program on several devices makes each shard where it is needed."""
 
     @jax.custom_batching.custom_vmap
@@ -249,12 +151,13 @@ def _anywhere(tensor: _Tensor, words: jax.Array) -> jax.Array:
     return array
 
 
-def _partitioned(tensor: _Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
+def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
     """The function of words of this shape and of the tensor's text that XLA's partitioner can split.
 
     The text is an operand, so that programs that differ in it alone are different ones in JAX's compilation cache.
     """
     shape = (*words[:-1], *tensor.shape)
+    wide = tensor.dtype.name in ("float64", "complex128")
 
     def whole(words: Any, text: Any) -> Any:
         return _call(tensor, words, jnp.zeros(len(shape), np.int32), text, shape)
@@ -268,7 +171,9 @@ def _partitioned(tensor: _Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
         part = tuple(-(-size * len(cut) // n) for size, cut in zip(shape, ranges[0], strict=True))
 
         def shard(words: Any, text: Any) -> Any:
-            return _call(tensor, words, jnp.asarray(positions)[jax.lax.axis_index("device")], text, part)
+            # XLA asks for this while it compiles, in contexts that are not those of the trace, or not over yet.
+            with jax.enable_x64(wide), jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+                return _call(tensor, words, jnp.asarray(positions)[jax.lax.axis_index("device")], text, part)
 
         mesh = jax.sharding.Mesh(np.array(list(blocks)), ("device",))
         everywhere = NamedSharding(mesh, P())
@@ -291,7 +196,7 @@ def _partitioned(tensor: _Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
 _words = jax.jit(lambda key: jnp.copy(jax.random.key_data(key)))
 
 
-def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+def _eager(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     key = np.asarray(words)
     if sharding is None:
         whole, where = tensor.draw(key), words.sharding
@@ -306,7 +211,7 @@ def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) ->
     return filled
 
 
-def _staged(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+def _staged(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     """The same while JAX traces: Python is called when, and if, the program runs."""
     if sharding is None:
         return _anywhere(tensor, words)
@@ -365,31 +270,58 @@ def _split(scale: Any) -> tuple[float, Any]:
     return float(scale), None
 
 
+def _asker(their: Initializer, matrix: bool) -> Callable[[Any, Any, Any], Any]:
+    """Return the function that asks JAX's own initializer which array it would make, or which error it raises."""
+    asked = jax.jit(their, static_argnums=(1, 2))
+
+    def ask(key: Any, shape: Any, dtype: Any) -> Any:
+        if isinstance(key, jax.Array) and not isinstance(key, jax.core.Tracer):
+            # Without its devices, which need not be those of `out_sharding`.
+            key = jax.ShapeDtypeStruct(key.shape, key.dtype)
+        shape = tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape
+        if matrix and _is_narrow(dtype):  # JAX has no QR for these; since 0.12 it refuses them
+            return jax.ShapeDtypeStruct(asked.eval_shape(key, shape, np.float32).shape, np.dtype(dtype))
+        return asked.eval_shape(key, shape, dtype)
+
+    return ask
+
+
+def _is_narrow(dtype: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(dtype, jnp.floating)) and np.dtype(dtype).itemsize < 4
+    except TypeError:
+        return False  # JAX says what is wrong
+
+
 def _initializer(
     their: Initializer,
     law: Law,
     scale: Any,
     dtype: Any,
     column_axis: int = -1,
+    *,
+    matrix: bool = False,
     after: Callable[[Any], Any] = jnp.asarray,
 ) -> Initializer:
-    """An initializer with a law of ours. `their` counterpart is asked what the array is to be, and whether it may.
+    """Return an initializer with a distribution of ours.
 
-    `after` is what a scale that the law does not take is as a factor.
+    Args:
+        their: its counterpart, which is asked what the array is to be, and whether it may.
+        law: the distribution of a shape and a scale.
+        scale: may be one that the distribution does not take.
+        dtype: of arrays for which no other is asked.
+        column_axis: of matrices.
+        matrix: True if JAX decomposes a matrix.
+        after: what a scale that the distribution does not take is as a factor.
     """
-    asked = jax.jit(their, static_argnums=(1, 2))
+    ask = _asker(their, matrix)
 
     def init(key: Any, shape: Any, dtype: Any = dtype, out_sharding: Any = None) -> jax.Array:
-        # Asked without the key's devices: with `out_sharding` they need not be those of the mesh.
-        kind = (
-            key
-            if isinstance(key, jax.core.Tracer) or not isinstance(key, jax.Array)
-            else jax.ShapeDtypeStruct(key.shape, key.dtype)
-        )
-        wanted = asked.eval_shape(kind, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
+        wanted = ask(key, shape, dtype)
         size, factor = _split(scale)
-        distribution = law(wanted.shape, size) if math.prod(wanted.shape) else Normal()  # which draws nothing
-        tensor = _Tensor(distribution, wanted.shape, np.dtype(wanted.dtype), column_axis)
+        # The fans of an empty array may be 0. JAX 0.12 makes such arrays, JAX 0.10 has refused them by now.
+        distribution = law(wanted.shape, size) if math.prod(wanted.shape) else Normal()
+        tensor = Tensor(distribution, wanted.shape, np.dtype(wanted.dtype), column_axis)
         words = _words(key)
         traced = isinstance(words, jax.core.Tracer)
         array = (_staged if traced else _eager)(tensor, words, _named(out_sharding, traced))
@@ -539,7 +471,7 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> In
     def law(_: tuple[int, ...], size: float) -> Distribution:
         return schemes.distribution("orthogonal", (), gain=size)
 
-    return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis)
+    return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis, matrix=True)
 
 
 def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> Initializer:

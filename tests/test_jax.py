@@ -19,6 +19,7 @@ from processes import run
 
 import fastinit as fi
 import fastinit.jax as ours
+from fastinit.plan import _tensor
 
 KEY = jax.random.key(7)
 SHAPE = (48, 80)
@@ -169,7 +170,8 @@ def test_errors_of_laws_are_jaxs(name, shape, parameters):
         return getattr(library, name)(**parameters)(KEY, shape)
 
     assert raised(lambda: call(ours)) == raised(lambda: call(theirs))
-    assert issubclass(raised(lambda: call(ours))[0], Exception)
+    if shape != (0, 3):  # which JAX 0.12 makes, and JAX 0.10 does not
+        assert issubclass(raised(lambda: call(ours))[0], Exception)
 
 
 def test_errors_of_variance_scaling_are_jaxs():
@@ -433,8 +435,8 @@ def test_eval_shape_draws_nothing(name, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr(ours, "fill", forbidden)
-    monkeypatch.setattr(ours, "aligned_empty", forbidden)
+    monkeypatch.setattr(_tensor, "fill", forbidden)
+    monkeypatch.setattr(_tensor, "aligned_empty", forbidden)
     found = jax.eval_shape(lambda key: make(name, key, shape=(1 << 20, 1 << 20)), KEY)
     assert (found.shape, found.dtype) == ((1 << 20, 1 << 20), jnp.float32)
     with pytest.raises(AssertionError, match="drawn"):
@@ -490,7 +492,7 @@ def test_eager_arrays_are_not_copied(monkeypatch):
         drawn.append(fi._runtime.arrays.aligned_empty(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(ours, "aligned_empty", remembered)
+    monkeypatch.setattr(_tensor, "aligned_empty", remembered)
     x = ours.normal()(KEY, (512, 512))
     (memory,) = drawn
     assert x.unsafe_buffer_pointer() == memory.ctypes.data
