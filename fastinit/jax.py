@@ -184,7 +184,6 @@ def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
     function.def_partition(
         partition,
         infer_sharding_from_operands=lambda mesh, _, __: NamedSharding(mesh, P()),
-        propagate_user_sharding=lambda _, user: user.sharding,
         sharding_rule=f"{' '.join(factors[0])}, text -> {' '.join(factors[1])}",
         need_replication_factors=(*factors[0], "text"),
     )
