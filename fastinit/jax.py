@@ -137,7 +137,7 @@ def _call(tensor: Tensor, words: Any, position: Any, text: Any, part: tuple[int,
 
 
 def _anywhere(tensor: Tensor, words: jax.Array) -> jax.Array:
-    """The tensors of a batch of keys, of which a program on several devices makes each shard where it is needed."""
+    """Return the tensors of a batch of keys. In a program on several devices each one makes the shard it needs."""
 
     @jax.custom_batching.custom_vmap
     def make(words: Any) -> Any:
@@ -152,7 +152,7 @@ def _anywhere(tensor: Tensor, words: jax.Array) -> jax.Array:
 
 
 def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
-    """The function of words of this shape and of the tensor's text that XLA's partitioner can split.
+    """Return the function of words of this shape and of the tensor's text. XLA's partitioner can split it.
 
     The text is an operand, so that programs that differ in it alone are different ones in JAX's compilation cache.
     """
@@ -161,6 +161,13 @@ def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
 
     def whole(words: Any, text: Any) -> Any:
         return _call(tensor, words, jnp.zeros(len(shape), np.int32), text, shape)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if 0 < len(mesh.manual_axes) < len(mesh.axis_names) and not getattr(jax.config, "jax_use_shardy_partitioner", True):
+        raise NotImplementedError(  # XLA would end the process
+            "jax.shard_map over some axes of a mesh needs Shardy for fastinit's initializers, which is JAX's default: "
+            "jax.config.update('jax_use_shardy_partitioner', True)"
+        )
 
     def partition(_: Any, __: Any, result: Any) -> tuple[Any, ...]:
         # A tensor of n elements along every axis, which n devices can always divide, shows each device's position.
