@@ -8,12 +8,16 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 `fastinit.he_normal(shape, layout="io", truncated=True, seed=7)`. Typed keys of any implementation and raw ones do.
 
 - The same key gives the same values, whether eager, under `jit` or sharded, on any number of devices.
-- Eager, the array is filled in memory that XLA takes over without a copy.
-- Under `jit` the values come from `jax.pure_callback`; `vmap` over keys makes one call for all of them, and
-  `jax.eval_shape` draws nothing.
+- Eager, the array is filled in memory that XLA takes over without a copy. It lies where JAX's own would: on the default
+  device, on the key's, or under `jax.set_mesh` on all devices of the mesh.
+- Under `jit` the values are written into XLA's memory by a custom call on the CPU (`jax.ffi`), and come from
+  `jax.pure_callback` on other platforms. `vmap` over keys makes one call for all of them, and `jax.eval_shape` draws
+  nothing. JAX keeps these programs in its compilation cache.
+- Every device of a program makes the shard it needs (`jax.experimental.custom_partitioning`), whether it is asked for
+  by `out_shardings`, by `with_sharding_constraint` or by what uses it.
 - With `out_sharding` every device's part is filled alone: eager by `jax.make_array_from_callback`, under `jit` inside
-  `jax.shard_map`. Meshes with Auto axes do too, which JAX refuses. The orthogonal matrices, which JAX does not shard,
-  are made whole and cut, under `jit` on every device.
+  `jax.shard_map`. Meshes with Auto axes do too, which JAX refuses.
+- Orthogonal matrices are made whole, once for all devices of a process that need them at the same time, and cut.
 - A scale that is traced, an array or negative multiplies the values afterwards, as in JAX; they may differ by a
   rounding from those of the same scale as a number.
 - Complex dtypes have the laws of `fastinit.complex_laws`. Cut at 2 sigma, their std is sqrt(scale / fan), as JAX
