@@ -744,6 +744,7 @@ check(one, whole, cut("y", "x", mesh=mixed), drawn=(8, 2))
 check(one, whole, cut(None, ("y", "x"), mesh=mixed), drawn=(16, 1))
 check(one, whole, cut("a", "b", mesh=explicit), drawn=(8, 2))
 check(jax.vmap(one), stack, cut("b", "a"), (keys,), drawn=(8, 8))
+check(jax.vmap(one), stack, cut("a"), (jax.device_put(keys, cut("b")),))
 check(jax.vmap(jax.vmap(one)), stack.reshape(2, 2, 16, 8), cut("a", None, "b"), (keys.reshape(2, 2),), drawn=(4, 8))
 check(lambda ks: jax.lax.scan(lambda c, k: (c, one(k)), 0, ks)[1], stack, cut(None, "a", "b"), (keys,), drawn=(8, 2))
 check(jax.grad(lambda x, k: (x * one(k)).sum()), whole, cut("a", "b"), (jnp.ones(shape), key), drawn=(8, 2))
@@ -907,6 +908,16 @@ def test_the_structures_are_those_of_the_header(tmp_path):
     subprocess.run(["cc", "-I", jax.ffi.include_dir(), tmp_path / "offsets.c", "-o", program], check=True)
     offsets = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
     assert list(map(int, offsets)) == [getattr(mine, field).offset for _, _, mine, field in pairs]
+
+
+def test_a_block_beyond_the_end_is_padded_with_zeros():
+    tensor = _tensor.Tensor(fi.Normal(), (5, 3), np.dtype(np.float32))
+    words = np.array([0, 7], np.uint32)
+    expected = np.concatenate([tensor.draw(words), np.zeros((3, 3), np.float32)])
+    for i in range(4):
+        block = np.full((2, 3), np.nan, np.float32)
+        tensor.write(block, words, np.array([i, 0], np.int32))
+        assert same_bits(block, expected[2 * i : 2 * i + 2])
 
 
 def test_empty_arrays():
