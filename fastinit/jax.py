@@ -8,12 +8,16 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 `fastinit.he_normal(shape, layout="io", truncated=True, seed=7)`. Typed keys of any implementation and raw ones do.
 
 - The same key gives the same values, whether eager, under `jit` or sharded, on any number of devices.
-- Eager, the array is filled in memory that XLA takes over without a copy.
-- Under `jit` the values come from `jax.pure_callback`; `vmap` over keys makes one call for all of them, and
-  `jax.eval_shape` draws nothing.
+- Eager, the array is filled in memory that XLA takes over without a copy. It lies where JAX's own would: on the default
+  device, on the key's, or under `jax.set_mesh` on all devices of the mesh.
+- Under `jit` the values are written into XLA's memory by a custom call on the CPU (`jax.ffi`), and come from
+  `jax.pure_callback` on other platforms. `vmap` over keys makes one call for all of them, and `jax.eval_shape` draws
+  nothing. JAX keeps these programs in its compilation cache.
+- Every device of a program makes the shard it needs (`jax.experimental.custom_partitioning`), whether it is asked for
+  by `out_shardings`, by `with_sharding_constraint` or by what uses it.
 - With `out_sharding` every device's part is filled alone: eager by `jax.make_array_from_callback`, under `jit` inside
-  `jax.shard_map`. Meshes with Auto axes do too, which JAX refuses. The orthogonal matrices, which JAX does not shard,
-  are made whole and cut, under `jit` on every device.
+  `jax.shard_map`. Meshes with Auto axes do too, which JAX refuses.
+- Orthogonal matrices are made whole, once for all devices of a process that need them at the same time, and cut.
 - A scale that is traced, an array or negative multiplies the values afterwards, as in JAX; they may differ by a
   rounding from those of the same scale as a number.
 - Complex dtypes have the laws of `fastinit.complex_laws`. Cut at 2 sigma, their std is sqrt(scale / fan), as JAX
@@ -24,8 +28,8 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,17 +39,20 @@ try:
 except ImportError as error:
     raise ImportError("fastinit.jax needs JAX: pip install 'fastinit[jax]'") from error
 
+import jax.ffi
 import jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.nn import initializers as theirs
 from jax.nn.initializers import Initializer, constant, ones, zeros
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec as P
 
 from fastinit import schemes
-from fastinit._core.complex import fill_complex
-from fastinit._core.distributions import Distribution, TruncatedNormal
+from fastinit._core.distributions import Distribution, Normal, TruncatedNormal
 from fastinit._core.fans import axis_fans
-from fastinit._core.filling import fill
-from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_region
+from fastinit._runtime import xla
+from fastinit._runtime.arrays import Array, aligned_empty
+from fastinit.plan._tensor import Tensor, read, seed_of
 
 __all__ = [
     "Initializer",
@@ -85,94 +92,149 @@ def key_seed(key: Any) -> int:
     (7, 7)
     """
     words = key if isinstance(key, np.ndarray) else np.asarray(jax.random.key_data(key))
-    return int.from_bytes(words.astype(">u4").tobytes(), "big")
+    return seed_of(words)
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """What is to be drawn, but for the key."""
+def _write_result(operands: list[Array], address: int, shape: tuple[int, ...]) -> None:
+    """Run a custom call of a compiled program: write the result of `_call`."""
+    words, position, text = operands
+    if math.prod(shape):
+        tensor = read(text[(0,) * (text.ndim - 1)].tobytes())
+        out = xla.memory(address, math.prod(shape) * tensor.dtype.itemsize).view(tensor.dtype).reshape(shape)
+        tensor.write(out, words, position)
 
-    law: Distribution
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    column_axis: int = -1
 
-    def draw(self, words: Array, region: tuple[slice, ...] | None = None) -> Array:
-        """The values of the whole, or of a region."""
-        region = (slice(None),) * len(self.shape) if region is None else region
-        part = tuple(map(len, as_region(region, self.shape)))
-        known = self.dtype.kind == "c" or self.dtype in DTYPES.values()
-        out = aligned_empty(part, self.dtype if known else np.dtype(np.float32))
-        write: Any = fill_complex if self.dtype.kind == "c" else fill
-        write(
-            out.transpose(self._columns_last(range(out.ndim))),
-            self.law,
-            seed=key_seed(words),
-            shape=self._columns_last(self.shape),
-            region=self._columns_last(region),
-            layout="io",
-        )
-        return out if known else out.astype(self.dtype)  # float8 and the like
+def _register() -> bool:
+    """Register the custom call with XLA. Returns False for a jaxlib whose FFI is not the one known here."""
+    version = xla.version(jax.ffi.include_dir())
+    if version is None:
+        return False
+    function = xla.handler(_write_result, (np.uint32, np.int32, np.uint8), version)
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(function), platform="cpu")
+    return True
 
-    def _columns_last(self, axes: Sequence[Any]) -> tuple[Any, ...]:
-        order = list(axes)
-        if order:
-            order.append(order.pop(self.column_axis))
-        return tuple(order)
 
-    def draw_each(self, words: Any, position: Any = None, sharding: NamedSharding | None = None) -> Array:
-        """The callback: for every key of a batch the whole, or the block of a sharding at a position."""
+# The name is part of compiled programs that JAX keeps on the disk: with other operands it needs another number.
+_TARGET = "fastinit_fill_1"
+_REGISTERED = _register()
+
+
+def _call(tensor: Tensor, words: Any, position: Any, text: Any, part: tuple[int, ...]) -> Any:
+    """Make one block of a tensor where a program runs; `Tensor.write` explains the arguments."""
+    result = jax.ShapeDtypeStruct(part, tensor.dtype)
+
+    def callback(words: Any, position: Any, _: Any) -> Array:
         # It may get JAX arrays, which are small, and goes on with NumPy alone: JAX called in a callback can wait for
         # the thread that waits for the callback.
-        words = np.asarray(words)
-        draw, shape = self.draw, self.shape
-        if sharding is not None:
-            shape = sharding.shard_shape(self.shape)
-            first = np.asarray(position)[(0,) * (words.ndim - 1)].tolist()  # counted in shards; the same for all keys
-            region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(first, shape, strict=True))
-            draw = functools.partial(self.draw, region=region)
-        if words.ndim == 1:
-            return draw(words)
-        out: Array = np.empty((*words.shape[:-1], *shape), self.dtype)
-        for index in np.ndindex(words.shape[:-1]):
-            out[index] = draw(words[index])
+        position = np.asarray(position)
+        out = aligned_empty((*position.shape[:-1], *part), tensor.dtype)
+        tensor.write(out, np.asarray(words), position)
         return out
 
+    def by_callback(*operands: Any) -> Any:
+        return jax.pure_callback(callback, result, *operands, vmap_method="broadcast_all")
 
-def _eager(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    if not _REGISTERED:
+        return by_callback(words, position, text)
+    in_xla = jax.ffi.ffi_call(_TARGET, result, vmap_method="broadcast_all")
+    return jax.lax.platform_dependent(words, position, text, cpu=in_xla, default=by_callback)
+
+
+def _anywhere(tensor: Tensor, words: jax.Array) -> jax.Array:
+    """Return the tensors of a batch of keys. In a program on several devices each one makes the shard it needs."""
+
+    @jax.custom_batching.custom_vmap
+    def make(words: Any) -> Any:
+        return _partitioned(tensor, words.shape)(words, tensor.text)
+
+    @make.def_vmap
+    def _(_: int, __: Any, words: Any) -> tuple[Any, bool]:
+        return _anywhere(tensor, words), True
+
+    array: jax.Array = make(words)
+    return array
+
+
+def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
+    """Return the function of words of this shape and of the tensor's text. XLA's partitioner can split it.
+
+    The text is an operand, so that programs that differ in it alone are different ones in JAX's compilation cache.
+    """
+    shape = (*words[:-1], *tensor.shape)
+    wide = tensor.dtype.name in ("float64", "complex128")
+
+    def whole(words: Any, text: Any) -> Any:
+        return _call(tensor, words, jnp.zeros(len(shape), np.int32), text, shape)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if 0 < len(mesh.manual_axes) < len(mesh.axis_names) and not getattr(jax.config, "jax_use_shardy_partitioner", True):
+        raise NotImplementedError(  # XLA would end the process
+            "jax.shard_map over some axes of a mesh needs Shardy for fastinit's initializers, which is JAX's default: "
+            "jax.config.update('jax_use_shardy_partitioner', True)"
+        )
+
+    def partition(_: Any, __: Any, result: Any) -> tuple[Any, ...]:
+        # A tensor of n elements along every axis, which n devices can always divide, shows each device's position.
+        n = len(result.sharding.device_set)
+        blocks = result.sharding.devices_indices_map((n,) * len(shape))
+        ranges = [[range(n)[cut] for cut in block] for block in blocks.values()]
+        positions = np.array([[cut.start // len(cut) for cut in block] for block in ranges], np.int32)
+        part = tuple(-(-size * len(cut) // n) for size, cut in zip(shape, ranges[0], strict=True))
+
+        def shard(words: Any, text: Any) -> Any:
+            # XLA asks for this while it compiles, in contexts that are not those of the trace, or not over yet.
+            with jax.enable_x64(wide), jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+                return _call(tensor, words, jnp.asarray(positions)[jax.lax.axis_index("device")], text, part)
+
+        mesh = jax.sharding.Mesh(np.array(list(blocks)), ("device",))
+        everywhere = NamedSharding(mesh, P())
+        return mesh, shard, result.sharding, (everywhere, everywhere)
+
+    function = custom_partitioning(whole)
+    factors = [f"w{i}" for i in range(len(words))], [f"d{i}" for i in range(len(shape))]
+    function.def_partition(
+        partition,
+        infer_sharding_from_operands=lambda mesh, _, __: NamedSharding(mesh, P()),
+        sharding_rule=f"{' '.join(factors[0])}, text -> {' '.join(factors[1])}",
+        need_replication_factors=(*factors[0], "text"),
+    )
+    return function
+
+
+# The words of a key, computed by a program, and so placed where JAX places what depends on the key: on its devices or,
+# under `jax.set_mesh`, on those of the mesh.
+_words = jax.jit(lambda key: jnp.copy(jax.random.key_data(key)))
+
+
+def _eager(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     key = np.asarray(words)
     if sharding is None:
-        devices = words.devices() if words.committed else ()
-        array: jax.Array = jax.device_put(tensor.draw(key), *devices if len(devices) == 1 else ())
+        whole, where = tensor.draw(key), words.sharding
+        target = NamedSharding(where.mesh, P()) if isinstance(where, NamedSharding) else where
+        array: jax.Array = jax.device_put(whole, *[target] * words.committed)  # or on the default device
         return array
     if tensor.law.structured:  # made once, not for every device
-        whole = tensor.draw(key)
-        part: Callable[[Any], Array] = whole.__getitem__
+        part: Callable[[Any], Array] = tensor.draw(key).__getitem__
     else:
         part = functools.partial(tensor.draw, key)
     filled: jax.Array = jax.make_array_from_callback(tensor.shape, sharding, part)
     return filled
 
 
-def _staged(tensor: _Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+def _staged(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     """The same while JAX traces: Python is called when, and if, the program runs."""
     if sharding is None:
-        whole = jax.ShapeDtypeStruct(tensor.shape, tensor.dtype)
-        made = jax.pure_callback(tensor.draw_each, whole, words, vmap_method="broadcast_all")
-        # A program on several devices makes it on one. Without the barrier JAX fails on a result that stays there.
-        array: jax.Array = jax.lax.optimization_barrier(made)
-        return array
-    part = jax.ShapeDtypeStruct(sharding.shard_shape(tensor.shape), tensor.dtype)
-    draw = functools.partial(tensor.draw_each, sharding=sharding)
+        return _anywhere(tensor, words)
+    part = sharding.shard_shape(tensor.shape)
     cuts = _cuts(sharding, len(tensor.shape))
 
     def shard(words: jax.Array) -> Any:
         position = jnp.array([jax.lax.axis_index(axes) if axes else 0 for axes in cuts], np.int32)
-        return jax.pure_callback(draw, part, words, position, vmap_method="broadcast_all")
+        return _call(tensor, words, position, tensor.text, part)
 
-    # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a callback.
+    # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a custom call.
     sharded: jax.Array = jax.shard_map(
-        shard, mesh=sharding.mesh, in_specs=PartitionSpec(), out_specs=sharding.spec, check_vma=False
+        shard, mesh=sharding.mesh, in_specs=P(), out_specs=sharding.spec, check_vma=False
     )(words)
     return sharded
 
@@ -200,7 +262,13 @@ def _named(out_sharding: Any, traced: bool) -> NamedSharding | None:
     if out_sharding.mesh.empty:
         return None
     if isinstance(out_sharding.mesh, jax.sharding.AbstractMesh) and not traced:
-        out_sharding = NamedSharding(jax.sharding.get_mesh(), out_sharding.spec)
+        mesh = jax.sharding.get_mesh()
+        if mesh.empty:  # XLA would end the process
+            raise ValueError(
+                "out_sharding must have a mesh of devices outside of jit: `jax.set_mesh`, not `use_abstract_mesh`. "
+                f"Received: out_sharding={out_sharding!r}"
+            )
+        out_sharding = NamedSharding(mesh, out_sharding.spec)
     named: NamedSharding = out_sharding
     return named
 
@@ -212,25 +280,59 @@ def _split(scale: Any) -> tuple[float, Any]:
     return float(scale), None
 
 
+def _asker(their: Initializer, matrix: bool) -> Callable[[Any, Any, Any], Any]:
+    """Return the function that asks JAX's own initializer which array it would make, or which error it raises."""
+    asked = jax.jit(their, static_argnums=(1, 2))
+
+    def ask(key: Any, shape: Any, dtype: Any) -> Any:
+        if isinstance(key, jax.Array) and not isinstance(key, jax.core.Tracer):
+            # Without its devices, which need not be those of `out_sharding`.
+            key = jax.ShapeDtypeStruct(key.shape, key.dtype)
+        shape = tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape
+        if matrix and _is_narrow(dtype):  # JAX has no QR for these; since 0.12 it refuses them
+            return jax.ShapeDtypeStruct(asked.eval_shape(key, shape, np.float32).shape, np.dtype(dtype))
+        return asked.eval_shape(key, shape, dtype)
+
+    return ask
+
+
+def _is_narrow(dtype: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(dtype, jnp.floating)) and np.dtype(dtype).itemsize < 4
+    except TypeError:
+        return False  # JAX says what is wrong
+
+
 def _initializer(
     their: Initializer,
     law: Law,
     scale: Any,
     dtype: Any,
     column_axis: int = -1,
+    *,
+    matrix: bool = False,
     after: Callable[[Any], Any] = jnp.asarray,
 ) -> Initializer:
-    """An initializer with a law of ours. `their` counterpart is asked what the array is to be, and whether it may.
+    """Return an initializer with a distribution of ours.
 
-    `after` is what a scale that the law does not take is as a factor.
+    Args:
+        their: its counterpart, which is asked what the array is to be, and whether it may.
+        law: the distribution of a shape and a scale.
+        scale: may be one that the distribution does not take.
+        dtype: of arrays for which no other is asked.
+        column_axis: of matrices.
+        matrix: True if JAX decomposes a matrix.
+        after: what a scale that the distribution does not take is as a factor.
     """
-    asked = jax.jit(their, static_argnums=(1, 2))
+    ask = _asker(their, matrix)
 
     def init(key: Any, shape: Any, dtype: Any = dtype, out_sharding: Any = None) -> jax.Array:
-        wanted = asked.eval_shape(key, tuple(shape) if isinstance(shape, (list, np.ndarray)) else shape, dtype)
+        wanted = ask(key, shape, dtype)
         size, factor = _split(scale)
-        tensor = _Tensor(law(wanted.shape, size), wanted.shape, np.dtype(wanted.dtype), column_axis)
-        words = jax.random.key_data(key)
+        # The fans of an empty array may be 0. JAX 0.12 makes such arrays, JAX 0.10 has refused them by now.
+        distribution = law(wanted.shape, size) if math.prod(wanted.shape) else Normal()
+        tensor = Tensor(distribution, wanted.shape, np.dtype(wanted.dtype), column_axis)
+        words = _words(key)
         traced = isinstance(words, jax.core.Tracer)
         array = (_staged if traced else _eager)(tensor, words, _named(out_sharding, traced))
         return array if factor is None else array * after(factor).astype(array.dtype)
@@ -379,7 +481,7 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> In
     def law(_: tuple[int, ...], size: float) -> Distribution:
         return schemes.distribution("orthogonal", (), gain=size)
 
-    return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis)
+    return _initializer(theirs.orthogonal(scale, column_axis, dtype), law, scale, dtype, column_axis, matrix=True)
 
 
 def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None) -> Initializer:

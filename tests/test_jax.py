@@ -3,6 +3,11 @@
 import functools
 import inspect
 import math
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import flax.linen
 import flax.nnx
@@ -19,6 +24,9 @@ from processes import run
 
 import fastinit as fi
 import fastinit.jax as ours
+from fastinit._runtime import xla
+from fastinit._runtime.sharing import Shared
+from fastinit.plan import _tensor
 
 KEY = jax.random.key(7)
 SHAPE = (48, 80)
@@ -169,7 +177,8 @@ def test_errors_of_laws_are_jaxs(name, shape, parameters):
         return getattr(library, name)(**parameters)(KEY, shape)
 
     assert raised(lambda: call(ours)) == raised(lambda: call(theirs))
-    assert issubclass(raised(lambda: call(ours))[0], Exception)
+    if shape != (0, 3):  # which JAX 0.12 makes, and JAX 0.10 does not
+        assert issubclass(raised(lambda: call(ours))[0], Exception)
 
 
 def test_errors_of_variance_scaling_are_jaxs():
@@ -433,8 +442,8 @@ def test_eval_shape_draws_nothing(name, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr(ours, "fill", forbidden)
-    monkeypatch.setattr(ours, "aligned_empty", forbidden)
+    monkeypatch.setattr(_tensor, "fill", forbidden)
+    monkeypatch.setattr(_tensor, "aligned_empty", forbidden)
     found = jax.eval_shape(lambda key: make(name, key, shape=(1 << 20, 1 << 20)), KEY)
     assert (found.shape, found.dtype) == ((1 << 20, 1 << 20), jnp.float32)
     with pytest.raises(AssertionError, match="drawn"):
@@ -490,7 +499,7 @@ def test_eager_arrays_are_not_copied(monkeypatch):
         drawn.append(fi._runtime.arrays.aligned_empty(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr(ours, "aligned_empty", remembered)
+    monkeypatch.setattr(_tensor, "aligned_empty", remembered)
     x = ours.normal()(KEY, (512, 512))
     (memory,) = drawn
     assert x.unsafe_buffer_pointer() == memory.ctypes.data
@@ -568,6 +577,379 @@ print(count)
 def test_shards_are_the_whole(quick, cases):
     flags = "--xla_force_host_platform_device_count=4"
     assert run(SHARDED, timeout=300, XLA_FLAGS=flags, TF_CPP_MIN_LOG_LEVEL=2, QUICK=quick) == cases
+
+
+DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "TF_CPP_MIN_LOG_LEVEL": 2}
+
+PLACED = """
+import contextlib, jax, numpy as np
+import fastinit.jax as ours, jax.nn.initializers as theirs
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+Auto, Explicit = AxisType.Auto, AxisType.Explicit
+devices = jax.devices()
+
+def mesh(*types, **how):
+    return jax.make_mesh((2, 4 if not how else 2), ("data", "model"), axis_types=types, **how)
+
+def some(kind):
+    return mesh(kind, kind, devices=devices[2:6])
+
+CONTEXTS = {
+    "none": contextlib.nullcontext,
+    "auto": lambda: jax.set_mesh(mesh(Auto, Auto)),
+    "explicit": lambda: jax.set_mesh(mesh(Explicit, Explicit)),
+    "mixed": lambda: jax.set_mesh(mesh(Auto, Explicit)),
+    "some auto": lambda: jax.set_mesh(some(Auto)),
+    "some explicit": lambda: jax.set_mesh(some(Explicit)),
+    "abstract": lambda: jax.sharding.use_abstract_mesh(mesh(Auto, Auto).abstract_mesh),
+    "default device": lambda: jax.default_device(devices[3]),
+}
+key, raw = jax.random.key(7), np.array([0, 7], np.uint32)
+KEYS = {
+    "typed": key,
+    "raw": jax.random.PRNGKey(7),
+    "NumPy": raw,
+    "committed": jax.device_put(key, devices[2]),
+    "replicated": jax.device_put(key, NamedSharding(mesh(Auto, Auto), P())),
+    "explicit": jax.device_put(key, NamedSharding(mesh(Explicit, Explicit), P())),
+    "split": jax.device_put(raw, NamedSharding(mesh(Auto, Auto), P("data"))),
+}
+expected = {dtype: np.asarray(ours.normal(1.0)(key, (8, 16), dtype)).tobytes() for dtype in ("bfloat16", "float32")}
+
+def place(library, context, key, dtype, out):
+    with context():
+        x = library.normal(1.0)(key, (8, 16), dtype, *out)
+    if library is ours:
+        assert np.asarray(x).tobytes() == expected[dtype]
+    return x.sharding.is_fully_replicated, x.sharding.device_set, x.committed, str(jax.typeof(x)), x.dtype
+
+count = 0
+for context, key, out in [(c, k, o) for c in CONTEXTS for k in KEYS for o in ((), (P(),), (P(None, "model"),))]:
+    if context == "abstract" and out:
+        continue  # which JAX ignores, and fastinit refuses
+    dtype = ["float32", "bfloat16"][count % 2]
+    try:
+        wanted = place(theirs, CONTEXTS[context], KEYS[key], dtype, out)
+    except Exception:
+        continue
+    found = place(ours, CONTEXTS[context], KEYS[key], dtype, out)
+    assert found == wanted, (context, key, out, found, wanted)
+    count += 1
+print(count > 60, count)
+"""
+
+
+def test_eager_arrays_lie_where_jaxs_do():
+    assert run(PLACED, **DEVICES).startswith("True")
+
+
+ANNOTATED = """
+import jax, jax.numpy as jnp, numpy as np
+import fastinit.jax as ours
+from flax import linen as nn, nnx
+from jax.sharding import AxisType, PartitionSpec as P
+
+key, cut = jax.random.key(0), (None, "model")
+make, shape = ours.he_normal(), (64, 256)
+
+def partitioned(cut):
+    init = nnx.with_partitioning(make, cut) if cut else make
+    return nnx.Linear(*shape, kernel_init=init, rngs=nnx.Rngs(0)).kernel[...]
+
+def metadata(cut):
+    named = {"kernel_metadata": {"out_sharding": cut}} if cut else {}
+    return nnx.Linear(*shape, kernel_init=make, **named, rngs=nnx.Rngs(0)).kernel[...]
+
+def param(cut):
+    return nnx.Param(make(key, shape), **{"out_sharding": cut} if cut else {})[...]
+
+def reshard(cut):
+    return jax.sharding.reshard(make(key, shape), P(*cut)) if cut else make(key, shape)
+
+def constraint(cut):
+    return jax.lax.with_sharding_constraint(make(key, shape), P(*cut)) if cut else make(key, shape)
+
+def linen(cut):
+    layer = nn.Dense(256, kernel_init=nn.with_partitioning(make, cut) if cut else make)
+    return nn.unbox(layer.init(key, jnp.ones((2, 64))))["params"]["kernel"]
+
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind,) * 2)
+    others = [constraint, linen] if kind == AxisType.Auto else [reshard]  # the others raise with JAX's own, too
+    for build in (partitioned, metadata, param, *others):
+        with jax.set_mesh(mesh):
+            x = build(cut)
+        assert x.sharding.spec == P(*cut), (kind, build)
+        assert np.asarray(x).tobytes() == np.asarray(build(None)).tobytes()
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_annotated_parameters_under_a_mesh():
+    assert run(ANNOTATED, **DEVICES) == "done"
+
+
+def test_an_abstract_mesh_has_no_devices():
+    mesh = jax.make_mesh((1,), ("a",), axis_types=(jax.sharding.AxisType.Auto,)).abstract_mesh
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(ValueError, match="out_sharding must have a mesh of devices outside of jit"),
+    ):
+        ours.normal()(KEY, SHAPE, None, jax.sharding.PartitionSpec())
+
+
+PARTITIONED = """
+import jax, jax.numpy as jnp, numpy as np, os
+if os.environ["PARTITIONER"] == "gspmd":
+    jax.config.update("jax_use_shardy_partitioner", False)
+import fastinit.jax as init
+from fastinit.plan import _tensor
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+parts = []
+draw = _tensor.Tensor.draw
+
+def noted(self, words, region=None, out=None):
+    parts.append(self.shape if out is None else out.shape)
+    return draw(self, words, region, out)
+
+_tensor.Tensor.draw = noted
+mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+explicit = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+mixed = Mesh(np.array(jax.devices())[[3, 1, 0, 2, 7, 6, 4, 5]].reshape(4, 2), ("x", "y"))
+key, shape = jax.random.key(7), (16, 8)
+keys = jax.random.split(key, 4)
+make = init.he_normal()
+
+def cut(*spec, mesh=mesh):
+    return NamedSharding(mesh, P(*spec))
+
+def check(f, expected, sharding, arguments=(key,), drawn=None):
+    parts.clear()
+    x = jax.jit(f, out_shardings=sharding)(*arguments)
+    for shard in x.addressable_shards:
+        assert np.asarray(shard.data).tobytes() == np.ascontiguousarray(expected[shard.index]).tobytes()
+    assert drawn is None or set(parts) == {drawn}, (parts, drawn)
+
+def one(k):
+    return make(k, shape)
+
+whole, stack = np.asarray(one(key)), np.stack([np.asarray(one(k)) for k in keys])
+check(one, whole, cut("a", "b"), drawn=(8, 2))
+check(one, whole, cut(("b", "a")), drawn=(2, 8))
+check(one, whole, cut(None, "a"), drawn=(16, 4))
+check(one, whole, cut("y", "x", mesh=mixed), drawn=(8, 2))
+check(one, whole, cut(None, ("y", "x"), mesh=mixed), drawn=(16, 1))
+check(one, whole, cut("a", "b", mesh=explicit), drawn=(8, 2))
+check(jax.vmap(one), stack, cut("b", "a"), (keys,), drawn=(8, 8))
+check(jax.vmap(one), stack, cut("a"), (jax.device_put(keys, cut("b")),))
+check(jax.vmap(jax.vmap(one)), stack.reshape(2, 2, 16, 8), cut("a", None, "b"), (keys.reshape(2, 2),), drawn=(4, 8))
+check(lambda ks: jax.lax.scan(lambda c, k: (c, one(k)), 0, ks)[1], stack, cut(None, "a", "b"), (keys,), drawn=(8, 2))
+check(jax.grad(lambda x, k: (x * one(k)).sum()), whole, cut("a", "b"), (jnp.ones(shape), key), drawn=(8, 2))
+check(jax.grad(lambda x, k: (x * jax.checkpoint(one)(k)).sum()), whole, cut("a"), (jnp.ones(shape), key))
+check(lambda k, x: one(k) + x, whole, None, (key, jax.device_put(jnp.zeros(shape), cut("b", "a"))))
+inside = jax.shard_map(one, mesh=mesh, in_specs=P(), out_specs=P(), axis_names={"a"}, check_vma=False)
+try:
+    check(inside, whole, None)
+except NotImplementedError as error:  # XLA's older partitioner cannot
+    assert os.environ["PARTITIONER"] == "gspmd" and "needs Shardy" in str(error)
+for dtype in ("bfloat16", "float16", "complex64", "float8_e4m3fn", "float64"):
+    with jax.enable_x64(dtype == "float64"):
+        check(lambda k: init.normal()(k, shape, dtype), np.asarray(init.normal()(key, shape, dtype)), cut("a", "b"))
+for size in (5, 7):  # not divisible: the last devices have less, or nothing
+    x = np.asarray(make(key, (size, 10)))
+    check(lambda k: jax.lax.with_sharding_constraint(make(k, (size, 10)), cut("b", "a")), x, None)
+with jax.set_mesh(explicit):
+    check(one, whole, P("a", "b"))
+with jax.set_mesh(mesh):
+    check(lambda k: jax.lax.with_sharding_constraint(one(k), P("a", "b")), whole, None, drawn=(8, 2))
+matrix = np.asarray(init.orthogonal()(key, shape))
+check(lambda k: init.orthogonal()(k, shape), matrix, cut("a", "b"), drawn=shape)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("partitioner", ["shardy", pytest.param("gspmd", marks=pytest.mark.slow)])
+def test_programs_make_each_shard_where_it_is_wanted(partitioner):
+    assert run(PARTITIONED, **DEVICES, PARTITIONER=partitioner) == "done"
+
+
+PEAK = """
+import jax, sys
+import fastinit.jax as ours, jax.nn.initializers as theirs
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from pathlib import Path
+
+def memory(name):
+    return int(Path("/proc/self/status").read_text().split(name)[1].split()[0]) * 1024
+
+init = {library}.he_normal()
+mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+make = jax.jit(init, static_argnums=1, out_shardings=NamedSharding(mesh, P("a", "b")))
+make(jax.random.key(0), (64, 64)).block_until_ready()
+before = memory("VmRSS:")
+x = make(jax.random.key(0), (4096, 4096)).block_until_ready()
+print((memory("VmHWM:") - before) / x.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_of_a_sharded_program_is_at_most_jaxs():
+    """Measured: 1.0 times the tensor, and 4.0 times with JAX's own."""
+    mine, original = (float(run(PEAK.format(library=name), **DEVICES)) for name in ("ours", "theirs"))
+    assert mine < 1.5 < original
+
+
+CACHED = """
+import jax, numpy as np, os
+jax.config.update("jax_compilation_cache_dir", os.environ["FOLDER"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
+import fastinit.jax as init
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+key = jax.random.key(7)
+mesh = jax.make_mesh((8,), ("a",), axis_types=(AxisType.Auto,))
+found = []
+for std in (0.5, 0.25):  # programs that differ in the distribution alone
+    expected = np.asarray(init.normal(std)(key, (64, 8)))
+    for sharding in (None, NamedSharding(mesh, P("a"))):
+        hits.clear()
+        x = jax.jit(lambda k: init.normal(std)(k, (64, 8)), out_shardings=sharding)(key)
+        assert np.asarray(x).tobytes() == expected.tobytes()
+        found.append(len(hits))
+print(found)
+"""
+
+
+def test_programs_are_kept_in_jaxs_compilation_cache(tmp_path):
+    assert [run(CACHED, **DEVICES, FOLDER=tmp_path) for _ in range(2)] == ["[0, 0, 0, 0]", "[1, 1, 1, 1]"]
+
+
+def test_a_failing_draw_is_an_error_of_the_program(monkeypatch):
+    def failing(*_, **__):
+        raise MemoryError("no memory for this")
+
+    make = jax.jit(lambda key: ours.normal()(key, SHAPE))
+    make(KEY)
+    monkeypatch.setattr(_tensor, "fill", failing)
+    with pytest.raises(Exception, match="MemoryError: no memory for this"):
+        make(KEY).block_until_ready()
+    monkeypatch.undo()
+    assert same_bits(make(KEY), ours.normal()(KEY, SHAPE))
+
+
+@pytest.mark.parametrize("name", ["he_normal", "orthogonal"])
+def test_another_ffi_than_the_known_one(name, monkeypatch):
+    """Callbacks take the place of XLA's custom calls, with the same values."""
+    monkeypatch.setattr(ours, "_REGISTERED", False)
+    monkeypatch.setattr(jax.ffi, "ffi_call", None)
+    assert same_bits(jax.jit(lambda key: make(name, key))(KEY), make(name))
+    keys = jax.random.split(KEY, 2)
+    expected = np.stack([make(name, key) for key in keys])
+    assert same_bits(jax.jit(jax.vmap(functools.partial(make, name)))(keys), expected)
+    mesh = jax.make_mesh((1,), ("a",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a"))
+    sharded = jax.jit(lambda key: getattr(ours, name)()(key, SHAPE, None, cut))
+    assert same_bits(sharded(KEY), make(name))
+    assert same_bits(jax.vmap(sharded)(keys), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("#define XLA_FFI_API_MAJOR 0\n#define XLA_FFI_API_MINOR 3\n", (0, 3)),
+        ("#define XLA_FFI_API_MAJOR 0\n#define XLA_FFI_API_MINOR 12\n", (0, 12)),
+        ("#define XLA_FFI_API_MAJOR 0\n#define XLA_FFI_API_MINOR 2\n", None),
+        ("#define XLA_FFI_API_MAJOR 1\n#define XLA_FFI_API_MINOR 3\n", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_version_of_the_ffi(text, version, tmp_path, monkeypatch):
+    if text is not None:
+        (tmp_path / "xla/ffi/api").mkdir(parents=True)
+        (tmp_path / "xla/ffi/api/c_api.h").write_text(text)
+    assert xla.version(str(tmp_path)) == version
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *_, **__: None)
+    assert ours._register() == (version is not None)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_structures_are_those_of_the_header(tmp_path):
+    structures = {
+        "XLA_FFI_Metadata": (xla._Metadata, {"version": "api_version", "traits": "traits"}),
+        "XLA_FFI_Metadata_Extension": (
+            xla._Extension,
+            {"type": "extension_base.type", "next": "extension_base.next", "metadata": "metadata"},
+        ),
+        "XLA_FFI_Buffer": (xla._Buffer, {"dtype": "dtype", "data": "data", "rank": "rank", "dims": "dims"}),
+        "XLA_FFI_Args": (xla._Buffers, {"size": "size", "types": "types", "buffers": "args"}),
+        "XLA_FFI_Rets": (xla._Buffers, {"size": "size", "types": "types", "buffers": "rets"}),
+        "XLA_FFI_Error_Create_Args": (xla._ErrorArguments, {"message": "message", "code": "errc"}),
+        "XLA_FFI_Api": (xla._Api, {"version": "api_version", "create_error": "XLA_FFI_Error_Create"}),
+        "XLA_FFI_CallFrame": (
+            xla._Frame,
+            {"extension": "extension_start", "api": "api", "stage": "stage", "operands": "args", "results": "rets"},
+        ),
+    }
+    pairs = [(c, name, mine, field) for c, (mine, names) in structures.items() for field, name in names.items()]
+    lines = [f'printf("%zu ", offsetof({c}, {name}));' for c, name, _, _ in pairs]
+    text = '#include <stdio.h>\n#include "xla/ffi/api/c_api.h"\nint main(void) {' + "\n".join(lines) + "return 0;}"
+    (tmp_path / "offsets.c").write_text(text)
+    program = tmp_path / "offsets"
+    subprocess.run(["cc", "-I", jax.ffi.include_dir(), tmp_path / "offsets.c", "-o", program], check=True)
+    offsets = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    assert list(map(int, offsets)) == [getattr(mine, field).offset for _, _, mine, field in pairs]
+
+
+def test_a_block_beyond_the_end_is_padded_with_zeros():
+    tensor = _tensor.Tensor(fi.Normal(), (5, 3), np.dtype(np.float32))
+    words = np.array([0, 7], np.uint32)
+    expected = np.concatenate([tensor.draw(words), np.zeros((3, 3), np.float32)])
+    for i in range(4):
+        block = np.full((2, 3), np.nan, np.float32)
+        tensor.write(block, words, np.array([i, 0], np.int32))
+        assert same_bits(block, expected[2 * i : 2 * i + 2])
+
+
+def test_empty_arrays():
+    for name in DRAWN:
+        for shape in ((3, 0), (0, 3)):
+            expected = raised(lambda name=name, shape=shape: make(name, shape=shape, library=theirs))
+            assert raised(lambda name=name, shape=shape: make(name, shape=shape)) == expected
+            jitted = raised(lambda name=name, shape=shape: jax.jit(lambda key: make(name, key, shape))(KEY))
+            assert jitted[0] == expected[0]
+
+
+def test_what_threads_need_at_once_is_computed_once():
+    shared, computed, barrier = Shared(), [], threading.Barrier(4)
+
+    def compute():
+        computed.append(1)
+        return object()
+
+    def work(_):
+        barrier.wait()
+        with shared.use("key", compute) as result:
+            barrier.wait()
+            return id(result)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(4)))
+    assert len(computed) == len(set(results)) == 1
+    assert not shared._entries  # nothing is kept
+    with pytest.raises(ZeroDivisionError), shared.use("key", lambda: 1 / 0):
+        pass
+    with shared.use("key", lambda: 2) as result:
+        assert result == 2
 
 
 @pytest.mark.parametrize("sharding", ["ab", 3, jax.sharding.SingleDeviceSharding(jax.devices()[0])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,10 +136,16 @@ Contents = dict[Geometry, Piece]  # what is known of one storage; later pieces l
 class Origin(NamedTuple):
     """What a storage was copied from. A shard's original tells what the other ranks have."""
 
-    contents: Contents  # of the original's storage, as they were
+    storage: weakref.ref[torch.UntypedStorage] | None  # the original's; None where it is none but the shards
+    nbytes: int  # of that storage
+    contents: Contents  # what it held
     where: Geometry  # the original
     local: Geometry | None  # the copy; None: the storage was only made like the original
     before: Origin | None = None  # what the original was copied from
+
+    def cut(self, number: int) -> Origin:
+        """The same with this number of earlier ones at most."""
+        return self._replace(before=self.before.cut(number - 1) if self.before is not None and number else None)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -156,21 +156,23 @@ def settle(
     _Naming(known, owners, list(drawn), origins).settle()
 
 
-def _original(one: Owner, origin: Origin | None) -> tuple[Owner, Contents] | None:
-    """A shard's original, as if it were all here under the shard's name, and what its storage held."""
+def _original(one: Owner, origin: Origin | None) -> tuple[Owner, Origin] | None:
+    """A shard's original, as if it were all here under the shard's name."""
     part = one.where
     while one.region and origin is not None:
-        where = origin.where
-        if where.shape != one.shape:  # a copy of this rank's part: the others lie around it
-            found = None if origin.local is None else carried(part, origin.local, origin.where)
-            if found is None or len(found.strides) != len(one.shape):
+        found = origin.where
+        if origin.local is not None and found.shape != one.shape:  # of this rank's part; the others lie around it
+            place = carried(part, origin.local, found)
+            if place is None or len(place.strides) != len(one.shape):
                 return None
-            part = found
-            first = sum(s.start * step for s, step in zip(one.region, found.strides, strict=True))
-            where = found._replace(offset=found.offset - first, shape=one.shape)
-        ends = [place.bytes for place in origin.contents]
-        if min(start for start, _ in ends) <= where.bytes[0] and where.bytes[1] <= max(end for _, end in ends):
-            return Owner(one.path, one.tensor, one.shape, where, in_c_order(one.shape), ()), origin.contents
+            part = place
+            first = sum(s.start * step for s, step in zip(one.region, part.strides, strict=True))
+            found = part._replace(offset=part.offset - first)
+        if len(found.strides) != len(one.shape):
+            return None
+        whole = found._replace(shape=one.shape)
+        if whole.offset >= 0 and whole.bytes[1] <= origin.nbytes:
+            return Owner(one.path, one.tensor, one.shape, whole, in_c_order(one.shape), ()), origin
         origin = origin.before  # the original was a shard itself
     return None
 
@@ -197,8 +199,11 @@ class _Naming:
             if whole is None:
                 held.append((one, known.get(storage, {})))
             elif one.path not in shards:  # parts of one tensor have one original
-                shards[one.path] = whole[1]
-                held.append(whole)
+                original, origin = whole
+                shards[one.path] = origin.contents
+                held.append((original, origin.contents))
+                if origin.storage is not None and (of := origin.storage()) is not None:
+                    named.setdefault(of, []).append(original)
         replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards}
         present = [contents for storage, contents in known.items() if storage not in replaced]
         for contents in (*present, *shards.values()):

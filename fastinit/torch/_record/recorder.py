@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -19,11 +20,13 @@ from fastinit.torch._compat import FOREACH_COPY, TO_COPY, DispatchMode, optional
 from fastinit.torch._record import copies, operators
 from fastinit.torch._record.calls import Calls
 from fastinit.torch._record.draws import Draw, Origin, Piece, Stream, bytes_of, fits, storage_of, tensors_in
-from fastinit.torch._record.geometry import Geometry, apart, geometry, in_c_order, tensor_at
+from fastinit.torch._record.geometry import apart, geometry, in_c_order, tensor_at
 from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
 from fastinit.torch._tensors import PLAIN, on_host
+
+SHARDINGS = 3  # how often a tensor may be cut, axis of the mesh by axis, for its name to be found
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -148,13 +151,18 @@ class Recorder(DispatchMode, Calls):
         if func in copies.ASSEMBLED and (made := self._assembled(func, args, kwargs)) is not None:
             return made
         if func in operators.EMPTY:
-            return self.empty(func, args, kwargs)
+            empty = self.empty(func, args, kwargs)
+            self._comes_from(empty, args[0], copied=False)
+            return empty
         if func.is_view or func in operators.SHAPE_ONLY:
             return func(*args, **kwargs)
         for tensor in tensors_in((args, kwargs)):
             self.flush(tensor)
         own = torch.Tag.nondeterministic_seeded in func.tags and not kwargs.get("generator")
-        return self.call(func, args, kwargs, self.stream(()) if own else None)
+        out = self.call(func, args, kwargs, self.stream(()) if own else None)
+        if func is aten.copy_.default or func is aten.clone.default or func is optional(TO_COPY):
+            self._comes_from(out, args[1] if func is aten.copy_.default else args[0], copied=True)
+        return out
 
     @_own_work
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
@@ -175,7 +183,7 @@ class Recorder(DispatchMode, Calls):
                 self.put(storage, geometry(part), draw._replace(view=elements), done=False)
             if region:
                 whole = in_c_order(shape)._replace(dtype=tensor.dtype)
-                self.origins[storage] = Origin({whole: Piece(draw, False)}, whole, None)
+                self.origins[storage] = Origin(None, whole.bytes[1], {whole: Piece(draw, False)}, whole, None)
         return True
 
     def stream(self, shape: tuple[int, ...]) -> Stream:
@@ -204,8 +212,7 @@ class Recorder(DispatchMode, Calls):
         made = self.empty(*operators.empty_of(func, args, kwargs))
         if not self.fill(made, law):
             return None
-        if on_host(made) and args and on_host(args[0]) and args[0].untyped_storage() in self.known:
-            self.origins[made.untyped_storage()] = self._origin(args[0], None)
+        self._comes_from(made, args[0], copied=False)
         return made
 
     def _sharded(self, func: Operator, args: tuple[Any, ...]) -> Any:
@@ -305,15 +312,26 @@ class Recorder(DispatchMode, Calls):
         draws = [(where, draw.into(target.dtype)) for where, draw in pieces]
         if not all(fits(draw.cast(draw.law), draw.stream.shape, target.dtype) for _, draw in draws):
             return False
-        origin = self._origin(source, geometry(target))
+        storage = target.untyped_storage()
         for where, draw in draws:
-            self.put(target.untyped_storage(), where, draw, done=False)
-        self.origins[target.untyped_storage()] = origin
+            self.put(storage, where, draw, done=False)
+        self._comes_from(target, source, copied=True)
         return True
 
-    def _origin(self, source: torch.Tensor, local: Geometry | None) -> Origin:
-        storage = source.untyped_storage()
-        return Origin(dict(self.known[storage]), geometry(source), local, self.origins.get(storage))
+    def _comes_from(self, target: torch.Tensor, source: Any, *, copied: bool) -> None:
+        """Note that a tensor is a copy of another one, or else was made with its strides and dtype for one."""
+        if not on_host(target) or not isinstance(source, torch.Tensor) or not on_host(source):
+            return
+        own, storage = target.untyped_storage(), source.untyped_storage()
+        before = self.origins.get(storage)
+        if not source.numel() and before is not None:
+            self.origins[own] = before
+        elif own is not storage and (storage in self.known or storage in self._random):
+            contents, local = dict(self.known.get(storage, {})), geometry(target) if copied else None
+            before = before and before.cut(SHARDINGS)
+            self.origins[own] = Origin(
+                weakref.ref(storage), storage.nbytes(), contents, geometry(source), local, before
+            )
 
     def _deep_copy(self, tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
         """`copy.deepcopy` of a tensor whose draws are known: tensors that share memory do so in the copies."""
