@@ -102,7 +102,7 @@ MUTANTS = [
     Mutant("sub-alpha", "torch/_record/operators.py", "return 1.0, -alpha * shift", "return 1.0, -shift",
            "sub ignores alpha", "torch_construct"),
     Mutant("bfloat16-to-float16", "torch/_record/draws.py",
-           "if through == (torch.float32,) and", "if len(through) == 1 and",
+           "if through[:1] == (torch.float32,) and", "if through and",
            "draws in one 16-bit dtype that are copied into the other have too many digits", "torch_corners"),
     Mutant("live-argument", "torch/_record/calls.py",
            "tensor.detach() if alive else tensor.detach().clone()", "tensor.detach()",
@@ -117,7 +117,7 @@ MUTANTS = [
            "a copy of a part is one of the first elements", "composite torch_copies"),
     Mutant("one-claim", "torch/_record/naming.py", "apart(home.place, place) or not (", "True or not (",
            "what is drawn again after it was copied has the values of the copy", "torch_copies"),
-    Mutant("local-seed", "torch/_shards.py", "    if not torch.equal(mine, theirs):", "    if False:",
+    Mutant("local-seed", "torch/_shards.py", "    if not torch.equal(ends[0], -ends[1]):", "    if False:",
            "ranks with other seeds make one tensor", "torch_copies torch_sharding"),
 ]  # fmt: skip
 

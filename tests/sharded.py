@@ -5,6 +5,7 @@ model; what the shards make together must be, bit for bit, what one process make
 ranks meet at the file, which must not be there.
 """
 
+import copy
 import itertools
 import os
 import sys
@@ -50,6 +51,71 @@ class Tied(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x)
+
+
+class Titan(nn.Module):
+    """A model that is filled after it was sharded: on the meta device, `fully_shard`, `to_empty`, `init_weights`."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(10, 7), nn.Linear(7, 1)
+        self.square = nn.Parameter(torch.empty(5, 5))
+
+    def init_weights(self):
+        for layer in (self.up, self.down):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.uniform_(layer.bias)
+        nn.init.orthogonal_(self.square)
+
+
+class Distil(nn.Module):
+    """A student that is going to be sharded, and its copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.student = Tied()
+        self.teacher = copy.deepcopy(self.student)
+
+
+def inside_a_block(mesh):
+    """Models that are built and sharded in one block, in several ways: the values are those without sharding."""
+    with fast_init(seed=5):
+        whole = Titan()
+        whole.init_weights()
+    with torch.device("meta"):
+        model = Titan()
+    fully_shard(model, mesh=mesh)
+    model.to_empty(device="cpu")
+    generator = torch.get_rng_state()
+    with fast_init(seed=5):
+        model.init_weights()
+    assert torch.equal(torch.get_rng_state(), generator)
+    check(model, tensors(whole))
+
+    def build(ways):
+        with fast_init(seed=5):
+            model = Distil()
+            for shard in ways:
+                shard(model)
+        return model
+
+    expected = tensors(build([]))
+    plan = {"blocks.0.up": ColwiseParallel(), "blocks.0.down": RowwiseParallel(), "head": ColwiseParallel()}
+    for ways in (
+        [lambda m: fully_shard(m, mesh=mesh)],
+        [lambda m: fully_shard(m.student, mesh=mesh)],
+        [lambda m: fully_shard(m.teacher, mesh=mesh)],
+        [lambda m: parallelize_module(m.student, mesh, plan)],
+        [lambda m: parallelize_module(m.teacher, mesh, plan), lambda m: fully_shard(m.student, mesh=mesh)],
+    ):
+        check(build(ways), expected)
+
+    with fast_init(seed=5), pytest.raises(ValueError, match="cannot draw into a sharded tensor inside fast_init"):
+        model.up.weight.detach().bernoulli_(0.5)
+    with pytest.raises(ValueError, match="seed must be the same on all ranks"), fast_init(seed=dist.get_rank()):
+        parallelize_module(nn.Linear(6, 6), mesh, ColwiseParallel())
+    with pytest.raises(ValueError, match=r"student\..* is sharded: record the model before it is sharded"):
+        record(lambda: fully_shard(Distil(), mesh=mesh))
 
 
 def assembled(tensor):
@@ -108,6 +174,7 @@ def quick(file):
     expected = tensors(reference)
     assert {type(p).__name__ for tensor in model.parameters() for p in tensor.placements} == {"Shard"}
     check(model, expected)
+    inside_a_block(init_device_mesh("cpu", (2,)))
     dist.barrier()
     dist.destroy_process_group()
     if rank == 1:
@@ -143,8 +210,16 @@ def main():
         fully_shard(model, mesh=mesh["dp"])
         materialize(model, plan, seed=5)
         check(model, expected)
+        with fast_init(seed=5):  # sharded twice, in the block
+            model = Tied()
+            for block in model.blocks:
+                parallelize_module(block, mesh["tp"], {"up": ColwiseParallel(), "down": RowwiseParallel()})
+                fully_shard(block, mesh=mesh["dp"])
+            fully_shard(model, mesh=mesh["dp"])
+        check(model, expected)
         kinds = {type(p).__name__ for tensor in model.parameters() for p in tensor.placements}
         assert kinds >= {"_StridedShard", "Shard"}, kinds
+    inside_a_block(meshes[0])
     cases = placements_of_one_tensor(meshes)
 
     partial = nn.Module()

@@ -80,11 +80,10 @@ def check_same_seed(recorder: Any, mesh: Any, mesh_dim: int) -> None:
     if group in recorder.checked_groups:
         return
     recorder.checked_groups.add(group)
-    words = [word - (1 << 63) for word in recorder.key.words()]  # torch's integers have a sign
-    mine = torch.tensor(words, device=mesh.device_type)
-    theirs = mine.clone()
-    distributed.broadcast(theirs, distributed.get_global_rank(group, 0), group=group)
-    if not torch.equal(mine, theirs):
+    words = torch.tensor([word >> 1 for word in recorder.key.words()], device=mesh.device_type)  # integers have a sign
+    ends = torch.stack([words, -words])
+    distributed.all_reduce(ends, distributed.ReduceOp.MAX, group=group)
+    if not torch.equal(ends[0], -ends[1]):  # the largest and the least of all ranks
         raise ValueError(
             "seed must be the same on all ranks that share a tensor; without one, torch.manual_seed must be. "
             f"Received: {recorder.key!r}"

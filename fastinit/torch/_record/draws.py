@@ -64,6 +64,14 @@ class Draw(NamedTuple):
     view: Geometry  # which elements
     dtypes: tuple[torch.dtype, ...]  # the first that they were made in, and those that they were copied to since
 
+    @property
+    def is_region(self) -> bool:
+        """Whether the elements can be drawn: of a structured distribution those of a region can."""
+        if self.law.structured:
+            copy = SameAs((UNOWNED,), self.law, self.stream.shape, self.view.offset, self.view.strides)
+            return fits(copy, self.view.shape, self.dtypes[-1])
+        return True
+
     def into(self, dtype: torch.dtype) -> Draw:
         """What a copy of another dtype holds."""
         source = self.dtypes[-1]
@@ -77,8 +85,8 @@ class Draw(NamedTuple):
         """A distribution for the first dtype as one for the last."""
         through = self.dtypes[:-1]
         # 16-bit dtypes have float32's stream, rounded: but for bounds, which a copy may reach.
-        if through == (torch.float32,) and self.dtypes[1].itemsize == 2 and not self.stream.shared:
-            return law
+        if through[:1] == (torch.float32,) and self.dtypes[1].itemsize == 2 and not self.stream.shared:
+            through = through[1:]
         for dtype in through:
             law = Cast(law, DTYPES[dtype])
         return law

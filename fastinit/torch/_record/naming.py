@@ -45,6 +45,7 @@ class Holder(NamedTuple):
 
     owner: Owner
     region: Region  # of the owner
+    where: Geometry  # in the owner's storage
     view: Geometry  # which elements of the stream, in the shape of the region
     place: Geometry  # which elements of the whole tensor they are
 
@@ -72,10 +73,11 @@ def hold(where: Geometry, draw: Draw, owner: Owner) -> Holder | None:
     if region is None:
         part = own if carried(own, where, draw.view) is not None else meet(where, own)
         region = None if part is None or 0 in part.shape else locate(part, own)
-    view = None if region is None else carried(_cut(own, region), where, draw.view)
-    if view is None:
+    inner = None if region is None else _cut(own, region)
+    view = None if inner is None else carried(inner, where, draw.view)
+    if inner is None or view is None:
         return None
-    return Holder(owner, region or (), view, _cut(owner.place, region or ()))
+    return Holder(owner, region or (), inner, view, _cut(owner.place, region or ()))
 
 
 def _cut(whole: Geometry, region: Region) -> Geometry:
@@ -212,20 +214,23 @@ class _Naming:
                     self.draws.setdefault(piece.draw.stream, []).append(piece.draw)
         # What is seen at the end comes before what was written over, and has the better claim to the name.
         for one, contents in held:
-            pieces = [(where, piece.draw) for where, piece in contents.items() if piece.draw]
-            self.order.update(dict.fromkeys(draw.stream for _, draw in reversed(pieces)))
-            for where, draw in pieces:
-                self._note(where, draw, one)
+            pieces = list(contents.items())
+            self.order.update(dict.fromkeys(piece.draw.stream for _, piece in reversed(pieces) if piece.draw))
+            for number, (where, piece) in enumerate(pieces, 1):
+                if piece.draw is not None:
+                    self._note(where, piece.draw, one, [later for later, _ in pieces[number:]])
         for draws in self.draws.values():
             draws[0].stream.shared |= len(draws) > 1
         for storage, where, draw in drawn:
             draw.stream.shared = True
             self.draws.setdefault(draw.stream, []).append(draw)
             for one in named.get(storage, ()):
-                self._note(where, draw, one)
+                self._note(where, draw, one, ())
 
-    def _note(self, where: Geometry, draw: Draw, one: Owner) -> None:
-        if draw.law.random and (holder := hold(where, draw, one)) is not None:
+    def _note(self, where: Geometry, draw: Draw, one: Owner, later: Sequence[Geometry]) -> None:
+        """Note what a named tensor holds of a stream, if nothing that came later lies over all of it."""
+        holder = hold(where, draw, one) if draw.law.random else None
+        if holder is not None and not any(carried(holder.where, over, over) for over in later):
             self.holders.setdefault(draw.stream, []).append((holder, draw))
 
     def settle(self) -> None:
@@ -245,7 +250,7 @@ class _Naming:
         holders = self.holders.get(stream, [])
         for holder, draw in holders:
             home = None if parts_of(holder.view, homes) else holder.home(draw)
-            if home is not None and all(apart(home.view, other.view) for other in homes):
+            if home is not None and all(_compatible(home, other) for other in homes):
                 homes = (*homes, home)
         if homes:
             yield homes
@@ -268,6 +273,11 @@ class _Naming:
             for home in homes
             for place, other in self.claims.get(home.path, ())
         )
+
+
+def _compatible(a: Home, b: Home) -> bool:
+    """Whether two homes of a stream have neither elements nor places in common."""
+    return apart(a.view, b.view) and (a.path != b.path or apart(a.place, b.place))
 
 
 def _first_of_each(owners: Sequence[Owner]) -> Iterator[Owner]:

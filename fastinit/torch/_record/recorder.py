@@ -310,7 +310,7 @@ class Recorder(DispatchMode, Calls):
         if not self.keeps(target) or geometry(target).overlaps:
             return False
         draws = [(where, draw.into(target.dtype)) for where, draw in pieces]
-        if not all(fits(draw.cast(draw.law), draw.stream.shape, target.dtype) for _, draw in draws):
+        if not all(fits(draw.cast(draw.law), draw.stream.shape, target.dtype) and draw.is_region for _, draw in draws):
             return False
         storage = target.untyped_storage()
         for where, draw in draws:
