@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -298,6 +299,7 @@ def address(out: Array) -> int:
         return out.ctypes.data
 
 
+@functools.lru_cache(maxsize=4096)
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """From one index to the next along each axis, in elements, where a tensor's elements are counted in C order.
 

@@ -116,6 +116,7 @@ def _is_device_mode(mode: object) -> bool:
     return kind is not None and isinstance(mode, kind)
 
 
+@functools.cache
 def distributing() -> list[tuple[Any, str]]:
     """The static methods that make the shards of a tensor: classes and names."""
     parts = [name.rpartition(".") for name in _DISTRIBUTING if optional(name) is not None]

@@ -67,13 +67,14 @@ def _put(owner: Any, name: str, replacement: Any) -> None:
     setattr(owner, name, replacement)
 
 
+@functools.cache
 def _without_communication(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """`distribute_tensor` sends the shards of one rank's tensor; where all ranks know it, each takes its own."""
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> torch.Tensor:
-        call, recorder = signature.bind(*args, **kwargs), active.recorder
+        recorder, call = active.recorder, signature.bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
         if recorder is not None and given["src_data_rank"] is not None and recorder.knows(given["tensor"]):

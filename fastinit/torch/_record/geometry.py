@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -58,6 +59,7 @@ def geometry(tensor: torch.Tensor) -> Geometry:
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
+@functools.lru_cache(maxsize=4096)
 def in_c_order(shape: tuple[int, ...], offset: int = 0) -> Geometry:
     """The places 0, 1, 2, ... for the elements of a tensor."""
     return Geometry(offset, shape, c_strides(shape))

@@ -69,6 +69,8 @@ def name_of(region: Region) -> str:
 def hold(where: Geometry, draw: Draw, owner: Owner) -> Holder | None:
     """How a named tensor holds the draw at a place of its storage; None where it is no region of it."""
     own = owner.where
+    if where == own:
+        return Holder(owner, (), own, draw.view, owner.place)
     region = locate(where, own)
     if region is None:
         part = own if carried(own, where, draw.view) is not None else meet(where, own)
