@@ -45,6 +45,7 @@ class Calls:
         self._random: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # their values depend on the key
         self._fresh: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # nothing was written to them
         self._kept_bytes = 0
+        self._applied = 0  # how often pending draws were applied
 
     # --- what storages hold ---
 
@@ -116,7 +117,7 @@ class Calls:
         """Draw into a place of a storage."""
         memory = bytes_of(storage)
         if draw.law.random:
-            draw.stream.shared = True
+            draw.stream.done = self._applied, draw.stream.shared
             self.becomes_random(memory, overwritten=where.covers(storage.nbytes()))
         self._fresh.discard(storage)
         self.announce(storage)
@@ -130,6 +131,7 @@ class Calls:
             return
         self._limit()
         self.pending.discard(storage)
+        self._applied += 1
         for where, piece in self.known[storage].items():
             if not piece.done and piece.draw is not None:
                 self.do(storage, where, piece.draw)
@@ -198,7 +200,8 @@ class Calls:
         """Give all draws their final keys; what was computed from those that had none is computed again."""
         settle(self.known, owners, self.log.drawn(), self.origins)
         events = self.log.events
-        if any(draw.stream.homes[0].path != draw.stream.unowned for _, _, draw in self.log.drawn()):
+        streams = [draw.stream for _, _, draw in self.log.drawn()]
+        if any(one.homes[0].path != one.unowned or one.done[1] != one.shared for one in streams):
             memory = self._decided(events)
             for storage, stand_in in memory.items():
                 if storage is not None and storage in self._random:

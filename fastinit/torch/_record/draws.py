@@ -38,7 +38,8 @@ class Stream:
     ordinal: int
     shape: tuple[int, ...]  # of the tensor that was filled
     homes: tuple[Home, ...] = ()  # empty as long as it has no key
-    shared: bool = False  # whether its elements are seen in several tensors
+    shared: bool = False  # whether its elements are in several tensors
+    done: tuple[int, bool] = (0, False)  # when it was drawn before it had a name, and whether it was shared then
 
     @property
     def unowned(self) -> Path:
@@ -49,6 +50,11 @@ class Stream:
         """The homes; as long as there are none, the key is the ordinal's."""
         whole = in_c_order(self.shape)
         return self.homes or (Home(self.unowned, self.shape, whole, whole),)
+
+    def is_told_from(self, other: Stream) -> bool:
+        """Whether somebody may have seen elements of one stream where those of the other came to lie: they are in other
+        tensors too, or were drawn at another time."""
+        return self.shared or other.shared or self.done[0] != other.done[0]
 
     def pin(self) -> None:
         """Keep the key of the ordinal: values that it has made were seen."""

@@ -196,6 +196,7 @@ class _Naming:
         named: dict[torch.UntypedStorage, list[Owner]] = {}
         held: list[tuple[Owner, Contents]] = []
         shards: dict[Path, Contents] = {}
+        originals: dict[torch.UntypedStorage, list[Owner]] = {}
         for one in _first_of_each(owners):
             storage = one.tensor.untyped_storage()
             named.setdefault(storage, []).append(one)
@@ -207,8 +208,11 @@ class _Naming:
                 shards[one.path] = origin.contents
                 held.append((original, origin.contents))
                 if origin.storage is not None and (of := origin.storage()) is not None:
-                    named.setdefault(of, []).append(original)
-        replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards}
+                    originals.setdefault(of, []).append(original)
+        # Originals count once: as shards, unless they have names of their own.
+        replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards} | (originals.keys() - named)
+        for storage, ones in originals.items():
+            named.setdefault(storage, []).extend(ones)
         present = [contents for storage, contents in known.items() if storage not in replaced]
         for contents in (*present, *shards.values()):
             for piece in contents.values():
@@ -224,7 +228,6 @@ class _Naming:
         for draws in self.draws.values():
             draws[0].stream.shared |= len(draws) > 1
         for storage, where, draw in drawn:
-            draw.stream.shared = True
             self.draws.setdefault(draw.stream, []).append(draw)
             for one in named.get(storage, ()):
                 self._note(where, draw, one, ())
@@ -271,7 +274,7 @@ class _Naming:
         if not all(parts_of(holder.view, homes) for holder, _ in self.holders.get(stream, ())):
             return False
         return all(
-            apart(home.place, place) or not (stream.shared or other.shared)
+            apart(home.place, place) or not stream.is_told_from(other)
             for home in homes
             for place, other in self.claims.get(home.path, ())
         )
