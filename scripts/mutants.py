@@ -115,7 +115,7 @@ MUTANTS = [
            "an inner block does not see what the outer one keeps back", "torch_construct torch_corners"),
     Mutant("first-part", "_core/composite.py", "indices=indices, offset=self.offset)", "indices=indices)",
            "a copy of a part is one of the first elements", "composite torch_copies"),
-    Mutant("one-claim", "torch/_record/naming.py", "apart(home.place, place) or not stream", "True or stream",
+    Mutant("one-claim", "torch/_record/naming.py", "            apart(home.place, place)\n", "            True\n",
            "what is drawn again after it was copied has the values of the copy", "torch_copies"),
     Mutant("local-seed", "torch/_shards.py", "    if not torch.equal(ends[0], -ends[1]):", "    if False:",
            "ranks with other seeds make one tensor", "torch_copies torch_sharding"),

@@ -51,10 +51,10 @@ class Stream:
         whole = in_c_order(self.shape)
         return self.homes or (Home(self.unowned, self.shape, whole, whole),)
 
-    def is_told_from(self, other: Stream) -> bool:
-        """Whether somebody may have seen elements of one stream where those of the other came to lie: they are in other
-        tensors too, or were drawn at another time."""
-        return self.shared or other.shared or self.done[0] != other.done[0]
+    @property
+    def told(self) -> int | None:
+        """When somebody may have seen its elements: 0 for never before the end, None for at any time."""
+        return None if self.shared else self.done[0]
 
     def pin(self) -> None:
         """Keep the key of the ordinal: values that it has made were seen."""

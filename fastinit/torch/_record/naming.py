@@ -3,6 +3,7 @@ are copies."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from fastinit.torch._record.draws import Contents, Draw, Home, Origin, Path, Str
 from fastinit.torch._record.geometry import Geometry, apart, carried, covered, geometry, in_c_order, locate, meet
 
 Drawn = tuple[torch.UntypedStorage, Geometry, Draw]
+Later = tuple[Sequence[Geometry], int]  # the places that were written, and from which on they came later
 
 
 class Owner(NamedTuple):
@@ -181,7 +183,16 @@ def _original(one: Owner, origin: Origin | None) -> tuple[Owner, Origin] | None:
     return None
 
 
+class _Held(NamedTuple):
+    """What one storage, or the original of a shard, holds."""
+
+    owner: Owner
+    contents: Contents
+
+
 class _Naming:
+    """The work of `settle`."""
+
     def __init__(
         self,
         known: Mapping[torch.UntypedStorage, Contents],
@@ -190,60 +201,71 @@ class _Naming:
         origins: Mapping[torch.UntypedStorage, Origin],
     ) -> None:
         self.draws: dict[Stream, list[Draw]] = {}  # all that is held of each stream, whoever holds it
-        self.holders: dict[Stream, list[tuple[Holder, Draw]]] = {}  # by the order of the names
+        self.holders: dict[Stream, list[tuple[Holder, Draw, Later]]] = {}  # by the order of the names
         self.order: dict[Stream, None] = {}  # in which the streams get their names
-        self.claims: dict[Path, list[tuple[Geometry, Stream]]] = {}
-        named: dict[torch.UntypedStorage, list[Owner]] = {}
-        held: list[tuple[Owner, Contents]] = []
-        shards: dict[Path, Contents] = {}
-        originals: dict[torch.UntypedStorage, list[Owner]] = {}
-        for one in _first_of_each(owners):
-            storage = one.tensor.untyped_storage()
-            named.setdefault(storage, []).append(one)
-            whole = _original(one, origins.get(storage))
-            if whole is None:
-                held.append((one, known.get(storage, {})))
-            elif one.path not in shards:  # parts of one tensor have one original
-                original, origin = whole
-                shards[one.path] = origin.contents
-                held.append((original, origin.contents))
-                if origin.storage is not None and (of := origin.storage()) is not None:
-                    originals.setdefault(of, []).append(original)
-        # Originals count once: as shards, unless they have names of their own.
-        replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards} | (originals.keys() - named)
-        for storage, ones in originals.items():
-            named.setdefault(storage, []).extend(ones)
-        present = [contents for storage, contents in known.items() if storage not in replaced]
-        for contents in (*present, *shards.values()):
+        # Places that have a stream's values: by name, and by when they may have been seen (None: always).
+        self.claims: dict[Path, dict[int | None, list[Geometry]]] = {}
+        self.named: dict[torch.UntypedStorage, list[Owner]] = {}
+        held, everything = self._with_originals(known, list(_first_of_each(owners)), origins)
+        for contents in everything:
             for piece in contents.values():
                 if piece.draw is not None and piece.draw.law.random:
                     self.draws.setdefault(piece.draw.stream, []).append(piece.draw)
-        # What is seen at the end comes before what was written over, and has the better claim to the name.
-        for one, contents in held:
-            pieces = list(contents.items())
-            self.order.update(dict.fromkeys(piece.draw.stream for _, piece in reversed(pieces) if piece.draw))
-            for number, (where, piece) in enumerate(pieces, 1):
-                if piece.draw is not None:
-                    self._note(where, piece.draw, one, [later for later, _ in pieces[number:]])
         for draws in self.draws.values():
             draws[0].stream.shared |= len(draws) > 1
+        # What is seen at the end comes before what was written over, and has the better claim to the name.
+        for one, contents in held:
+            self.order.update(dict.fromkeys(p.draw.stream for p in reversed(contents.values()) if p.draw))
+            places = list(contents)
+            for number, (where, piece) in enumerate(contents.items(), 1):
+                if piece.draw is not None:
+                    self._note(where, piece.draw, one, (places, number))
         for storage, where, draw in drawn:
             self.draws.setdefault(draw.stream, []).append(draw)
-            for one in named.get(storage, ()):
-                self._note(where, draw, one, ())
+            for one in self.named.get(storage, ()):
+                self._note(where, draw, one, ([], 0))
 
-    def _note(self, where: Geometry, draw: Draw, one: Owner, later: Sequence[Geometry]) -> None:
-        """Note what a named tensor holds of a stream, if nothing that came later lies over all of it."""
+    def _with_originals(
+        self,
+        known: Mapping[torch.UntypedStorage, Contents],
+        owners: Sequence[Owner],
+        origins: Mapping[torch.UntypedStorage, Origin],
+    ) -> tuple[list[_Held], list[Contents]]:
+        """What the named tensors hold, and the contents of all storages. Originals take the place of shards."""
+        held, shards = list[_Held](), dict[Path, Contents]()
+        originals: dict[torch.UntypedStorage, list[Owner]] = {}
+        for one in owners:
+            storage = one.tensor.untyped_storage()
+            self.named.setdefault(storage, []).append(one)
+            found = _original(one, origins.get(storage))
+            if found is None:
+                held.append(_Held(one, known.get(storage, {})))
+            elif one.path not in shards:  # parts of one tensor have one original
+                original, origin = found
+                shards[one.path] = origin.contents
+                held.append(_Held(original, origin.contents))
+                if origin.storage is not None and (of := origin.storage()) is not None:
+                    originals.setdefault(of, []).append(original)
+        # Originals count once: as shards, unless they have names of their own.
+        replaced = {one.tensor.untyped_storage() for one in owners if one.path in shards} | (
+            originals.keys() - self.named
+        )
+        for storage, ones in originals.items():
+            self.named.setdefault(storage, []).extend(ones)
+        return held, [*(contents for storage, contents in known.items() if storage not in replaced), *shards.values()]
+
+    def _note(self, where: Geometry, draw: Draw, one: Owner, later: Later) -> None:
+        """Note what a named tensor holds of a stream, and what came to lie over it later."""
         holder = hold(where, draw, one) if draw.law.random else None
-        if holder is not None and not any(carried(holder.where, over, over) for over in later):
-            self.holders.setdefault(draw.stream, []).append((holder, draw))
+        if holder is not None:
+            self.holders.setdefault(draw.stream, []).append((holder, draw, later))
 
     def settle(self) -> None:
         streams = [stream for stream in dict.fromkeys((*self.order, *self.draws)) if stream in self.draws]
         for stream in sorted(streams, key=lambda stream: not stream.homes):  # those that have their key keep it
             stream.homes = stream.homes or self._named(stream) or stream.homes_now
             for home in stream.homes:
-                self.claims.setdefault(home.path, []).append((home.place, stream))
+                self.claims.setdefault(home.path, {}).setdefault(stream.told, []).append(home.place)
 
     def _named(self, stream: Stream) -> tuple[Home, ...]:
         """The homes of a stream; none where no name can be given to all that is held of it."""
@@ -253,13 +275,15 @@ class _Naming:
         """Every holder for the elements that no earlier one has; or the first for all elements."""
         homes: tuple[Home, ...] = ()
         holders = self.holders.get(stream, [])
-        for holder, draw in holders:
+        if len(holders) > 1:  # those that are seen in the end
+            holders = [one for one in holders if not _hidden(one[0].where, *one[2])]
+        for holder, draw, _ in holders:
             home = None if parts_of(holder.view, homes) else holder.home(draw)
             if home is not None and all(_compatible(home, other) for other in homes):
                 homes = (*homes, home)
         if homes:
             yield homes
-        for holder, draw in holders[:1]:
+        for holder, draw, _ in holders[:1]:
             shift = holder.place.offset - holder.view.offset
             axes = zip(holder.place.strides, holder.view.strides, holder.view.shape, strict=True)
             if not draw.law.structured and shift >= 0 and all(a == b for a, b, n in axes if n > 1):
@@ -268,16 +292,21 @@ class _Naming:
                 yield (Home(holder.owner.path, (end,), whole, whole._replace(offset=shift)),)
 
     def _possible(self, stream: Stream, homes: tuple[Home, ...]) -> bool:
-        """Whether all that is held has a home, and no other stream the same elements of the same name."""
-        if not all(parts_of(draw.view, homes) for draw in self.draws[stream]):
-            return False
-        if not all(parts_of(holder.view, homes) for holder, _ in self.holders.get(stream, ())):
-            return False
-        return all(
-            apart(home.place, place) or not stream.is_told_from(other)
+        """Whether all that is held has a home, and no other stream the same elements of the same name. (Those that were
+        drawn together, and not copied, nobody can have told from each other.)"""
+        views = [draw.view for draw in self.draws[stream]]
+        views += [holder.view for holder, _, _ in self.holders.get(stream, ())]
+        return all(parts_of(view, homes) for view in views) and all(
+            apart(home.place, place)
             for home in homes
-            for place, other in self.claims.get(home.path, ())
+            for told, places in self.claims.get(home.path, {}).items()
+            for place in (places if None in (told, stream.told) or told != stream.told else ())
         )
+
+
+def _hidden(where: Geometry, places: Sequence[Geometry], first: int) -> bool:
+    """Whether one of the places from the first on lies over all of a tensor."""
+    return any(carried(where, over, over) for over in itertools.islice(places, first, None))
 
 
 def _compatible(a: Home, b: Home) -> bool:
