@@ -153,7 +153,8 @@ class Calls:
             return out
         kept = self._kept((args, kwargs), written)
         for tensor in written:
-            self.becomes_random(tensor, overwritten=False)
+            whole = func is aten.copy_.default and geometry(tensor).covers(tensor.untyped_storage().nbytes())
+            self.becomes_random(tensor, overwritten=whole)
         out = run(func, args, kwargs, self.key, stream)
         made = tensors_in(out)
         decision = out if isinstance(out, bool) else None

@@ -223,7 +223,9 @@ class _Naming:
         for storage, where, draw in drawn:
             self.draws.setdefault(draw.stream, []).append(draw)
             for one in self.named.get(storage, ()):
-                self._note(where, draw, one, ([], 0))
+                over = known.get(storage, {}).get(one.where)
+                if over is None or over.done:  # else nothing of the draw is left
+                    self._note(where, draw, one, ([], 0))
 
     def _with_originals(
         self,
@@ -294,14 +296,22 @@ class _Naming:
     def _possible(self, stream: Stream, homes: tuple[Home, ...]) -> bool:
         """Whether all that is held has a home, and no other stream the same elements of the same name. (Those that were
         drawn together, and not copied, nobody can have told from each other.)"""
-        views = [draw.view for draw in self.draws[stream]]
-        views += [holder.view for holder, _, _ in self.holders.get(stream, ())]
-        return all(parts_of(view, homes) for view in views) and all(
+        if not all(parts_of(draw.view, homes) for draw in self.draws[stream]):
+            return False
+        if not all(_has_regions(holder.view, homes) for holder, _, _ in self.holders.get(stream, ())):
+            return False
+        return all(
             apart(home.place, place)
             for home in homes
             for told, places in self.claims.get(home.path, {}).items()
             for place in (places if None in (told, stream.told) or told != stream.told else ())
         )
+
+
+def _has_regions(view: Geometry, homes: tuple[Home, ...]) -> bool:
+    """Whether homes have all elements of a view, each those of a region of it."""
+    parts = parts_of(view, homes)
+    return bool(parts) and (len(parts) == 1 or all(locate(part.view, view) is not None for part in parts))
 
 
 def _hidden(where: Geometry, places: Sequence[Geometry], first: int) -> bool:

@@ -103,17 +103,14 @@ class Recorder(DispatchMode, Calls):
     @_own_work
     def read(self, method: Any, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Call a method that hands out memory or values."""
-        if method is torch.Tensor.__deepcopy__:
-            if type(tensor) in PLAIN and tensor.is_cpu and tensor.is_leaf and tensor.grad is None:
-                storage = storage_of(tensor)
-                if storage in self.known or storage in self._random:
-                    return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
-        elif method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
+        if method is torch.Tensor.__deepcopy__ and self._can_deep_copy(tensor):
+            return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
+        if method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
             self.flush(tensor)
-        elif method is torch.Tensor.tolist:
+        elif method in (torch.Tensor.tolist, torch.Tensor.__deepcopy__):
             self.flush(tensor)
             if self.is_random(tensor):
-                self.seen("tolist", tensor)
+                self.seen(method.__name__, tensor)
         elif not is_sharded(tensor):
             self.release(tensor)
         return method(tensor, *args, **kwargs)
@@ -152,7 +149,7 @@ class Recorder(DispatchMode, Calls):
             return made
         if func in operators.EMPTY:
             empty = self.empty(func, args, kwargs)
-            self._comes_from(empty, args[0], copied=False)
+            self._comes_from(empty, args[0] if args else None, copied=False)
             return empty
         if func.is_view or func in operators.SHAPE_ONLY:
             return func(*args, **kwargs)
@@ -212,17 +209,17 @@ class Recorder(DispatchMode, Calls):
         made = self.empty(*operators.empty_of(func, args, kwargs))
         if not self.fill(made, law):
             return None
-        self._comes_from(made, args[0], copied=False)
+        self._comes_from(made, args[0] if args else None, copied=False)
         return made
 
     def _sharded(self, func: Operator, args: tuple[Any, ...]) -> Any:
         """Let a DTensor's operator be seen as operators on its shards. What draws numbers is none of these: all ranks
         would draw the same."""
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            tensor = next(filter(is_sharded, tensors_in(args)), None)
+        here = [tensor for tensor in tensors_in(args) if is_sharded(tensor) and tensor.is_cpu]
+        if here and torch.Tag.nondeterministic_seeded in func.tags:
             raise ValueError(
                 f"{func} cannot draw into a sharded tensor inside fast_init. Received: placements "
-                f"{placements_of(tensor)}. Draw before the tensor is sharded, or by normal_ or uniform_"
+                f"{placements_of(here[0])}. Draw before the tensor is sharded, or by normal_ or uniform_"
             )
         return NotImplemented
 
@@ -332,6 +329,12 @@ class Recorder(DispatchMode, Calls):
             self.origins[own] = Origin(
                 weakref.ref(storage), storage.nbytes(), contents, geometry(source), local, before
             )
+
+    def _can_deep_copy(self, tensor: torch.Tensor) -> bool:
+        if type(tensor) not in PLAIN or not tensor.is_cpu or not tensor.is_leaf or tensor.grad is not None:
+            return False
+        storage = storage_of(tensor)
+        return storage in self.known or storage in self._random
 
     def _deep_copy(self, tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
         """`copy.deepcopy` of a tensor whose draws are known: tensors that share memory do so in the copies."""
