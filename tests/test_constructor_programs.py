@@ -22,7 +22,9 @@ NUMBER = int(os.environ.get("FASTINIT_PROGRAMS", "200"))
 CHOSEN = os.environ.get("FASTINIT_STATEMENTS", "").split() or STATEMENTS
 SHRINKS = "FASTINIT_SHRINK" in os.environ  # by hypothesis: simpler lines too, in minutes
 
-pytestmark = pytest.mark.filterwarnings("ignore:DTensor random operators", "ignore:.*non-resizable", "ignore:An output")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:DTensor random operators", "ignore:.*non-resizable", "ignore:An output", "ignore:Tensor.*on 0-D"
+)
 
 
 def check(program):

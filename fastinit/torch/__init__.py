@@ -2,7 +2,7 @@
 
     init.py       the functions of torch.nn.init; _dropin.py: how they fill, or leave a call to torch
     construct.py  `fast_init` and `record`: unmodified constructors; _record/: their deferred fills
-    materialize.py, clip.py: models without values; gradient clipping
+    materialize.py, clip.py: models without values; gradient clipping. _shards.py: which part of a DTensor is here
     _compat.py    every private name of PyTorch, each with a fallback
 
 May import all folders but `_probe`, `plots` and `cli`. Start at `init.normal_`.
