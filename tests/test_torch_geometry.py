@@ -4,7 +4,17 @@ import random
 
 import torch
 
-from fastinit.torch._record.geometry import Geometry, geometry, in_order, locate
+from fastinit.torch._record.geometry import (
+    Geometry,
+    apart,
+    carried,
+    covered,
+    geometry,
+    in_c_order,
+    in_order,
+    locate,
+    meet,
+)
 
 
 def elements(place):
@@ -75,3 +85,67 @@ def test_density_and_overlap():
     assert not geometry(base[1:]).covers(96)
     assert geometry(base[1:]).bytes == (24, 96)
     assert Geometry(0, (), (), torch.float64).covers(8)
+
+
+def random_part(chance, whole):
+    for _ in range(chance.randint(0, 3)):
+        whole = some_view(chance, whole)
+    return whole
+
+
+def random_whole(chance):
+    whole = torch.empty([chance.randint(1, 5) for _ in range(chance.randint(0, 4))])
+    return whole.permute(chance.sample(range(whole.dim()), whole.dim()))
+
+
+def test_views_carried_to_a_second_memory():
+    """Element by element: where the first memory has it, and where the second."""
+    chance, found = random.Random(1), 0
+    for _ in range(4000):
+        whole = random_whole(chance)
+        inner, part = random_part(chance, whole), random_part(chance, whole)
+        place = in_c_order(tuple(inner.shape), chance.randrange(3))
+        if chance.random() < 0.3:  # any other memory, with gaps and another order
+            order = chance.sample(range(inner.dim()), inner.dim())
+            strides = torch.empty([2 * inner.shape[axis] for axis in order]).stride()
+            place = place._replace(strides=tuple(strides[order.index(axis)] for axis in range(inner.dim())))
+        seen = carried(geometry(part), geometry(inner), place)
+        there = dict(zip(elements(geometry(inner)), elements(place), strict=True))
+        own = elements(geometry(part))
+        if seen is not None:
+            found += 1
+            assert elements(seen) == [there[element] for element in own]
+        elif set(own) <= set(there):  # what is missed has no strides in the second memory, or runs over its axes
+            assert part.dim() < inner.dim() or not part.is_contiguous() or not inner.is_contiguous()
+    assert found > 1500
+
+
+def test_what_two_views_have_in_common():
+    chance, found, empty = random.Random(2), 0, 0
+    for _ in range(4000):
+        whole = random_whole(chance)
+        a, b = geometry(random_part(chance, whole)), geometry(random_part(chance, whole))
+        shared = set(elements(a)) & set(elements(b))
+        both = meet(a, b)
+        if both is not None:
+            found += 1
+            assert sorted(elements(both)) == sorted(shared)
+        if apart(a, b):
+            empty += 1
+            assert not shared
+    assert found > 3000
+    assert empty > 150
+
+
+def test_parts_that_make_up_a_whole():
+    base = torch.empty(4, 6)
+    whole = geometry(base)
+    for parts, expected in (
+        ([base[:1], base[1:]], True),
+        ([base[:, ::2], base[:, 1::2]], True),
+        ([base.T], True),
+        ([base[:3], base[1:]], False),  # it is not sure, though they do
+        ([base[:1], base[2:]], False),
+        ([base[:2, :3], base[:2, 3:], base[2:]], True),
+    ):
+        assert covered(whole, [geometry(part) for part in parts]) is expected
