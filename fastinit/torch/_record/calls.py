@@ -29,6 +29,7 @@ from fastinit.torch._tensors import mark_written
 
 # Bytes that a block keeps to compute them again; more, and what there is gets its final keys at once.
 LIMIT = 1 << 30
+LEAST = 1 << 16  # what an operator counts at least
 _COMMUNICATION = ("c10d", "_c10d_functional", "c10d_functional", "_dtensor")
 
 
@@ -174,6 +175,8 @@ class Calls:
     def seen(self, what: object, *tensors: torch.Tensor) -> None:
         """Values that depend on the key have left: the draws behind them keep the keys that they have now."""
         self.log.pin(*tensors)
+        if all(draw.stream.homes for _, _, draw in self.log.drawn()):
+            self._close_log()  # nothing in it will change
 
     def _kept(self, tree: Any, written: Sequence[torch.Tensor]) -> Any:
         """Arguments for the log: what is not random is copied, for its memory may change later."""
@@ -187,7 +190,7 @@ class Calls:
 
     def _append(self, event: Event) -> None:
         self.log.events.append(event)
-        self._kept_bytes += sum(tensor.nbytes for tensor in (*event.tensors, *tensors_in(event.call)))
+        self._kept_bytes += max(LEAST, sum(tensor.nbytes for tensor in (*event.tensors, *tensors_in(event.call))))
 
     def _limit(self) -> None:
         if self._kept_bytes > self.limit:
@@ -207,6 +210,9 @@ class Calls:
             for storage, stand_in in memory.items():
                 if storage is not None and storage in self._random:
                     bytes_of(storage).copy_(bytes_of(stand_in))
+        self._close_log()
+
+    def _close_log(self) -> None:
         self.log.events = []
         self._random.clear()
         self._kept_bytes = 0
