@@ -48,7 +48,8 @@ def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]
     - What PyTorch makes equal is equal: a copy of draws, by `load_state_dict`, `copy.deepcopy`, `clone`, `copy_` or
       `cat`, of all or a part of a tensor, in another order or dtype, has the values of its original. The first tensor
       with a name, in the order of the names, gives the key.
-    - A draw that no module's tensor holds at the end is keyed by its place in the order of all draws,
+    - Modules that were built before the block, and are drawn into, come last, in the order of these draws.
+    - A draw that no module's tensor holds at the end is keyed by its place in the order of all random draws,
       `Key(seed) / "unowned" / "7"`.
     - An operator that reads draws before the end (a norm, a decomposition) gets provisional values, keyed by their
       order, and is called again at the end with those that the names give. Where values leave PyTorch (`tolist`,
@@ -125,7 +126,8 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
 
     Raises:
         TypeError: the factory returns no module.
-        ValueError: the constructor branches on random values, or two tensors share part of their memory.
+        ValueError: the constructor takes numbers out of random values; a tensor is sharded, sparse or lazy; or two
+            tensors share part of their memory.
 
     >>> plan = record(lambda: torch.nn.Linear(784, 10))
     >>> plan["weight"].shape, plan["weight"].distribution
