@@ -11,10 +11,11 @@ import torch
 
 from fastinit._core.distributions import Distribution
 from fastinit._runtime.arrays import Region, overlaps
-from fastinit.torch._record.draws import Contents, Draw, Home, Origin, Path, Stream, law_of, parts_of, same
+from fastinit.torch._record.draws import Contents, Draw, Home, Origin, Part, Path, Stream, law_of, parts_of, same
 from fastinit.torch._record.geometry import Geometry, apart, carried, covered, geometry, in_c_order, locate, meet
 
 Drawn = tuple[torch.UntypedStorage, Geometry, Draw]
+CANDIDATES = 4  # how many holders are tried as the first home of a stream
 Later = tuple[Sequence[Geometry], int]  # the places that were written, and from which on they came later
 
 
@@ -106,9 +107,9 @@ def region_fills(contents: Contents, owner: Owner) -> list[RegionFill] | None:
             found.append(RegionFill(holder.region, piece.draw.law))
             continue
         for part in parts_of(holder.view, piece.draw.stream.homes):
-            region = locate(part.view, holder.view)
-            assert region is not None  # the parts of a view are regions of it
-            (place,) = (p.place for p in parts_of(_cut(holder.view, region), (part.home,)))
+            inside = _in_region(holder.view, part)
+            assert inside is not None  # `settle` sees to it
+            region, place = inside
             own = _own_key(holder, piece.draw, _within(holder.region, region))
             law = law_of(piece.draw, part._replace(place=place), own.key)
             if law.structured and not piece.draw.law.structured and own.region:  # a Cast is drawn as part of the whole
@@ -274,18 +275,19 @@ class _Naming:
         return next((homes for homes in self._candidates(stream) if self._possible(stream, homes)), ())
 
     def _candidates(self, stream: Stream) -> Iterator[tuple[Home, ...]]:
-        """Every holder for the elements that no earlier one has; or the first for all elements."""
-        homes: tuple[Home, ...] = ()
+        """Every holder for the elements that no earlier one has, whichever is the first; or one for all elements."""
         holders = self.holders.get(stream, [])
         if len(holders) > 1:  # those that are seen in the end
             holders = [one for one in holders if not _hidden(one[0].where, *one[2])]
-        for holder, draw, _ in holders:
-            home = None if parts_of(holder.view, homes) else holder.home(draw)
-            if home is not None and all(_compatible(home, other) for other in homes):
-                homes = (*homes, home)
-        if homes:
-            yield homes
-        for holder, draw, _ in holders[:1]:
+        for first in range(min(len(holders), CANDIDATES)):
+            homes: tuple[Home, ...] = ()
+            for holder, draw, _ in (*holders[first:], *holders[:first]):
+                home = None if parts_of(holder.view, homes) else holder.home(draw)
+                if home is not None and all(_compatible(home, other) for other in homes):
+                    homes = (*homes, home)
+            if homes:
+                yield homes
+        for holder, draw, _ in holders[:CANDIDATES]:
             shift = holder.place.offset - holder.view.offset
             axes = zip(holder.place.strides, holder.view.strides, holder.view.shape, strict=True)
             if not draw.law.structured and shift >= 0 and all(a == b for a, b, n in axes if n > 1):
@@ -311,7 +313,14 @@ class _Naming:
 def _has_regions(view: Geometry, homes: tuple[Home, ...]) -> bool:
     """Whether homes have all elements of a view, each those of a region of it."""
     parts = parts_of(view, homes)
-    return bool(parts) and (len(parts) == 1 or all(locate(part.view, view) is not None for part in parts))
+    return bool(parts) and all(_in_region(view, part) is not None for part in parts)
+
+
+def _in_region(view: Geometry, part: Part) -> tuple[Region, Geometry] | None:
+    """Which region of a view a part of it is, and where that region's elements are in the part's home."""
+    region = locate(part.view, view)
+    place = None if region is None else carried(_cut(view, region), part.home.view, part.home.place)
+    return None if region is None or place is None else (region, place)
 
 
 def _hidden(where: Geometry, places: Sequence[Geometry], first: int) -> bool:
