@@ -318,6 +318,90 @@ def test_a_block_keeps_little_to_compute_again(monkeypatch):
     assert bits(layer.weight) == fi.uniform((6, 6), low=-(6**-0.5), high=6**-0.5, seed=SEED / "weight").tobytes()
 
 
+# --- what others do inside a block ---
+
+
+def test_running_statistics_are_those_of_the_weights():
+    """The operator behind batch norm writes to them without saying so."""
+
+    def build():
+        model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))
+        model(torch.eye(5))
+        return model
+
+    model, _ = checked(build)
+    assert torch.allclose(model[1].running_mean, 0.1 * model[0](torch.eye(5)).mean(0))
+    assert model[1].num_batches_tracked == 1
+
+
+def test_what_materialize_fills_in_a_block_stays():
+    def build():
+        return nn.Linear(3, 2)
+
+    plan = record(build)
+    with fast_init(seed=0):
+        model, other = build(), build()
+        total = model.weight.sum()
+        materialize(model, plan, 4)
+        early = model.weight.tolist()
+        copied = model.weight.detach().clone()
+    expected = materialize(build(), plan, 4)
+    assert differing(model, expected) == []
+    assert model.weight.tolist() == early == copied.tolist()
+    assert "weight" in differing(model, other)
+    assert not torch.equal(total, model.weight.sum())
+
+
+def test_scaling_is_torchs_where_the_unscaled_values_stay():
+    def build():
+        online, target = nn.Linear(50, 70), nn.Linear(50, 70)
+        target.load_state_dict(online.state_dict())
+        unscaled = online.weight.detach().clone()
+        online.weight.data.mul_(0.9)
+        target.weight.data.mul_(torch.tensor(0.9))
+        return nn.ModuleList([online, target, holder(unscaled=unscaled, again=unscaled * 0.9)])
+
+    model, _ = checked(build)
+    assert torch.equal(model[0].weight, model[1].weight)
+    assert torch.equal(model[0].weight, model[2].unscaled * 0.9)
+    with fast_init(seed=SEED):
+        layer = nn.Linear(50, 70)
+        scaled = layer.weight * 0.9
+    assert torch.equal(scaled, layer.weight * 0.9)
+
+
+def test_graphs_go_on_after_the_block():
+    with fast_init(seed=SEED):
+        layer = nn.Linear(6, 6)
+        squares = layer.weight * layer.weight
+        parts = layer.weight.chunk(3)
+    squares.sum().backward()
+    assert torch.equal(layer.weight.grad, 2 * layer.weight)
+    parts[0].sum().backward()
+    assert torch.equal(squares, layer.weight**2)
+
+
+def test_modules_are_exported_inside_a_block():
+    with fast_init(seed=SEED):
+        layer = nn.Linear(3, 2)
+        exported = torch.export.export(layer, (torch.ones(1, 3),))
+    assert torch.equal(exported.module()(torch.ones(1, 3)), layer(torch.ones(1, 3)))
+
+
+def test_conjugates_are_computed_again():
+    def build():
+        a = torch.randn(3, dtype=torch.cfloat)
+        module = nn.Module()
+        module.a, module.b = nn.Parameter(a), nn.Parameter(a.conj().clone())
+        return module
+
+    with fast_init(seed=SEED):
+        model = build()
+    again = materialize(build(), record(build), SEED)
+    assert torch.equal(again.b, again.a.conj())
+    assert torch.equal(again.b, model.b)
+
+
 # --- seeds ---
 
 

@@ -45,13 +45,18 @@ def host_array(tensor: torch.Tensor) -> Array | None:
     there is no such."""
     if not on_host(tensor):
         return None
-    dtype, shape = _NUMPY[tensor.dtype], tuple(tensor.shape)
+    # By its address: `tensor.numpy()` would forbid for good that the storage is resized, as some code does.
+    return array_at(tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def array_at(address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: torch.dtype) -> Array:
+    """The memory at an address as an array; the strides are in elements."""
+    dtype = _NUMPY[kind]
     if 0 in shape:
         return np.empty(shape, dtype)
-    # By its address: `tensor.numpy()` would forbid for good that the storage is resized, as some code does.
-    size, strides = dtype.itemsize, tensor.stride()
+    size = dtype.itemsize
     reach = 1 + sum(stride * (n - 1) for stride, n in zip(strides, shape, strict=True))
-    memory: Any = (ctypes.c_char * (reach * size)).from_address(tensor.data_ptr())
+    memory: Any = (ctypes.c_char * (reach * size)).from_address(address)
     return np.ndarray(shape, dtype, memory, 0, [stride * size for stride in strides])
 
 

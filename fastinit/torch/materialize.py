@@ -14,6 +14,7 @@ from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import named_tensors
 from fastinit.torch._record.geometry import geometry
+from fastinit.torch._record.recorder import active
 from fastinit.torch._shards import local_parts, placements_of
 from fastinit.torch._tensors import DTYPES, host_array, mark_written, tensor_of
 
@@ -136,6 +137,8 @@ def _fill(tensor: torch.Tensor, fill: Fill, key: Key) -> None:
         for part, region in local_parts(tensor):
             if not part.numel():
                 continue
+            for recorder in active.recorders:
+                recorder.replaced(part)
             array = host_array(part)
             if fill.drawn and array is not None:
                 fill.fill(array, key, region)

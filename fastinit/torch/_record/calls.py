@@ -25,7 +25,6 @@ from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, settle
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._record.replay import DecisionError, Event, Log, Memory, replayed
-from fastinit.torch._tensors import mark_written
 
 # Bytes that a block keeps to compute them again; more, and what there is gets its final keys at once.
 LIMIT = 1 << 30
@@ -58,16 +57,15 @@ class Calls:
         """Whether nothing was written into a tensor's memory since it was taken."""
         return storage_of(tensor) in self._fresh
 
-    def becomes_random(self, tensor: torch.Tensor, *, overwritten: bool) -> None:
+    def becomes_random(self, storage: torch.UntypedStorage | None, *, overwritten: bool) -> None:
         """Something random is about to be written; `overwritten` says that nothing else stays in the storage. What was
         in it is the first thing to put back."""
-        storage = storage_of(tensor)
         if storage is None:
             return
         if not (overwritten or storage in self._random or storage in self._fresh):
             memory = bytes_of(storage)
             contents = memory.clone()
-            self._append(Event([memory], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
+            self._append(Event([storage], call=(aten.copy_.default, (memory, contents), {}, [memory], None)))
         self._random.add(storage)
         self._fresh.discard(storage)
 
@@ -90,6 +88,8 @@ class Calls:
             contents.clear()
         contents.pop(where, None)  # the same memory: the earlier draw would be overwritten
         contents[where] = Piece(draw, done)
+        if draw is not None:
+            draw.stream.storages.add(storage)
         if not done:
             self.pending.add(storage)
 
@@ -116,15 +116,14 @@ class Calls:
 
     def do(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw) -> None:
         """Draw into a place of a storage."""
-        memory = bytes_of(storage)
         if draw.law.random:
             draw.stream.done = self._applied, draw.stream.shared
-            self.becomes_random(memory, overwritten=where.covers(storage.nbytes()))
+            self.becomes_random(storage, overwritten=where.covers(storage.nbytes()))
         self._fresh.discard(storage)
         self.announce(storage)
         draw_into(storage, where, draw, self.key)
         if storage in self._random:
-            self._append(Event([memory], draw=(where, draw)))
+            self._append(Event([storage], draw=(where, draw)))
 
     def apply(self, storage: torch.UntypedStorage) -> None:
         """Apply the pending draws of a storage, in order."""
@@ -155,7 +154,7 @@ class Calls:
         kept = self._kept((args, kwargs), written)
         for tensor in written:
             whole = func is aten.copy_.default and geometry(tensor).covers(tensor.untyped_storage().nbytes())
-            self.becomes_random(tensor, overwritten=whole)
+            self.becomes_random(storage_of(tensor), overwritten=whole)
         out = run(func, args, kwargs, self.key, stream)
         made = tensors_in(out)
         decision = out if isinstance(out, bool) else None
@@ -164,17 +163,17 @@ class Calls:
             self.seen(func, *given)
             return out
         for tensor in made:
-            self.becomes_random(tensor, overwritten=True)
+            self.becomes_random(storage_of(tensor), overwritten=True)
         for tensor in written:
             self.overwritten(tensor)
-        tensors = [tensor.detach() for tensor in (*given, *made) if self.is_random(tensor)]
+        storages = [storage for storage in map(storage_of, (*given, *made)) if storage in self._random]
         call = func, *kept, [tensor.detach() for tensor in made], stream
-        self._append(Event(tensors, call=call, decision=decision))
+        self._append(Event(list(filter(None, storages)), call=call, decision=decision))
         return out
 
     def seen(self, what: object, *tensors: torch.Tensor) -> None:
         """Values that depend on the key have left: the draws behind them keep the keys that they have now."""
-        self.log.pin(*tensors)
+        self.log.pin(*map(storage_of, tensors))
         if all(draw.stream.homes for _, _, draw in self.log.drawn()):
             self._close_log()  # nothing in it will change
 
@@ -190,7 +189,7 @@ class Calls:
 
     def _append(self, event: Event) -> None:
         self.log.events.append(event)
-        self._kept_bytes += max(LEAST, sum(tensor.nbytes for tensor in (*event.tensors, *tensors_in(event.call))))
+        self._kept_bytes += max(LEAST, sum(storage.nbytes() for storage in event.storages))
 
     def _limit(self) -> None:
         if self._kept_bytes > self.limit:
@@ -226,8 +225,6 @@ class Calls:
                 if not piece.done and piece.draw is not None:
                     draw_into(storage, where, piece.draw, self.key)
             advance(storage.nbytes())
-        for owner in owners:
-            mark_written(owner.tensor)
         self.known.clear()
         self.pending.clear()
 
@@ -238,7 +235,7 @@ class Calls:
             try:
                 return replayed(events, self.key)
             except DecisionError as error:
-                self.log.pin(*error.event.tensors)
+                self.log.pin(*error.event.storages)
         return {}
 
 

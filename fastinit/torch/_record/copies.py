@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fastinit.torch._record.draws import Contents, Draw
-from fastinit.torch._record.geometry import Geometry, apart, carried, covered, meet
+from fastinit.torch._record.geometry import Geometry, apart, carried, covered, extent, meet
 from fastinit.torch._record.operators import Operator, aten
 
 Copies = list[tuple[Geometry, Draw]]
@@ -27,7 +27,11 @@ def copied(contents: Contents, source: Geometry, target: Geometry) -> Copies | N
             (_with(place, sizes, steps), draw._replace(view=_with(draw.view, sizes, nothing))) for place, draw in once
         ]
     found: list[tuple[Geometry, Draw | None]] = []
+    first, last = source.bytes
     for where, piece in contents.items():
+        start, end = extent(where)
+        if end <= first or last <= start:
+            continue
         view = carried(source, where, piece.draw.view if piece.draw is not None else where)
         if view is not None:  # all of the tensor lies in this piece
             found = [(target, piece.draw._replace(view=view) if piece.draw is not None else None)]

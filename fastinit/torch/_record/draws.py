@@ -6,7 +6,7 @@ import functools
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -39,6 +39,7 @@ class Stream:
     shape: tuple[int, ...]  # of the tensor that was filled
     homes: tuple[Home, ...] = ()  # empty as long as it has no key
     shared: bool = False  # whether its elements are in several tensors
+    storages: weakref.WeakSet[torch.UntypedStorage] = field(default_factory=weakref.WeakSet)  # that hold elements
     done: tuple[int, bool] = (0, False)  # when it was drawn before it had a name, and whether it was shared then
 
     @property

@@ -12,9 +12,9 @@ from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit.torch._compat import schema_arguments
 from fastinit.torch._record.draws import Draw, Stream, law_of, parts_of, tensors_in, under
-from fastinit.torch._record.geometry import Geometry, carried, in_c_order, tensor_at
-from fastinit.torch._record.operators import Operator, in_place
-from fastinit.torch._tensors import host_array
+from fastinit.torch._record.geometry import Geometry, carried, in_c_order
+from fastinit.torch._record.operators import HIDDEN_WRITES, Operator, in_place
+from fastinit.torch._tensors import array_at
 
 
 def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: Key) -> None:
@@ -32,10 +32,10 @@ def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: K
 
 
 def _fill(storage: torch.UntypedStorage, where: Geometry, law: Distribution, key: Key) -> None:
-    tensor = tensor_at(storage, where)  # must live as long as the array
-    array = host_array(tensor)
-    assert array is not None
-    fill(array, law, seed=key)
+    assert where.dtype is not None
+    # Without torch's operators: modes may be active, also such as make no real tensors.
+    start = storage.data_ptr() + where.offset * where.dtype.itemsize
+    fill(array_at(start, where.shape, where.strides, where.dtype), law, seed=key)
 
 
 def run(func: Operator, args: Any, kwargs: dict[str, Any], key: Key, stream: Stream | None) -> Any:
@@ -67,6 +67,8 @@ def _names(func: Operator) -> set[str]:
 
 def written_by(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     """The tensors that an operator writes to."""
+    if func in HIDDEN_WRITES:
+        return tensors_in([args[place] for place in HIDDEN_WRITES[func]])
     arguments = schema_arguments(func)
     if arguments is None:
         return tensors_in([args[:1] if in_place(func) else kwargs.get("out")])

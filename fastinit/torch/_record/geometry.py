@@ -61,6 +61,12 @@ def geometry(tensor: torch.Tensor) -> Geometry:
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def extent(where: Geometry) -> tuple[int, int]:
+    """The first byte, and the one after the last: `where.bytes`, kept for those that are asked for often."""
+    return where.bytes
+
+
 @functools.lru_cache(maxsize=4096)
 def in_c_order(shape: tuple[int, ...], offset: int = 0) -> Geometry:
     """The places 0, 1, 2, ... for the elements of a tensor."""

@@ -90,6 +90,9 @@ def _minus(shift: float, alpha: float = 1.0) -> tuple[float, float]:
     return 1.0, -alpha * shift
 
 
+# Arguments that operators write to although their schemas do not say so, by their places.
+HIDDEN_WRITES: dict[Operator, tuple[int, ...]] = {aten.native_batch_norm.default: (3, 4)}  # the running statistics
+
 # factor * x + shift: (factor, shift) of the arguments after the tensor.
 AFFINE: dict[Operator, Callable[..., tuple[float, float]]] = {
     operator: meaning

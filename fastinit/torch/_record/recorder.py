@@ -89,6 +89,13 @@ class Recorder(DispatchMode, Calls):
             self.seen("memory that is handed out", tensor)
         self.forget(tensor)
 
+    @_own_work
+    def replaced(self, tensor: torch.Tensor) -> None:
+        """Others are about to fill a tensor unseen: what it holds does not count any more."""
+        if (storage := storage_of(tensor)) is not None:
+            self.put(storage, geometry(tensor), None, done=True)
+            self.release(tensor)
+
     def empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
         """Call an operator that makes a tensor without values."""
         made: torch.Tensor = func(*args, **kwargs)
@@ -232,7 +239,7 @@ class Recorder(DispatchMode, Calls):
             return None
         target = tensor if operators.in_place(func) else self.empty(aten.empty_like.default, (tensor,), {})
         pieces = self._known(tensor, target)
-        if pieces is None:
+        if pieces is None or not all(self._is_alone(draw, tensor, target) for _, draw in pieces):
             return None
         try:
             mapped = [(where, draw._replace(law=draw.law.affine(*numbers))) for where, draw in pieces]
@@ -241,6 +248,12 @@ class Recorder(DispatchMode, Calls):
         if any(len(draw.dtypes) > 1 for _, draw in mapped):  # a rounded value is no draw
             return None
         return target if self._put_all(target, mapped, tensor) else None
+
+    def _is_alone(self, draw: Draw, tensor: torch.Tensor, target: torch.Tensor) -> bool:
+        """Whether nothing else is going to hold a draw that is scaled: a distribution rounds once, an operator twice,
+        so that what is equal would differ in the last bits."""
+        passes = target is tensor or type(tensor) is torch.Tensor  # a parameter stays
+        return not draw.law.random or (passes and len(draw.stream.storages) == 1)
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """A copy of a tensor whose draws are known has the same draws."""

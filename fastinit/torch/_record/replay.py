@@ -27,7 +27,7 @@ Memory = dict[torch.UntypedStorage | None, torch.UntypedStorage]  # the storages
 class Event(NamedTuple):
     """A draw into the memory of a tensor, or a call of an operator."""
 
-    tensors: list[torch.Tensor]  # of random values, that it reads or writes
+    storages: list[torch.UntypedStorage]  # of random values, that it reads or writes
     draw: tuple[Geometry, Draw] | None = None
     call: tuple[Operator, Any, Any, Any, Stream | None] | None = None  # operator, arguments, result
     decision: bool | None = None  # the result, where the code has branched on it
@@ -48,14 +48,13 @@ class Log:
 
     events: list[Event] = field(default_factory=list)
 
-    def needed(self, *tensors: torch.Tensor, decisions: bool = True) -> list[Event]:
-        """The events that the values of tensors may depend on; decisions count, since what follows them depends on
+    def needed(self, *storages: torch.UntypedStorage | None, decisions: bool = True) -> list[Event]:
+        """The events that the values in storages may depend on; decisions count, since what follows them depends on
         them all."""
-        wanted, found = set(map(storage_of, tensors)), []
+        wanted, found = set(storages), []
         for event in reversed(self.events):
-            storages = set(map(storage_of, event.tensors))
-            if storages & wanted or (decisions and event.decision is not None):
-                wanted |= storages
+            if not wanted.isdisjoint(event.storages) or (decisions and event.decision is not None):
+                wanted.update(event.storages)
                 found.append(event)
         return found[::-1]
 
@@ -68,11 +67,11 @@ class Log:
         """The draws, and where they went."""
         for event in self.events:
             if event.draw is not None:
-                yield event.tensors[0].untyped_storage(), *event.draw
+                yield event.storages[0], *event.draw
 
-    def pin(self, *tensors: torch.Tensor) -> None:
-        """Keep the keys of all draws that the values of tensors depend on."""
-        for event in self.needed(*tensors, decisions=False):
+    def pin(self, *storages: torch.UntypedStorage | None) -> None:
+        """Keep the keys of all draws that the values in storages depend on."""
+        for event in self.needed(*storages, decisions=False):
             if event.draw is not None:
                 event.draw[1].stream.pin()
 
@@ -82,10 +81,11 @@ class Log:
         Raises:
             DecisionError: a decision differs.
         """
+        events = self.needed(storage_of(tensor))
         if not is_traced():
-            return over(replayed(self.needed(tensor), key), tensor)
+            return over(replayed(events, key), tensor)
         with ThreadPoolExecutor(1) as thread:  # without the modes of this one
-            return over(thread.submit(replayed, self.needed(tensor), key).result(), tensor)
+            return over(thread.submit(replayed, events, key).result(), tensor)
 
 
 @torch.no_grad()
@@ -104,10 +104,10 @@ def replayed(events: list[Event], key: Key) -> Memory:
 def _do(event: Event, memory: Memory, key: Key) -> None:
     if event.draw is not None:
         where, draw = event.draw
-        draw_into(_stand_in(memory, event.tensors[0]), where, draw, key)
+        draw_into(_stand_in(memory, event.storages[0]), where, draw, key)
     elif event.call is not None:
         func, args, kwargs, out, stream = event.call
-        random = set(map(storage_of, event.tensors))
+        random = set(event.storages)
 
         def real(tensor: torch.Tensor) -> torch.Tensor:
             return over(memory, tensor) if storage_of(tensor) in random else tensor
@@ -122,9 +122,8 @@ def _do(event: Event, memory: Memory, key: Key) -> None:
                 over(memory, recorded).copy_(result)
 
 
-def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
-    """The storage that stands for that of a recorded tensor."""
-    recorded = tensor.untyped_storage()
+def _stand_in(memory: Memory, recorded: torch.UntypedStorage) -> torch.UntypedStorage:
+    """The storage that stands for a recorded one."""
     if recorded not in memory:
         memory[recorded] = torch.zeros(recorded.nbytes(), dtype=torch.uint8, device="cpu").untyped_storage()
     return memory[recorded]
@@ -132,7 +131,8 @@ def _stand_in(memory: Memory, tensor: torch.Tensor) -> torch.UntypedStorage:
 
 def over(memory: Memory, tensor: torch.Tensor) -> torch.Tensor:
     """A recorded tensor, in the storage that stands for its own."""
-    return tensor_at(_stand_in(memory, tensor), geometry(tensor))
+    real = tensor_at(_stand_in(memory, tensor.untyped_storage()), geometry(tensor))
+    return real.conj() if tensor.is_conj() else real
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +148,7 @@ class Computed(Structured):
     portable: ClassVar[bool] = False
 
     def __repr__(self) -> str:
-        return f"Computed({len(self.log.needed(self.tensor))} operations)"
+        return f"Computed({len(self.log.needed(storage_of(self.tensor)))} operations)"
 
     def __deepcopy__(self, memo: object) -> Computed:
         return self
