@@ -2,7 +2,7 @@
 
     import fastinit.jax as init
 
-is all that a code base needs that had `import jax.nn.initializers as init`. The laws are JAX's; the values are
+is all that a code base needs that had `import jax.nn.initializers as init`. The distributions are JAX's; the values are
 fastinit's own stream, so they differ from JAX's for the same key. The seed is `key_seed(key)`, the words of the key's
 data as one number, the first word on top: `he_normal()(jax.random.key(7), shape)` has the values of
 `fastinit.he_normal(shape, layout="io", truncated=True, seed=7)`. Typed keys of any implementation and raw ones do.
@@ -20,8 +20,8 @@ data as one number, the first word on top: `he_normal()(jax.random.key(7), shape
 - Orthogonal matrices are made whole, once for all devices of a process that need them at the same time, and cut.
 - A scale that is traced, an array or negative multiplies the values afterwards, as in JAX; they may differ by a
   rounding from those of the same scale as a number.
-- Complex dtypes have the laws of `fastinit.complex_laws`. Cut at 2 sigma, their std is sqrt(scale / fan), as JAX
-  documents; what JAX 0.10 draws is 0.9% wider.
+- Complex dtypes have the distributions of `fastinit.complex_laws`. Cut at 2 sigma, their std is sqrt(scale / fan), as
+  JAX documents; what JAX 0.10 draws is 0.9% wider.
 - `zeros`, `ones` and `constant` are JAX's own: there is nothing to draw, and XLA fills them in place.
 """
 
@@ -45,7 +45,6 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.nn import initializers as theirs
 from jax.nn.initializers import Initializer, constant, ones, zeros
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.sharding import PartitionSpec as P
 
 from fastinit import schemes
 from fastinit._core.distributions import Distribution, Normal, TruncatedNormal
@@ -187,14 +186,14 @@ def _partitioned(tensor: Tensor, words: tuple[int, ...]) -> Callable[..., Any]:
                 return _call(tensor, words, jnp.asarray(positions)[jax.lax.axis_index("device")], text, part)
 
         mesh = jax.sharding.Mesh(np.array(list(blocks)), ("device",))
-        everywhere = NamedSharding(mesh, P())
+        everywhere = NamedSharding(mesh, PartitionSpec())
         return mesh, shard, result.sharding, (everywhere, everywhere)
 
     function = custom_partitioning(whole)
     factors = [f"w{i}" for i in range(len(words))], [f"d{i}" for i in range(len(shape))]
     function.def_partition(
         partition,
-        infer_sharding_from_operands=lambda mesh, _, __: NamedSharding(mesh, P()),
+        infer_sharding_from_operands=lambda mesh, _, __: NamedSharding(mesh, PartitionSpec()),
         sharding_rule=f"{' '.join(factors[0])}, text -> {' '.join(factors[1])}",
         need_replication_factors=(*factors[0], "text"),
     )
@@ -210,7 +209,7 @@ def _eager(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) -> 
     key = np.asarray(words)
     if sharding is None:
         whole, where = tensor.draw(key), words.sharding
-        target = NamedSharding(where.mesh, P()) if isinstance(where, NamedSharding) else where
+        target = NamedSharding(where.mesh, PartitionSpec()) if isinstance(where, NamedSharding) else where
         array: jax.Array = jax.device_put(whole, *[target] * words.committed)  # or on the default device
         return array
     if tensor.law.structured:  # made once, not for every device
@@ -234,7 +233,7 @@ def _staged(tensor: Tensor, words: jax.Array, sharding: NamedSharding | None) ->
 
     # `check_vma` asks whether what is not sharded is the same on all devices; it cannot see into a custom call.
     sharded: jax.Array = jax.shard_map(
-        shard, mesh=sharding.mesh, in_specs=P(), out_specs=sharding.spec, check_vma=False
+        shard, mesh=sharding.mesh, in_specs=PartitionSpec(), out_specs=sharding.spec, check_vma=False
     )(words)
     return sharded
 
