@@ -103,7 +103,7 @@ MUTANTS = [
            "sub ignores alpha", "torch_construct"),
     Mutant("bfloat16-to-float16", "torch/_record/draws.py",
            "if through[:1] == (torch.float32,) and", "if through and",
-           "draws in one 16-bit dtype that are copied into the other have too many digits", "torch_corners"),
+           "draws in one 16-bit dtype that are copied into the other have too many digits", "torch_corners torch_copies"),
     Mutant("live-argument", "torch/_record/calls.py",
            "tensor.detach() if alive else tensor.detach().clone()", "tensor.detach()",
            "a recorded operator is done again with what its arguments became later", "torch_construct"),

@@ -87,6 +87,12 @@ def test_a_copy_without_its_original_has_its_own_name(name):
         assert plan["b"].distribution == Cast(fi.Normal(), "float16" if name == "half and back" else "float32")
 
 
+def test_one_16_bit_dtype_into_the_other_has_the_digits_of_the_first():
+    model, plan = checked(lambda: holder(b=torch.randn(500, dtype=torch.bfloat16).half()))
+    assert torch.equal(model.b, model.b.bfloat16().half())
+    assert plan["b"].distribution == Cast(fi.Normal(), "bfloat16")
+
+
 def test_parts_that_were_drawn_apart_are_copied_apart():
     def build():
         a = torch.randn(6, 8)
