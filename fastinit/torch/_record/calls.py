@@ -89,7 +89,7 @@ class Calls:
         contents.pop(where, None)  # the same memory: the earlier draw would be overwritten
         contents[where] = Piece(draw, done)
         if draw is not None:
-            draw.stream.storages.add(storage)
+            draw.stream.note(storage)
         if not done:
             self.pending.add(storage)
 

@@ -6,7 +6,7 @@ import functools
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +39,8 @@ class Stream:
     shape: tuple[int, ...]  # of the tensor that was filled
     homes: tuple[Home, ...] = ()  # empty as long as it has no key
     shared: bool = False  # whether its elements are in several tensors
-    storages: weakref.WeakSet[torch.UntypedStorage] = field(default_factory=weakref.WeakSet)  # that hold elements
+    first: weakref.ref[torch.UntypedStorage] | None = None  # storage that held elements, and the others: most have none
+    others: weakref.WeakSet[torch.UntypedStorage] | None = None
     done: tuple[int, bool] = (0, False)  # when it was drawn before it had a name, and whether it was shared then
 
     @property
@@ -51,6 +52,20 @@ class Stream:
         """The homes; as long as there are none, the key is the ordinal's."""
         whole = in_c_order(self.shape)
         return self.homes or (Home(self.unowned, self.shape, whole, whole),)
+
+    def note(self, storage: torch.UntypedStorage) -> None:
+        """Note that a storage holds elements."""
+        if self.first is None:
+            self.first = weakref.ref(storage)
+        elif self.first() is not storage:
+            self.others = weakref.WeakSet() if self.others is None else self.others
+            self.others.add(storage)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one living storage at most has held elements."""
+        living = self.first is not None and self.first() is not None
+        return not self.others or (len(self.others) == 1 and not living)
 
     @property
     def told(self) -> int | None:

@@ -253,7 +253,7 @@ class Recorder(DispatchMode, Calls):
         """Whether nothing else is going to hold a draw that is scaled: a distribution rounds once, an operator twice,
         so that what is equal would differ in the last bits."""
         passes = target is tensor or type(tensor) is torch.Tensor  # a parameter stays
-        return not draw.law.random or (passes and len(draw.stream.storages) == 1)
+        return not draw.law.random or (passes and draw.stream.is_alone)
 
     def _copied(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         """A copy of a tensor whose draws are known has the same draws."""
