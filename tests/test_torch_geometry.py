@@ -11,7 +11,6 @@ from fastinit.torch._record.geometry import (
     covered,
     geometry,
     in_c_order,
-    in_order,
     locate,
     meet,
 )
@@ -58,7 +57,7 @@ def test_random_views():
         found += 1
         taken = whole[region] if region else whole
         assert sorted(elements(geometry(taken))) == sorted(elements(geometry(part)))
-        if in_order(geometry(part), geometry(whole), region):
+        if (taken.shape, taken.stride()) == (part.shape, part.stride()):
             ordered += 1
             assert elements(geometry(taken)) == elements(geometry(part))
     assert found > 3900

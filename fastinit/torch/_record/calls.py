@@ -26,14 +26,17 @@ from fastinit.torch._record.naming import Owner, settle
 from fastinit.torch._record.operators import Operator, aten
 from fastinit.torch._record.replay import DecisionError, Event, Log, Memory, replayed
 
-# Bytes that a block keeps to compute them again; more, and what there is gets its final keys at once.
+# Bytes of tensors that a block keeps in order to call operators again. Beyond that, draws get their final keys at once.
 LIMIT = 1 << 30
-LEAST = 1 << 16  # what an operator counts at least
+LEAST = 1 << 16  # the bytes that an operator counts for, if its tensors have fewer
+# The namespaces of operators that send values to other ranks.
 _COMMUNICATION = ("c10d", "_c10d_functional", "c10d_functional", "_dtensor")
 
 
 class Calls:
     """What storages hold, and the log of what was computed from draws."""
+
+    limit: float = LIMIT
 
     def __init__(self, key: Key, owners: Callable[[], list[Owner]]) -> None:
         self.key = key
@@ -195,18 +198,14 @@ class Calls:
         if self._kept_bytes > self.limit:
             self.settle(self.owners())
 
-    limit: float = LIMIT
-
     # --- the end ---
 
     def settle(self, owners: Sequence[Owner]) -> None:
         """Give all draws their final keys; what was computed from those that had none is computed again."""
         settle(self.known, owners, self.log.drawn(), self.origins)
-        events = self.log.events
         streams = [draw.stream for _, _, draw in self.log.drawn()]
         if any(one.homes[0].path != one.unowned or one.done[1] != one.shared for one in streams):
-            memory = self._decided(events)
-            for storage, stand_in in memory.items():
+            for storage, stand_in in self._decided(self.log.events).items():
                 if storage is not None and storage in self._random:
                     bytes_of(storage).copy_(bytes_of(stand_in))
         self._close_log()

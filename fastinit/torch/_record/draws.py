@@ -39,7 +39,8 @@ class Stream:
     shape: tuple[int, ...]  # of the tensor that was filled
     homes: tuple[Home, ...] = ()  # empty as long as it has no key
     shared: bool = False  # whether its elements are in several tensors
-    first: weakref.ref[torch.UntypedStorage] | None = None  # storage that held elements, and the others: most have none
+    # The first storage that held elements, and the others: for most streams there are none.
+    first: weakref.ref[torch.UntypedStorage] | None = None
     others: weakref.WeakSet[torch.UntypedStorage] | None = None
     done: tuple[int, bool] = (0, False)  # when it was drawn before it had a name, and whether it was shared then
 

@@ -109,16 +109,6 @@ def locate(part: Geometry, whole: Geometry) -> Region | None:
     return tuple(slices)
 
 
-def in_order(part: Geometry, whole: Geometry, region: Region) -> bool:
-    """Whether a view is exactly `whole[region]`, axis by axis: a structured distribution is then the same."""
-    if not region:
-        return part[:3] == whole[:3]
-    shape = tuple(len(range(s.start, s.stop, s.step)) for s in region)
-    strides = tuple(step * s.step for step, s in zip(whole.strides, region, strict=True))
-    kept = [axis for axis, n in enumerate(shape) if n > 1]
-    return part.shape == shape and all(part.strides[axis] == strides[axis] for axis in kept)
-
-
 def carried(part: Geometry, whole: Geometry, place: Geometry) -> Geometry | None:
     """Where the elements of a view lie in a second memory, in which all elements of `whole` have the places `place`.
 
