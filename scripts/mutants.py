@@ -56,7 +56,7 @@ MUTANTS = [
     Mutant("sgd-decay-factor", "kernels/nn/updates.py",
            "w[i] -= rate * (scale * g[i] + decay * w[i])", "w[i] -= rate * scale * (g[i] + decay * w[i])",
            "the clip factor scales plain SGD's weight decay too", "optimizers"),
-    Mutant("tiny-factor", "kernels/norms.py",
+    Mutant("tiny-factor", "kernels/sums/norms.py",
            'f64 if dtype in ("float32", "float64") else f32', 'f64 if dtype == "float64" else f32',
            "float32 is clipped by a factor in float32, which has lost digits where it is tiny", "clipping torch_clip"),
     Mutant("backwards", "_runtime/arrays.py", "stream_step = index.step * step", "stream_step = abs(index.step) * step",

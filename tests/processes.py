@@ -138,3 +138,35 @@ def digest(*cases):
         for array in fills(case):
             found.update(array.tobytes())
     return found.hexdigest()
+
+
+def sums():
+    """Every statistic, norm and loss of some arrays, as texts that show each bit."""
+    import numpy as np
+
+    import fastinit as fi
+    from fastinit.stats._summary import chunks
+
+    for dtype in DTYPES:
+        for size in (1, 7, 24, 25, 100, 8191, 30_000):
+            x = fi.normal(size, mean=1.0, seed=size, dtype=dtype)
+            yield f"summary {fi.summarize(x)!r}"
+            yield f"quick {chunks(x, quick=True).tobytes().hex()}"
+            yield f"norms {[float(fi.global_norm([x], p)).hex() for p in (1, 2, np.inf)]}"
+            x[-1] = np.nan
+            yield f"with a NaN {fi.summarize(x)!r}"
+    losses = fi.softmax_cross_entropy, fi.sigmoid_cross_entropy, fi.mean_squared_error
+    for dtype, shape in [(dtype, shape) for dtype in DTYPES[2:] for shape in ((64, 10), (9, 1000), (200, 1))]:
+        logits, targets = (
+            fi.normal(shape, seed=1, dtype=dtype),
+            fi.uniform(shape, low=0.0, high=1.0, seed=2, dtype=dtype),
+        )
+        classes = np.arange(shape[0]) % shape[1]
+        for loss, wanted in [*((loss, targets) for loss in losses), (losses[0], classes)]:
+            value, gradient = loss(logits, wanted)
+            yield f"{loss.__name__} {value.hex()} {gradient.tobytes().hex()}"
+
+
+def digest_of_sums():
+    """A hash of all that `sums` gives."""
+    return hashlib.sha256("\n".join(sums()).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -134,6 +133,10 @@ def test_an_edit_to_another_file_reaches_the_kernel(copy, name):
     assert bits_and_hits(case, package=copy, NUMBA_CACHE_DIR=copy / "cache") == [before, 3]
 
 
+def term(x):
+    return x * x + x
+
+
 def test_a_kernel_is_cached_under_its_name_and_the_tag():
     found = jit.entry(term, numba.float64(numba.float64), "test_term")
     assert found.py_func.__qualname__ == f"test_term-{jit.cache_tag()}"
@@ -251,39 +254,3 @@ def test_the_digest_sees_one_bit(monkeypatch):
 
     monkeypatch.setattr(processes, "fills", touched)
     assert processes.digest("normal float32") != before
-
-
-def term(x):
-    return x * x + x
-
-
-def difference(x, y):
-    return term(x) - term(y)
-
-
-def test_what_makes_values_does_not_take_over_the_reordering_of_sums():
-    """Numba lets a function that does not name `fastmath` inherit it from the first kernel that calls it."""
-    code = {}
-    for reassociate in (False, True):
-        copy = jit._with_globals(difference, jit.scalars([term], reassociate=reassociate))
-        options = jit._OPTIONS | {"fastmath": jit._REASSOCIATE}
-        compiled = numba.cfunc("float64(float64, float64)", **options)(copy)
-        lines = re.findall(r"= f(?:add|sub|mul) .*", compiled._library.get_llvm_str())
-        code[reassociate] = [line for line in lines if "reassoc" not in line]
-    assert (len(code[False]), code[True]) == (4, [])  # all but the kernel's own; none
-
-
-@pytest.mark.slow
-def test_bits_do_not_depend_on_what_was_compiled_before(tmp_path):
-    """Sums may be reordered in other kernels, which call the same logarithms: they must get code of their own."""
-    code = """
-from processes import ALL, digest
-from fastinit.kernels.nn.losses import LOSSES, loss_kernel
-from fastinit.kernels.reduce import moments
-for dtype in ("float32", "float64"):
-    moments(dtype)
-    for name in LOSSES:
-        loss_kernel(name, dtype)
-print(digest(*ALL))
-"""
-    assert processes.run(code, NUMBA_CACHE_DIR=tmp_path) == processes.digest(*processes.ALL)

@@ -47,12 +47,12 @@ SMOKE = "fill uniform float32", "backward relu float32", "update momentum float3
 # CASES and KERNELS are put before it.
 ASSEMBLY = """
 import json
-from processes import digest
+from processes import digest, digest_of_sums
 from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
 from fastinit.kernels.fill import range_kernel
 from fastinit.kernels.jit import cache_tag
 from fastinit.kernels.nn.losses import loss_kernel
-from fastinit.kernels.reduce import quick_moments
+from fastinit.kernels.sums.moments import quick_moments
 from fastinit.kernels.nn.updates import update_kernel
 
 ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, update=update_kernel)
@@ -61,7 +61,8 @@ code = {}
 for way, name, dtype in map(str.split, KERNELS):
     kernel = range_kernel(way, name, dtype) if way == "fill" else ways[way](name, dtype)
     code[f"{way} {name} {dtype}"] = kernel.owner._library.get_asm_str()
-print(json.dumps({"digest": digest(*CASES), "code": code, "tag": cache_tag()}))
+digests = {"fills": digest(*CASES), "sums": digest_of_sums() if CASES else None}
+print(json.dumps({"digests": digests, "code": code, "tag": cache_tag()}))
 """
 
 FLOATS = r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]"
@@ -85,7 +86,7 @@ def started(cpu, folder, kernels=tuple(KERNELS)):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """CPU -> digest, assembly and cache tag."""
+    """CPU -> digests, assembly and cache tag."""
     running = {cpu: started(cpu, tmp_path_factory.mktemp(cpu)) for cpu in CPUS}
     return {cpu: json.loads(processes.finish(process, 300)) for cpu, process in running.items()}
 
@@ -124,7 +125,9 @@ def test_a_few_kernels_are_vectorised_and_call_no_libm(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", CPUS[1:])
 def test_the_bits_are_the_same_on_every_cpu(found, cpu):
-    assert found[cpu]["digest"] == processes.digest(*processes.FEW)
+    """Of what is drawn, and of the sums in statistics, norms and losses."""
+    ours = {"fills": processes.digest(*processes.FEW), "sums": processes.digest_of_sums()}
+    assert found[cpu]["digests"] == ours
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ from fastinit.kernels.nn.losses import LOSSES, loss_kernel
 from fastinit.kernels.nn.network import ENTRIES, network_entry
 from fastinit.kernels.nn.reflectors import reflect
 from fastinit.kernels.nn.updates import UPDATES, listed_updates, update_kernel
-from fastinit.kernels.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
-from fastinit.kernels.reading import read
-from fastinit.kernels.reduce import moments, quick_moments
+from fastinit.kernels.sums.moments import moments, quick_moments
+from fastinit.kernels.sums.norms import KINDS, clamp_kernel, norm_kernel, scale_kernel
+from fastinit.kernels.sums.reading import read
 
 _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target, named_arrays, paired_arrays
 from fastinit._runtime.checks import non_negative, real
 from fastinit.clip._vectors import Vectors, norms_of, vectors
-from fastinit.kernels.norms import clamp_kernel, scale_kernel
+from fastinit.kernels.sums.norms import clamp_kernel, scale_kernel
 
 # A larger p gives the largest magnitude to the last digit: n^(1/p) is 1 for any n below 2^64.
 _LARGEST_P = 2.0**60
@@ -22,7 +22,7 @@ _DIVISION_EPS = 1e-6
 def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     """The p-norm of all elements of all arrays, as if they were one vector: (sum |x|^p)^(1/p).
 
-    Summed in float64, chunk by chunk in a fixed order: it does not depend on the thread count, and squares that
+    Summed in float64 in a fixed order: it depends neither on the thread count nor on the processor, and squares that
     float32 or float16 cannot hold do not overflow. Where even the float64 sum over- or underflows, a second pass sums
     what was divided by the largest magnitude.
 

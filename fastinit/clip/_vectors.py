@@ -17,8 +17,8 @@ from fastinit._runtime.arrays import DTYPES, Array, address, check_source, check
 from fastinit._runtime.threads import CHUNK, PARALLEL_BYTES, RANGE, walk
 from fastinit.kernels.drive import listed
 from fastinit.kernels.jit import Kernel
-from fastinit.kernels.norms import norm_kernel
 from fastinit.kernels.records import RUN
+from fastinit.kernels.sums.norms import norm_kernel
 
 Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 

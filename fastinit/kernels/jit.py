@@ -33,15 +33,9 @@ _config: Any = numba.config
 # lets a function that does not name it inherit it from the first kernel that calls it, and keeps that code for all.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "nogil": True, "fastmath": False}
 
-# What a sum needs in order to use several accumulators. Never nnan or ninf: non-finite values must be seen.
-_REASSOCIATE = {"reassoc", "contract", "nsz"}
-
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
-_INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-scalar: Any = _njit(**_INLINED)
-# A part of a sum, for kernels that `reassociate`; what makes values must not call it.
-summand: Any = _njit(**_INLINED | {"fastmath": _REASSOCIATE})
+scalar: Any = _njit(**_OPTIONS, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @functools.cache
@@ -73,15 +67,14 @@ def _with_globals(function: Callable[..., Any], names: dict[str, Any]) -> python
     return copy
 
 
-def scalars(functions: Iterable[Callable[..., Any]], *, reassociate: bool = False, **names: Any) -> dict[str, Any]:
+def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, Any]:
     """Scalar functions by name, in which the global `names` mean other objects; each sees those before it.
 
-    One body serves both float types: the names are its float type, its constants, and what it calls. With
-    `reassociate` they are summands.
+    One body serves both float types: the names are its float type, its constants, and what it calls.
     """
-    known, compiled = dict(names), summand if reassociate else scalar
+    known = dict(names)
     for function in functions:
-        known[function.__name__] = compiled(_with_globals(function, known))
+        known[function.__name__] = scalar(_with_globals(function, known))
     return known
 
 
@@ -119,16 +112,10 @@ class Kernel(NamedTuple):
     owner: Any
 
 
-def c_kernel(
-    function: Callable[..., Any], signature: Any, name: str, *, reassociate: bool = False, **names: Any
-) -> Kernel:
-    """Compile `function` for one signature as a C function.
-
-    With `reassociate`, sums may be reordered: for statistics, never for what makes values.
-    """
+def c_kernel(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Kernel:
+    """Compile `function` for one signature as a C function."""
     copy = _renamed(function, name, names)
-    options = _OPTIONS | ({"fastmath": _REASSOCIATE} if reassociate else {})
-    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **options)(copy))
+    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **_OPTIONS)(copy))
     return Kernel(compiled.address, compiled)
 
 
@@ -217,6 +204,27 @@ def pointer(typing_context: Any, place: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(place), generate
+
+
+def stack_memory(kind: Any, count: int) -> Any:
+    """What gives, in compiled code, the address of `count` numbers on the stack, as `carray` wants it.
+
+    They are aligned to 64 bytes, hold anything, and last as long as the kernel runs. A buffer from `np.empty` would
+    cost a call of the allocator, and a check whether it shares memory with what is read.
+    """
+    element = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}[kind]
+
+    @intrinsic
+    def memory(typing_context: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            with builder.goto_entry_block():  # once, also where it is called in a loop
+                place = builder.alloca(ir.ArrayType(element, count))
+                place.align = 64
+            return builder.bitcast(place, ir.IntType(8).as_pointer())
+
+        return types.voidptr(), generate
+
+    return memory
 
 
 def c_caller(c_signature: Any) -> Any:

@@ -19,7 +19,7 @@ class Rows(NamedTuple):
 
 
 class FileRange(NamedTuple):
-    """A part of a file for a kernel of `kernels.reduce`, and the sample that is taken from it."""
+    """A part of a file for a kernel of `kernels.sums.moments`, and the sample that is taken from it."""
 
     descriptor: int
     offset: int  # of the first byte

@@ -16,7 +16,7 @@ from fastinit.kernels.nn import network
 from fastinit.kernels.nn.blas import gemm_address
 from fastinit.kernels.nn.losses import loss_kernel
 from fastinit.kernels.nn.updates import update_kernel
-from fastinit.kernels.norms import norm_kernel
+from fastinit.kernels.sums.norms import norm_kernel
 from fastinit.nn._layers import PARALLEL_PRODUCTS, layer_row
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Network

@@ -13,7 +13,7 @@ from fastinit._core.distributions import Distribution
 from fastinit._runtime.arrays import Array, address, check_source, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
 from fastinit.kernels.jit import Kernel
-from fastinit.kernels.reduce import FIELDS, moments, quick_moments
+from fastinit.kernels.sums.moments import FIELDS, moments, quick_moments
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
 # Magnitudes between these have squares, and sums of any number of squares, inside float64's range.
@@ -45,7 +45,8 @@ class Summary:
 def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
     """Count, bounds, minimum, maximum, mean, standard deviation, zeros and non-finite elements of an array.
 
-    One pass over memory, in parallel, with float64 sums; the result does not depend on the thread count.
+    One pass over memory, in parallel, with float64 sums in a fixed order: every thread count and processor gives the
+    same bits.
 
     Args:
         x: a NumPy array of float16, bfloat16, float32 or float64, of any shape and strides.

@@ -23,9 +23,9 @@ from fastinit._io.safetensors import Stored, StoredFile
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK
-from fastinit.kernels.reading import read as read_range
 from fastinit.kernels.records import FileRange
-from fastinit.kernels.reduce import FIELDS
+from fastinit.kernels.sums.moments import FIELDS
+from fastinit.kernels.sums.reading import read as read_range
 from fastinit.stats._summary import Summary, chunks, merged, quick_kernel
 
 BLOCK_BYTES = 1 << 20  # that pass through the cache at once: small tensors together, large ones a part at a time

@@ -15,7 +15,9 @@ from numba import types
 
 from fastinit.kernels.elementary import log32, log64
 from fastinit.kernels.exponential import NAMES, exp, sigmoid, softplus
-from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, scalar, summand
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, scalar
+from fastinit.kernels.store import itself
+from fastinit.kernels.sums.order import as_is, fixed_sum, square
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
@@ -48,20 +50,15 @@ def _shifted_exponentials(z, gradient, rows, columns, exp):
         gradient[i] = exp(z[i])
 
 
-@summand
-def _row_sum(gradient, first, columns):
-    total = gradient[first]
-    for i in range(first + u64(1), first + columns):
-        total += gradient[i]
-    return total
+@scalar
+def _sum(x, term):
+    """The float64 sum of term(element)."""
+    return fixed_sum(x, itself, term, f64(0), f64(0))
 
 
 @scalar
 def _log_of_sum(total, log):
-    """The logarithm, and NaN where the sum is NaN (which `log` itself, all integer operations, would hide).
-
-    Not by adding total - total: sums may be reordered here, and in float64 it is gone.
-    """
+    """The logarithm, and NaN where the sum is NaN, which `log` itself, all integer operations, would hide."""
     return f64(log(total)) if total == total else f64(total)
 
 
@@ -73,7 +70,7 @@ def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
     sum_of_losses = f64(0)
     for row in range(rows):
         first = row * columns
-        total = _row_sum(gradient, first, columns)
+        total = ELEMENT(_sum(gradient[first : first + columns], as_is))
         scale = ELEMENT(weight) / total
         for i in range(first, first + columns):
             gradient[i] *= scale
@@ -91,15 +88,14 @@ def _softmax_shares(logits, gradient, targets, rows, columns, weight, loss):
     sum_of_losses = f64(0)
     for row in range(rows):
         first = row * columns
-        total = _row_sum(gradient, first, columns)
-        of_all = _row_sum(shares, first, columns)
+        total = ELEMENT(_sum(gradient[first : first + columns], as_is))
+        of_all = ELEMENT(_sum(shares[first : first + columns], as_is))
         scale = of_all / total
-        of_logits = ELEMENT(0)
         for i in range(first, first + columns):
             share = shares[i]
-            of_logits += share * z[i] if share != ELEMENT(0) else ELEMENT(0)  # a logit of -inf may have no share
+            z[i] = share * z[i] if share != ELEMENT(0) else ELEMENT(0)  # a logit of -inf may have no share
             gradient[i] = ELEMENT(weight) * (gradient[i] * scale - share)
-        sum_of_losses += f64(of_all) * _log_of_sum(total, LOG) - f64(of_logits)
+        sum_of_losses += f64(of_all) * _log_of_sum(total, LOG) - _sum(z[first : first + columns], as_is)
     loss[0] = sum_of_losses * weight
 
 
@@ -111,27 +107,22 @@ def _sigmoid(logits, gradient, targets, rows, columns, weight, loss):
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     targets = carray(targets, rows * columns, ELEMENT)
     share = ELEMENT(weight / f64(columns))
-    sum_of_losses = f64(0)
     for i in range(rows * columns):
         value, target = z[i], targets[i]
         gradient[i] = share * (SIGMOID(value) - target)
         z[i] = SOFTPLUS(-abs(value)) + value * ((ELEMENT(1) if value > ELEMENT(0) else ELEMENT(0)) - target)
-    for i in range(rows * columns):
-        sum_of_losses += f64(z[i])
-    loss[0] = sum_of_losses * weight / f64(columns)
+    loss[0] = _sum(z, as_is) * weight / f64(columns)
 
 
 def _squared(logits, gradient, targets, rows, columns, weight, loss):
-    """(z - t)^2."""
+    """(z - t)^2. A difference takes its logit's place."""
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     targets = carray(targets, rows * columns, ELEMENT)
     share = ELEMENT(f64(2) * weight / f64(columns))
-    sum_of_losses = f64(0)
     for i in range(rows * columns):
         difference = z[i] - targets[i]
-        sum_of_losses += f64(difference) * f64(difference)
-        gradient[i] = share * difference
-    loss[0] = sum_of_losses * weight / f64(columns)
+        z[i], gradient[i] = difference, share * difference
+    loss[0] = _sum(z, square) * weight / f64(columns)
 
 
 LOSSES = {
@@ -148,4 +139,4 @@ def loss_kernel(name: str, dtype: str) -> Kernel:
     known, wide = NAMES[dtype], dtype == "float64"
     names = {"ELEMENT": known["FLOAT"], "LOG": log64 if wide else log32}
     names |= {name.upper(): known[name] for name in ("exp", "sigmoid", "softplus")}
-    return c_kernel(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", reassociate=True, **names)
+    return c_kernel(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", **names)

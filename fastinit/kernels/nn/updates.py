@@ -89,7 +89,7 @@ UPDATES = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
 def update_kernel(name: str, dtype: str) -> Kernel:
     """Compile an update for a dtype."""
     names = {"ELEMENT": f64} if dtype == "float64" else {}
-    return c_kernel(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", reassociate=True, **names)
+    return c_kernel(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", **names)
 
 
 @scalar

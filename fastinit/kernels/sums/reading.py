@@ -14,7 +14,7 @@ from numba import types
 
 from fastinit.kernels.jit import call_range, carray, entry, pointer, scalar
 from fastinit.kernels.records import FileRange
-from fastinit.kernels.reduce import FIELDS
+from fastinit.kernels.sums.moments import FIELDS
 
 i64, u64 = np.int64, np.uint64
 u16, u32 = np.uint16, np.uint32

@@ -1,8 +1,8 @@
 """Moments of an array: one pass over memory, chunk by chunk.
 
 `moments` reads a chunk twice while it is in cache, first for its mean and then for the deviations from it, in float64,
-which keeps all digits. `quick_moments` has float32 sums, 5 digits at least, and keeps up with memory. Chunks are merged
-in their order, so the result does not depend on the thread count.
+which keeps all digits. `quick_moments` has float32 sums, 6 digits at least, and keeps up with memory. Sums have a fixed
+order, and chunks are merged in theirs, so the result depends neither on the processor nor on the thread count.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fastinit.kernels.jit import (
     scalar,
     scalars,
 )
+from fastinit.kernels.sums.order import LANES32, accumulators32, fixed_sum, total32
 
 f32, f64, i16, i32, i64 = np.float32, np.float64, np.int16, np.int32, np.int64
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
@@ -60,53 +61,46 @@ def unorder(key):
     return f64(OF_BITS(UNSIGNED(INTEGER(key ^ INTEGER(INTEGER(key >> SIGN_BIT) & HIGHEST)))))
 
 
-def total_of(x, factor):
-    """The sum of what is finite, multiplied by a power of two."""
-    total = f64(0)
-    for i in range(x.size):
-        value = LOAD(x[i])
-        total += f64(value) * factor if abs(value) < INFINITY else f64(0)
-    return total
+def scaled(value, factor, mean):
+    """What is finite, multiplied by a power of two."""
+    return f64(value) * factor if abs(value) < INFINITY else f64(0)
+
+
+def squared_deviation(value, factor, mean):
+    """The square of what is finite, multiplied by a power of two, less the mean of such."""
+    deviation = f64(value) * factor - mean if abs(value) < INFINITY else f64(0)
+    return deviation * deviation
 
 
 def exact(x):
     """The fields of one chunk: float64 sums of what is finite, of the deviations in a second pass."""
-    finite, zeros, total = i64(0), i64(0), f64(0)
+    finite, zeros = INTEGER(0), INTEGER(0)  # as wide as the elements, for the vectors' sake: chunks are short enough
+    smallest, largest = HIGHEST, LOWEST
     for i in range(x.size):
         value = LOAD(x[i])
-        inside = abs(value) < INFINITY
-        finite += i64(inside)
-        zeros += i64(value == 0)
-        total += f64(value) if inside else f64(0)
-    smallest, largest = HIGHEST, LOWEST
-    if finite == x.size:  # minima with a condition do not vectorise
-        for i in range(x.size):
-            key = order(LOAD(x[i]))
-            smallest, largest = min(smallest, key), max(largest, key)
-    else:
+        finite = INTEGER(finite + INTEGER(abs(value) < INFINITY))
+        zeros = INTEGER(zeros + INTEGER(value == 0))
+        key = order(value)
+        smallest, largest = min(smallest, key), max(largest, key)
+    if finite != x.size:  # rare: minima with a condition do not vectorise
+        smallest, largest = HIGHEST, LOWEST
         for i in range(x.size):
             value = LOAD(x[i])
             if abs(value) < INFINITY:
                 key = order(value)
                 smallest, largest = min(smallest, key), max(largest, key)
-    low, high, number = unorder(smallest), unorder(largest), f64(max(finite, i64(1)))
+    low, high, number = unorder(smallest), unorder(largest), f64(max(finite, INTEGER(1)))
     factor, back = f64(1), f64(1)
-    if WIDE and finite > i64(0):
+    if WIDE and finite > INTEGER(0):
         magnitude = max(abs(low), abs(high))
         if magnitude > LARGEST_SAFE:
             factor, back = DOWN, DOWN_AGAIN
         if f64(0) < magnitude < SMALLEST_SAFE:
             factor, back = UP, UP_AGAIN
-        if factor != f64(1):
-            total = total_of(x, factor)
-    mean = total / number
-    if finite > i64(0):  # rounding alone may carry the mean beyond the extremes, and out of float64's range
+    mean = fixed_sum(x, LOAD, scaled, factor, f64(0)) / number
+    if finite > INTEGER(0):  # rounding alone may carry the mean beyond the extremes, and out of float64's range
         mean = min(max(mean, low * factor), high * factor)
-    squares = f64(0)
-    for i in range(x.size):
-        value = LOAD(x[i])
-        deviation = f64(value) * factor - mean if abs(value) < INFINITY else f64(0)
-        squares += deviation * deviation
+    squares = fixed_sum(x, LOAD, squared_deviation, factor, mean)
     std = min(math.sqrt(squares / number) * back, GREATEST)
     return f64(finite), f64(zeros), low, high, mean * back, std
 
@@ -141,22 +135,18 @@ _FLOAT64: dict[str, Any] = {
 @functools.cache
 def moments(dtype: str) -> Kernel:
     """Compile the kernel for a dtype."""
-    return c_kernel(_moments, RANGE_SIGNATURE, f"moments_{dtype}", reassociate=True, **_exact(dtype))
+    return c_kernel(_moments, RANGE_SIGNATURE, f"moments_{dtype}", **_exact(dtype))
 
 
 def _exact(dtype: str) -> dict[str, Any]:
     """The template arguments and the scalar functions for a dtype, by name."""
     form = store.FORMATS[dtype]
     names = {"ELEMENT": form.element, "LOAD": form.load, **(_FLOAT64 if dtype == "float64" else {})}
-    return scalars([total_of, exact], reassociate=True, **scalars([order, unorder], **names))
+    return scalars([order, unorder, scaled, squared_deviation, exact], **names)
 
 
-# --- the same at the pace of memory, with float32 sums of RUN elements ---
+# --- the same at the pace of memory, with float32 sums ---
 
-# Longer runs are quicker, by what it takes to add up the lanes of a vector, and less exact: the fewer lanes, the longer
-# is the sum in each. Of a few values over and over, whose roundings all have one sign, the std was off by up to 1.5e-5
-# with SSE2 and 9e-6 with AVX2 in runs of 2048; in runs of 512, 5 % slower, by 4.2e-6 and less.
-RUN = 512
 # Chunks that float32 has no digits for go the exact way: those with a mean square outside of these.
 FAINTEST, STRONGEST = f64(1e-26), f64(1e30)
 # From this share of the mean square on that is the square of the mean, deviations are taken from the mean.
@@ -191,34 +181,53 @@ def low_f16(pair):
 LOW, HIGH = low_bf16, high_bf16
 
 
+@scalar
+def two_words(x, j, centre):
+    """Elements j and j + LANES32, as deviations."""
+    return f32(x[j] - centre), f32(x[j + LANES32] - centre)
+
+
+@scalar
+def one_word(x, j, centre):
+    return f32(x[j] - centre), f32(0)
+
+
+def two_halves(x, j, centre):
+    """The two 16-bit floats of word j, as deviations."""
+    return f32(LOW(x[j]) - centre), f32(HIGH(x[j]) - centre)
+
+
+TWO, LAST, ROW = two_words, one_word, 2 * LANES32  # ROW: the words that have two floats for each accumulator
+
+
+def of_two(x, j, centre):
+    """The sum and the sum of squares of two deviations."""
+    a, b = TWO(x, j, centre)
+    return a + b, a * a + b * b
+
+
 def sums(x, centre):
-    """The sums of x - centre and of their squares."""
-    total, squares = f64(0), f64(0)
-    for first in range(0, x.size, RUN):
-        part = x[first : first + RUN]
-        t, q = f32(0), f32(0)
-        for i in range(part.size):
-            value = f32(part[i] - centre)
-            t += value
-            q += value * value
-        total += f64(t)
-        squares += f64(q)
-    return total, squares
-
-
-def sums_of_pairs(x, centre):
-    """The same of 16-bit floats, two in a word."""
-    total, squares = f64(0), f64(0)
-    for first in range(0, x.size, RUN):
-        part = x[first : first + RUN]
-        t, q = f32(0), f32(0)
-        for i in range(part.size):
-            a, b = f32(LOW(part[i]) - centre), f32(HIGH(part[i]) - centre)
-            t += a + b
-            q += a * a + b * b
-        total += f64(t)
-        squares += f64(q)
-    return total, squares
+    """The sums of x - centre and of their squares. Each accumulator adds up eight elements at a time."""
+    totals, squares = carray(accumulators32(), LANES32, f32), carray(accumulators32(), LANES32, f32)
+    for j in range(LANES32):
+        totals[j], squares[j] = f32(0), f32(0)
+    whole = x.size - x.size % (4 * ROW)
+    for first in range(0, whole, 4 * ROW):
+        part = x[first : first + 4 * ROW]
+        for j in range(LANES32):
+            one, first_squares = of_two(part, j, centre)
+            two, second_squares = of_two(part, ROW + j, centre)
+            three, third_squares = of_two(part, 2 * ROW + j, centre)
+            four, fourth_squares = of_two(part, 3 * ROW + j, centre)
+            totals[j] += (one + two) + (three + four)
+            squares[j] += (first_squares + second_squares) + (third_squares + fourth_squares)
+    for first in range(whole, x.size, LANES32):
+        part = x[first : first + LANES32]
+        for j in range(part.size):
+            a, b = LAST(part, j, centre)
+            totals[j] += a + b
+            squares[j] += a * a + b * b
+    return total32(totals), total32(squares)
 
 
 # A float is a sign and a magnitude: the greatest is the largest word read as a signed integer, the least one the
@@ -226,33 +235,13 @@ def sums_of_pairs(x, centre):
 # whether there are zeros. NaN and infinity have the largest magnitudes. Four instructions for a vector.
 
 
-def look(words, x):
-    """The largest of a chunk's words, signed and unsigned, their smallest magnitude, the sums and those of squares: in
-    one loop, for both float32 and its bits fit into a vector of one length."""
-    top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
-    total, squares = f64(0), f64(0)
-    for first in range(0, words.size, RUN):
-        part = words[first : first + RUN]
-        t, q = f32(0), f32(0)
-        for i in range(part.size):
-            word = part[i]
-            value = FLOAT(word)
-            t += value
-            q += value * value
-            top, high, least = max(top, SIGNED(word)), max(high, word), min(least, WORD(word & MAGNITUDE))
-        total += f64(t)
-        squares += f64(q)
-    return top, high, least, total, squares
-
-
-def look_at_pairs(words, pairs):
-    """The same of 16-bit floats, in two loops."""
+def extremes(words):
+    """The largest of a chunk's words, signed and unsigned, and their smallest magnitude."""
     top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
     for i in range(words.size):
         word = words[i]
         top, high, least = max(top, SIGNED(word)), max(high, word), min(least, WORD(word & MAGNITUDE))
-    total, squares = sums_of_pairs(pairs, f32(0))
-    return top, high, least, total, squares
+    return top, high, least
 
 
 def count_zeros(words):
@@ -262,27 +251,22 @@ def count_zeros(words):
     return zeros
 
 
-LOOK, SUMS = look, sums
-
-
 def quick(words, pairs, found):
     """The fields of one chunk, or False where it is not finite or float32 sums cannot tell them."""
-    top, high, least, total, squares = LOOK(words, pairs)
+    top, high, least = extremes(words)
     if top >= SIGNED(INFINITE) or high >= WORD(INFINITE | SIGN):
         return False
     largest = FLOAT(WORD(top if top >= SIGNED(0) else SIGNED(least | SIGN)))
     smallest = FLOAT(WORD(high if high >= SIGN else least))
-    number = f64(words.size)
-    mean = f64(smallest)
-    if smallest == largest:
-        squares = f64(0)
-    else:
+    number, mean, squares, total = f64(words.size), f64(smallest), f64(0), f64(0)
+    if smallest != largest:
+        total, squares = sums(pairs, f32(0))
         if not FAINTEST * number < squares < STRONGEST * number:
             return False
         mean = total / number
         if mean * mean * number > CENTRED * squares:
             centre = f32(mean)
-            total, squares = SUMS(pairs, centre)
+            total, squares = sums(pairs, centre)
             if not FAINTEST * number < squares:
                 return False
             mean = f64(centre) + total / number
@@ -315,6 +299,7 @@ _HALVES: dict[str, Any] = {
     "LOWEST_WORD": i16(-(2**15)),
     "PAIR": types.uint32,
     "IN_PAIR": u64(2),
+    "ROW": LANES32,
 }
 _OF: dict[str, dict[str, Any]] = {
     "float16": _HALVES | {"INFINITE": u16(0x7C00), "FLOAT": store.of_f16, "LOW": low_f16, "HIGH": high_f16},
@@ -327,8 +312,8 @@ _OF: dict[str, dict[str, Any]] = {
 def quick_moments(dtype: str) -> Kernel:
     """Compile the kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
     names: dict[str, Any] = _OF[dtype] | _exact(dtype)
-    adding, looking = (sums, look) if dtype == "float32" else (sums_of_pairs, look_at_pairs)
-    names |= scalars([adding, looking], reassociate=True, **names)
-    names |= {"SUMS": names[adding.__name__], "LOOK": names[looking.__name__]}
-    names |= scalars([count_zeros, quick], reassociate=True, **names)
-    return c_kernel(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", reassociate=True, **names)
+    if dtype != "float32":
+        names |= scalars([two_halves], **names)
+        names |= {"TWO": names["two_halves"], "LAST": names["two_halves"]}
+    names |= scalars([of_two, sums, extremes, count_zeros, quick], **names)
+    return c_kernel(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", **names)

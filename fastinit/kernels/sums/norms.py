@@ -1,6 +1,7 @@
 """Norms and what clips by them: range kernels that sum chunk by chunk in float64, and that scale or clamp in place.
 
-A chunk gives one float64 number, whichever thread makes it, so a norm does not depend on the thread count.
+A chunk gives one float64 number, whichever thread makes it, and in a fixed order: a norm depends neither on the thread
+count nor on the processor.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fastinit.kernels.jit import (
     pointer,
     scalar,
 )
+from fastinit.kernels.sums.order import fixed_sum, square
 
 f32, f64, i64, u16, u32, u64 = np.float32, np.float64, np.int64, np.uint16, np.uint32, np.uint64
 
@@ -36,25 +38,18 @@ def _scaled(stream):
     return numbers[0], numbers[1]
 
 
-# A term of a sum, as two numbers whose product it is: only a product that is made next to the sum becomes one fma with
-# it, because compiler options are those of the function that an instruction was written in.
-@scalar
-def _square(value, factor, exponent):
-    return f64(value), f64(value)
-
-
 @scalar
 def _size(value, factor, exponent):
-    return abs(f64(value)), f64(1)
+    return abs(f64(value))
 
 
 @scalar
 def _power(value, factor, exponent):
-    return (abs(f64(value)) * factor) ** exponent, f64(1)
+    return (abs(f64(value)) * factor) ** exponent
 
 
 # Template arguments, as in `kernels.fill`.
-ELEMENT, LOAD, TERM, NUMBERS = f32, store.itself, _square, _unscaled
+ELEMENT, LOAD, TERM, NUMBERS = f32, store.itself, square, _unscaled
 
 
 def _sums(data, start, count, key, stream, results):
@@ -68,12 +63,7 @@ def _sums(data, start, count, key, stream, results):
     factor, exponent = NUMBERS(stream)
     for chunk in range(start // key, chunks):
         first = chunk * key - start
-        x = data[first : min(first + key, count)]
-        total = f64(0)
-        for i in range(x.size):
-            left, right = TERM(LOAD(x[i]), factor, exponent)
-            total += left * right
-        results[chunk] = total
+        results[chunk] = fixed_sum(data[first : min(first + key, count)], LOAD, TERM, factor, exponent)
 
 
 # The bits of an element, signed and not, what makes a number of them, and the largest magnitude.
@@ -99,7 +89,7 @@ def _largest(data, start, count, key, stream, results):
 
 
 # Kind -> (a term of the sum, where its factor and exponent come from).
-_TERMS = {"squares": (_square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
+_TERMS = {"squares": (square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
 _INTEGERS: dict[str, tuple[Any, Any, Any]] = {
     "float16": (np.int16, u16, store.of_f16),
     "bfloat16": (np.int16, u16, store.of_bf16),
@@ -124,7 +114,7 @@ def norm_kernel(kind: str, dtype: str) -> Kernel:
     form = store.FORMATS[dtype]
     term, numbers = _TERMS[kind]
     names = {"ELEMENT": form.element, "LOAD": form.load, "TERM": term, "NUMBERS": numbers}
-    return c_kernel(_sums, RANGE_SIGNATURE, name, reassociate=True, **names)
+    return c_kernel(_sums, RANGE_SIGNATURE, name, **names)
 
 
 PUT, NUMBER = store.fill, f64
