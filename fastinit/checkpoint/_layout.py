@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastinit._io import safetensors as headers
+from fastinit._io import folders
 from fastinit._io.safetensors import CODES, LONGEST
 from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 
 FILE_NAME = "model.safetensors"
-INDEX_NAME = headers.INDEX_NAME
+INDEX_NAME = folders.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
@@ -49,7 +49,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """A file: its first bytes, its tensors in the order of their bytes, and its size in bytes."""
+    """A file: its first bytes, its tensors in the order of their bytes, and its size in bytes.
+
+    The header of a file that another program wrote is empty: nothing is said about these bytes.
+    """
 
     name: str
     header: bytes
@@ -115,7 +118,7 @@ def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
     if len(groups) > 1:
         names = [f"model-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1)]
     shards = tuple(_shard(name, group) for name, group in zip(names, groups, strict=True))
-    return Layout(shards, _index(shards) if len(groups) > 1 else None)
+    return Layout(shards, index_text(shards) if len(groups) > 1 else None)
 
 
 def split_evenly(shards: Sequence[Shard], parts: int) -> list[list[Shard]]:
@@ -170,7 +173,8 @@ def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
     return Shard(name, header, tuple(entries), position)
 
 
-def _index(shards: Sequence[Shard]) -> bytes:
+def index_text(shards: Sequence[Shard]) -> bytes:
+    """The index that names the files of shards."""
     where = {entry.name: shard.name for shard in shards for entry in shard.entries}
     tensors = [entry.fill for shard in shards for entry in shard.entries]
     totals = {"total_parameters": sum(t.size for t in tensors), "total_size": sum(t.nbytes for t in tensors)}
