@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -202,10 +203,10 @@ def test_a_folder_and_an_index(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
-    for source in (tmp_path, index):
-        check_stored(sources.read(str(source), scheme="xavier_normal").plan)
+    check_stored(sources.read(str(index), scheme="xavier_normal").plan)
     (tmp_path / "config.json").write_text("{}")
-    found = sources.read(str(tmp_path), scheme="xavier_normal")
+    with pytest.warns(UserWarning, match=r"a\.safetensors, b\.safetensors are read, not other\.safetensors"):
+        found = sources.read(str(tmp_path), scheme="xavier_normal")
     check_stored(found.plan)
     assert found.config == tmp_path / "config.json"
 
@@ -216,7 +217,6 @@ def test_a_folder_and_an_index(tmp_path):
         ({"h.0.w": "../a.safetensors"}, "must lie beside it"),
         ({"h.0.w": "/a.safetensors"}, "must lie beside it"),
         ({"h.0.w": 3}, "must hold a file for each name"),
-        ({"more": "a.safetensors"}, "'more' is in no file of the index"),
         ({"h.0.w": None}, "must hold a file for each name"),
     ],
 )
@@ -231,15 +231,20 @@ def test_names_that_two_files_hold_or_the_index_leaves_out(tmp_path):
     weight_map = sharded(tmp_path)
     del weight_map["h.0.w"]
     index = tmp_path / "x.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ValueError, match=r"'h\.0\.w' is not in the index"):
-        sources.read(str(index), scheme="zeros")
+    for change, message in (
+        ({}, "'h.0.w' is not in the index, but read"),
+        ({"more": "a.safetensors", "h.0.w": "a.safetensors"}, "'more' is in no file of the index"),
+        ({"more": "gone.safetensors", "h.0.w": "a.safetensors"}, "gone.safetensors is missing"),
+    ):
+        index.write_text(json.dumps({"weight_map": weight_map | change}))
+        with pytest.warns(UserWarning, match=re.escape(message)) as warned:
+            check_stored(sources.read(str(index), scheme="xavier_normal").plan)
+        assert len(warned) == 1
     save_file({"ids": TENSORS["ids"]}, tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match="'ids' is in another file too"):
+    with pytest.raises(ValueError, match=r"c\.safetensors: 'ids' is in another file too, a\.safetensors"):
         sources.read(str(tmp_path), scheme="zeros")
-    weight_map["gone"] = "gone.safetensors"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+    index.write_text(json.dumps({"weight_map": {"gone": "gone.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"x\.json: gone\.safetensors is missing"):
         sources.read(str(index), scheme="zeros")
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastinit._io import documents
-from fastinit._io.safetensors import LFS_POINTER, Stored, read_header
+from fastinit._io.safetensors import INDEX_NAME, LFS_POINTER, Stored, read_header
 
-INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
 PIPELINE = "model_index.json"  # of diffusers: the folder's models lie in folders below it
 
 _STEMS = "model", "diffusion_pytorch_model"  # that `from_pretrained` of transformers and of diffusers looks for
@@ -131,9 +130,9 @@ def choose(path: Path, notes: list[str]) -> list[Model]:
     inside = {} if own and not (path / PIPELINE).exists() else _below(path)
     if not inside:
         return [_complete(pick(path, notes), path, notes)]
-    left_out = f", {_some(own)} beside them is not" if own else ""
+    left_out = f", not {_some(own)} beside" if own else ""
     if len(inside) == 1:
-        notes.append(f"{path}: the weights in {next(iter(inside))} are read{left_out}")
+        notes.append(f"{path}: the model in {next(iter(inside))} is read{left_out}")
     else:
         notes.append(f"{path}: {len(inside)} models are read, each under its folder's name: {_some(inside)}{left_out}")
     models = []

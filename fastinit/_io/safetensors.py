@@ -15,6 +15,7 @@ import numpy as np
 
 from fastinit._io.documents import parse_json
 
+INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
 

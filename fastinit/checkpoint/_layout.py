@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastinit._io import folders
+from fastinit._io import safetensors as headers
 from fastinit._io.safetensors import CODES, LONGEST
 from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 
 FILE_NAME = "model.safetensors"
-INDEX_NAME = folders.INDEX_NAME
+INDEX_NAME = headers.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is

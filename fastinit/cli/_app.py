@@ -86,7 +86,7 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     if sys.stderr is not None:  # closed, as by `2>&-`
         print(f"fastinit: warning: {_one_line(message)}", file=sys.stderr)
 
