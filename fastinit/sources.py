@@ -43,25 +43,27 @@ class Source:
     """A plan, and the config.json that goes with it where there is one.
 
     `dtype` is the one that was asked for instead of the source's own. `models` are the folders of a source that holds
-    several models: the names of the plan's tensors begin with them.
+    several models: the names of the plan's tensors begin with them. `packed` says that the source is a checkpoint of
+    quantised weights, whose integers the plan keeps.
     """
 
     plan: Plan
     config: Path | None
     dtype: str | None = None
     models: tuple[str, ...] = ()
+    packed: bool = False
 
     def extra_files(self) -> dict[str, bytes]:
         """The files that belong beside a checkpoint, name -> bytes.
 
-        A config says the dtype that the weights have: transformers loads them in the one that it finds there. Where the
-        tensors of the plan are not quantised, it says nothing of quantisation, with a warning.
+        A config says the dtype that the weights have: transformers loads them in the one that it finds there. What it
+        says of quantisation is left out, with a warning, unless the tensors are quantised (`packed`).
         """
         if self.config is None:
             return {}
         data = self.config.read_bytes()
         table, dropped = documents.read(self.config, infinite=True), list[str]()
-        if not any(tensor.dtype in _PACKED and len(tensor.shape) > 1 for tensor in self.plan.filled.values()):
+        if not self.packed:
             table = _unquantised(table, dropped)
         if dropped:
             what = f"{', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} left out of the copied config"
@@ -117,12 +119,12 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule, models = _found(source, dtype)
+    plan, own, without_rule, models, packed = _found(source, dtype)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
         plan = plan.with_rules(rules, scheme=scheme, without_rule=without_rule)
-    return Source(plan, own if config is None else config, dtype, models)
+    return Source(plan, own if config is None else config, dtype, models, packed)
 
 
 class Found(NamedTuple):
@@ -132,6 +134,7 @@ class Found(NamedTuple):
     config: Path | None = None
     without_rule: Collection[str] = ()
     models: tuple[str, ...] = ()
+    packed: bool = False
 
 
 def _found(source: str, dtype: str | None) -> Found:
@@ -226,7 +229,8 @@ def _stored(source: Path) -> Found:
     config = files[0].path.parent / "config.json"
     drawn = [name for name, fill in tensors.items() if fill.drawn]
     models = tuple(dict.fromkeys(file.prefix.rstrip("/") for file in files if file.prefix))
-    return Found(Plan(tensors), config if config.exists() and not models else None, drawn, models)
+    packed = any(fill.dtype in _PACKED and len(fill.shape) > 1 for fill in tensors.values())
+    return Found(Plan(tensors), config if config.exists() and not models else None, drawn, models, packed)
 
 
 def _fill(path: Path, start: int, stored: Stored) -> Fill:

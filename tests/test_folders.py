@@ -184,14 +184,14 @@ CASES = {
             "v1-5.safetensors": "q",
         }
         | {f"unet/{D}.safetensors": "a", f"unet/{D}.fp16.safetensors": "a", f"vae/{D}.safetensors": "a"}
-        | {"text_encoder/model.safetensors": "a", ".cache/model.safetensors": "h"},
+        | {"te/model.safetensors": "a", ".cache/model.safetensors": "h"},
         {
-            "text_encoder/a": "text_encoder/model.safetensors",
+            "te/a": "te/model.safetensors",
             "unet/a": f"unet/{D}.safetensors",
             "vae/a": f"vae/{D}.safetensors",
         },
         [
-            "DIR: 3 models are read, each under its folder's name: text_encoder, unet, vae, not v1-5.safetensors beside",
+            "DIR: 3 models are read, each under its folder's name: te, unet, vae, not v1-5.safetensors beside",
             f"DIR/unet: {D}.safetensors is read, not {D}.fp16.safetensors",
         ],
     ),
@@ -316,5 +316,5 @@ def test_the_commands_say_what_was_chosen_in_a_line_on_stderr(tmp_path):
     make(tmp_path / "b", {"model_index.json": b"{}", "unet/model.safetensors": "a", "vae/model.safetensors": "a"})
     assert "unet/a" in command("plan", tmp_path / "b", "--scheme", "he_normal").stdout
     done = command("write", tmp_path / "b", "--scheme", "he_normal", "--out", tmp_path / "out", code=1)
-    assert done.stderr.endswith("b holds 2 models: give the folder of one of unet, vae\n")
+    assert done.stderr.endswith("b holds 2 models: give the folder of one: unet, vae\n")
     assert not (tmp_path / "out").exists()

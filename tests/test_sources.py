@@ -241,7 +241,7 @@ def test_names_that_two_files_hold_or_the_index_leaves_out(tmp_path):
             check_stored(sources.read(str(index), scheme="xavier_normal").plan)
         assert len(warned) == 1
     save_file({"ids": TENSORS["ids"]}, tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match=r"c\.safetensors: 'ids' is in another file too, a\.safetensors"):
+    with pytest.raises(ValueError, match=r"c\.safetensors: 'ids' is in another file too, b\.safetensors"):
         sources.read(str(tmp_path), scheme="zeros")
     index.write_text(json.dumps({"weight_map": {"gone": "gone.safetensors"}}))
     with pytest.raises(FileNotFoundError, match=r"x\.json: gone\.safetensors is missing"):
@@ -253,6 +253,66 @@ def test_quantised_floats_are_refused_by_name(tmp_path):
     save_file({"w": torch.zeros(3).to(torch.float8_e4m3fn)}, path)
     with pytest.raises(ValueError, match=r"a\.safetensors: 'w': F8_E4M3 has no law"):
         sources.read(str(path), scheme="zeros")
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"quantization_config": FP8}, {}),
+        ({"quantization_config": {}}, {}),
+        ({"compression_config": {"format": "pack-quantized"}}, {}),
+        ({"quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"group_size": 64, "bits": 4}}, {}),
+        ({"own": {"quantization_config": FP8, "size": 3}}, {"own": {"size": 3}}),
+        ({"a": {"b": {"quantization_config": FP8}, "c": float("inf")}}, {"a": {"b": {}, "c": float("inf")}}),
+    ],
+)
+def test_a_config_that_says_quantised_does_not_beside_plain_tensors(tmp_path, said, kept):
+    """The plan is that of the plain model; so is a config that is given for another source."""
+    plain = sources.read(str(config_of(tmp_path, "LlamaForCausalLM")))
+    same_bytes = plain.extra_files()["config.json"]
+    for source in ("file", "folder", "plan", "safetensors"):
+        folder = tmp_path / source
+        folder.mkdir()
+        config = config_of(folder, "LlamaForCausalLM", **said)
+        if source == "plan":
+            found = sources.read("examples/gpt2.toml", config=config)
+        elif source == "safetensors":
+            save_file({"w": torch.ones(3, 4), "mask": torch.ones(3).int()}, folder / "a.safetensors")
+            found = sources.read(str(folder / "a.safetensors"), scheme="zeros")
+        else:
+            found = sources.read(str(config if source == "file" else folder))
+            same(found.plan, plain.plan)
+        with pytest.warns(
+            UserWarning, match=r"config\.json: the tensors are written unquantised: .*left out"
+        ) as warned:
+            (name, data), *_ = found.extra_files().items()
+        assert len(warned) == 1
+        assert (name, json.loads(data)) == ("config.json", json.loads(same_bytes) | kept)
+    with pytest.warns(UserWarning, match="unquantised"):
+        table = json.loads(sources.read(str(config), dtype="float16").extra_files()["config.json"])
+    plain_table = {name: value for name, value in json.loads(same_bytes).items() if name != "torch_dtype"}
+    assert table == plain_table | kept | {"dtype": "float16"}
+
+
+@pytest.mark.parametrize(
+    "said", [{"quantization_config": None}, {"quantization": "of the codebook"}, {"a": {"bits": 4}}]
+)
+def test_a_config_that_is_not_quantised_is_copied_as_it_is(tmp_path, said):
+    config = config_of(tmp_path, "LlamaForCausalLM", **said)
+    assert sources.read(str(config)).extra_files() == {"config.json": config.read_bytes()}
+
+
+def test_a_checkpoint_of_quantised_weights_keeps_its_config(tmp_path):
+    config = config_of(tmp_path, "LlamaForCausalLM", quantization_config=GPTQ)
+    save_file(
+        {"w.qweight": torch.ones(3, 4).int(), "w.scales": torch.ones(1, 4).half()}, tmp_path / "model.safetensors"
+    )
+    found = sources.read(str(tmp_path / "model.safetensors"), scheme="zeros")
+    assert found.extra_files() == {"config.json": config.read_bytes()}
 
 
 CODE = """

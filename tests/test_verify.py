@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 
 import fastinit as fi
-from fastinit import checkpoint
+from fastinit import checkpoint, cli
 from fastinit._core.composite import Values
 from fastinit.checkpoint import _blocks as blocks
 from fastinit.checkpoint import _compare as compare
@@ -459,6 +460,34 @@ def test_what_from_pretrained_loads_is_compared(folder):
     changed(folder, "e", torch.tensor(5.0))
     with pytest.warns(UserWarning, match=r": model\.safetensors is read, not model-00001-of-"):
         assert "a.weight is in no file" in checkpoint.verify(folder).problems
+
+
+def test_the_command_says_which_layout_it_found(folder, capsys):
+    into("model")(folder)
+    cli._checkpoints.verify(folder, sample="100%", repair=False, threads=1, as_json=False)
+    assert capsys.readouterr().out.startswith(f"{folder}: same tensors, other layout; 7 tensors, ")
+    cli._checkpoints.verify(folder, sample="100%", repair=False, threads=1, as_json=True)
+    assert json.loads(capsys.readouterr().out)["layout"] == "other"
+    changed(folder, "e", torch.tensor(5.0))
+    with pytest.raises(typer.Exit) as caught:
+        cli._checkpoints.verify(folder, sample="100%", repair=False, threads=1, as_json=False)
+    assert caught.value.exit_code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model.safetensors: e[] must be 3.0. Received: 5.0"
+    assert lines[1].startswith(f"{folder}: 1 problems; ")
+
+
+def test_a_row_of_threads_and_blocks_gives_one_answer(folder):
+    """The first element of a tensor over several blocks, whichever thread finds it."""
+    into("model")(folder)
+    for flat in (20_000, 300, 9_000):
+        path, place = place_of(folder, "a.weight", flat)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"\1\2\3\4")
+    for threads in (1, 2, 5):
+        (problem,) = checkpoint.verify(folder, threads=threads).problems
+        assert "a.weight[4, 20] must be " in problem
 
 
 TIED = fi.Plan(
