@@ -70,9 +70,14 @@ CASES = {
         ["DIR: sd_xl_1.0.safetensors is read, not sd_xl_1.0.fp16.safetensors"],
     ),
     "only variants": (
-        {"model.fp16.safetensors": "a", "model.bf16.safetensors": "a", "model.8bit.safetensors": "a"},
+        {"model.fp16.safetensors": "a", "model.bf16.safetensors": "a", "model.fp8_e4m3.safetensors": "a"},
         {"a": "model.bf16.safetensors"},
-        ["DIR: model.bf16.safetensors is read, not model.8bit.safetensors, model.fp16.safetensors"],
+        ["DIR: model.bf16.safetensors is read, not model.fp16.safetensors, model.fp8_e4m3.safetensors"],
+    ),
+    "other names with dots": (
+        {"model.encoder.safetensors": "a", "model.decoder.safetensors": "b", "layer.1.safetensors": "c"},
+        {"c": "layer.1.safetensors", "b": "model.decoder.safetensors", "a": "model.encoder.safetensors"},
+        [],
     ),
     "one variant": ({f"{D}.fp16.safetensors": "ab"}, dict.fromkeys("ab", f"{D}.fp16.safetensors"), []),
     "shards of a variant beside the default's": (

@@ -281,9 +281,6 @@ def _preferred(groups: dict[str, _Group]) -> list[str]:
 
 def _stem(name: str) -> str:
     """The name of a group without its variant."""
-    for stem in _STEMS:
-        if name.startswith(f"{stem}."):
-            return stem
     stem, _, variant = name.rpartition(".")
     return stem if stem and _VARIANT.fullmatch(variant) else name
 
