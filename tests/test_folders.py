@@ -70,9 +70,9 @@ CASES = {
         ["DIR: sd_xl_1.0.safetensors is read, not sd_xl_1.0.fp16.safetensors"],
     ),
     "only variants": (
-        {"model.fp16.safetensors": "a", "model.bf16.safetensors": "a", "model.fp8_e4m3.safetensors": "a"},
-        {"a": "model.bf16.safetensors"},
-        ["DIR: model.bf16.safetensors is read, not model.fp16.safetensors, model.fp8_e4m3.safetensors"],
+        {"model.fp16.safetensors": "a", "model.fp32.safetensors": "a", "model.bf16.safetensors": "a"},
+        {"a": "model.fp32.safetensors"},
+        ["DIR: model.fp32.safetensors is read, not model.bf16.safetensors, model.fp16.safetensors"],
     ),
     "other names with dots": (
         {"model.encoder.safetensors": "a", "model.decoder.safetensors": "b", "layer.1.safetensors": "c"},
@@ -108,12 +108,13 @@ CASES = {
     ),
     "an index of another name": (
         {
+            "w.safetensors": "ab",
             "x.safetensors": "a",
             "y.safetensors": "b",
             "z.safetensors.index.json": {"a": "x.safetensors", "b": "y.safetensors"},
         },
         {"a": "x.safetensors", "b": "y.safetensors"},
-        [],
+        ["DIR: x.safetensors, y.safetensors are read, not w.safetensors"],
     ),
     "consolidated beside shards": (
         SHARDS | {INDEX_NAME: MAP, "consolidated.safetensors": "xyz"},
@@ -136,6 +137,11 @@ CASES = {
         {ONE: "a", THREE: "c"},
         {"a": ONE, "c": THREE},
         [f"DIR: {TWO} is missing or a Git LFS pointer: its tensors are left out"],
+    ),
+    "shards that are counted from 0": (
+        {"model-00000-of-00003.safetensors": "a", "model-00002-of-00003.safetensors": "b"},
+        {"a": "model-00000-of-00003.safetensors", "b": "model-00002-of-00003.safetensors"},
+        ["DIR: model-00001-of-00003.safetensors is missing or a Git LFS pointer: its tensors are left out"],
     ),
     "a shard less": (
         {ONE: "a", TWO: "b", INDEX_NAME: MAP},

@@ -398,6 +398,10 @@ WRONG = {
         ),
         ["model.safetensors.index.json is not what it should be"],
     ),
+    "a broken index": (
+        lambda f: (into("model-00001-of-00002", "model-00002-of-00002")(f), (f / INDEX).write_text("{")),
+        ["model.safetensors.index.json is not what it should be"],
+    ),
     "a shard less": (
         lambda f: (
             into("model-00001-of-00002", "model-00002-of-00002")(f),
@@ -428,7 +432,7 @@ def test_what_is_wrong_in_another_layout_is_said_and_repaired(sound, folder, wha
     assert checkpoint.verify(folder, repair=True).repaired
     again = checkpoint.verify(folder)
     assert again.problems == ()
-    whole = what not in ("cut off", "no index", "an index of names that are not there")
+    whole = what not in ("cut off", "no index", "a broken index", "an index of names that are not there")
     assert again.layout == ("planned" if whole else "other")
     if whole:
         assert contents(folder) == contents(sound)
@@ -442,6 +446,45 @@ def test_one_file_in_another_layout_and_one_missing(sound, folder):
     assert checkpoint.verify(folder).problems == (f"{name} is missing",)
     assert checkpoint.verify(folder, repair=True).repaired
     assert contents(folder) == before | {name: (sound / name).read_bytes()}
+
+
+def test_a_header_that_cannot_be_read_says_so_and_gives_no_values(sound, folder):
+    shard, _ = entry_of("a.weight")
+    each_file_again(folder)
+    os.truncate(folder / shard.name, 60)
+    (problem,) = checkpoint.verify(folder).problems
+    assert problem.startswith(f"{shard.name}: no safetensors file, or cut off: a header of ")
+    assert checkpoint.verify(folder, repair=True).repaired
+    assert (folder / shard.name).read_bytes() == (sound / shard.name).read_bytes()
+
+
+def test_a_shard_is_added_to_another_layout_where_that_lacks_its_tensors(folder):
+    shard, _ = entry_of("a.weight")
+    lacking = {entry.name for entry in shard.entries}
+    rest = {name: tensor for name, tensor in loaded(folder).items() if name not in lacking}
+    saved(folder, {"x.safetensors": {"b.weight": rest.pop("b.weight")}, "y.safetensors": rest})
+    before = contents(folder)
+    assert checkpoint.verify(folder).problems == tuple(f"{name} is in no file" for name in sorted(lacking))
+    assert checkpoint.verify(folder, repair=True).repaired
+    again = checkpoint.verify(folder)
+    assert (again.problems, again.layout) == ((), "other")
+    assert {name: data for name, data in contents(folder).items() if name in before and name != INDEX} == {
+        name: data for name, data in before.items() if name != INDEX
+    }
+
+
+def test_shards_and_their_index_give_way_to_one_file(tmp_path):
+    checkpoint.write(TIED, tmp_path)
+    before, tensors = contents(tmp_path), load_file(tmp_path / "model.safetensors")
+    saved(
+        tmp_path,
+        {"model-00001-of-00002.safetensors": tensors, "model-00002-of-00002.safetensors": {"x": torch.ones(2)}},
+    )
+    assert checkpoint.verify(tmp_path).problems == ("model-00002-of-00002.safetensors: x is not in the plan",)
+    assert checkpoint.verify(tmp_path, repair=True).repaired
+    assert contents(tmp_path).keys() >= before.keys()
+    assert INDEX not in contents(tmp_path)
+    assert checkpoint.verify(tmp_path).layout == "planned"
 
 
 def test_files_beside_a_checkpoint_are_not_touched(folder):

@@ -309,9 +309,8 @@ def _shards(group: _Group) -> list[Path]:
     paths: list[Path] = []
     for count in complete if len(complete) == 1 else group.shards:
         there = group.shards[count]
-        names = [_NUMBER.sub(f"-{i:05}-of-", there[0].name) for i in range(1, count + 1)]
-        if len(there) == count or not set(names) >= {path.name for path in there}:  # counted from 0
-            names = [path.name for path in there]
+        first = 0 if "-00000-of-" in there[0].name else 1
+        names = [_NUMBER.sub(f"-{i:05}-of-", there[0].name) for i in range(first, first + count)]
         paths += [there[0].with_name(name) for name in names]
     return paths
 

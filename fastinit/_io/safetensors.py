@@ -77,7 +77,7 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
         length = int.from_bytes(first[:8], "little")
         if size < 8 or length > min(LONGEST, size - 8):
             for begin, what in _OTHER_FORMATS.items():
-                if first.startswith(begin):
+                if length > LONGEST and first.startswith(begin):  # else it may be a length
                     raise ValueError(f"{path}: no safetensors file, but {what}")
             raise ValueError(f"{path}: no safetensors file, or cut off: a header of {length:,} bytes in {size:,}")
         file.seek(8)
