@@ -9,21 +9,27 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
 from fastinit._io import documents
-from fastinit._io.safetensors import CODES, INDEX_NAME, Stored, StoredFile, read_checkpoint
+from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
+from fastinit._io.safetensors import CODES, Stored
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit._runtime.checks import unknown
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
+
+_QUANTISED = "quantization_config", "compression_config"  # of transformers, and what compressed-tensors called it
+_MLX = "quantization"  # of MLX, beside the first of these
+_PACKED = "int8", "uint8", "int32"  # what quantised weights are stored in
 
 _CODE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _ALLOWED = (
@@ -36,24 +42,49 @@ _ALLOWED = (
 class Source:
     """A plan, and the config.json that goes with it where there is one.
 
-    `dtype` is the one that was asked for instead of the source's own.
+    `dtype` is the one that was asked for instead of the source's own. `models` are the folders of a source that holds
+    several models: the names of the plan's tensors begin with them. `packed` says that the source is a checkpoint of
+    quantised weights, whose integers the plan keeps.
     """
 
     plan: Plan
     config: Path | None
     dtype: str | None = None
+    models: tuple[str, ...] = ()
+    packed: bool = False
 
     def extra_files(self) -> dict[str, bytes]:
-        """The files that belong beside a checkpoint, name -> bytes. A config says the dtype that the weights have:
-        transformers loads them in the one that it finds there."""
+        """The files that belong beside a checkpoint, name -> bytes.
+
+        A config says the dtype that the weights have: transformers loads them in the one that it finds there. What it
+        says of quantisation is left out, with a warning, unless the tensors are quantised (`packed`).
+        """
         if self.config is None:
             return {}
-        if self.dtype is None:
-            return {"config.json": self.config.read_bytes()}
-        table = documents.read(self.config, infinite=True)
-        table.pop("torch_dtype", None)  # the name until transformers 4
-        table["dtype"] = self.dtype
-        return {"config.json": (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()}
+        data = self.config.read_bytes()
+        table, dropped = documents.read(self.config, infinite=True), list[str]()
+        if not self.packed:
+            table = _unquantised(table, dropped)
+        if dropped:
+            what = f"{', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} left out of the copied config"
+            warnings.warn(f"{self.config}: the tensors are written unquantised: {what}", stacklevel=2)
+        if self.dtype is not None:
+            table.pop("torch_dtype", None)  # the name until transformers 4
+            table["dtype"] = self.dtype
+        if dropped or self.dtype is not None:
+            data = (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
+        return {"config.json": data}
+
+
+def _unquantised(table: dict[str, Any], dropped: list[str], path: str = "") -> dict[str, Any]:
+    """A config without what it says of quantised weights, also in the configs inside; `dropped` gets the keys."""
+    kept: dict[str, Any] = {}
+    for key, value in table.items():
+        if (key in _QUANTISED and value is not None) or (key == _MLX and isinstance(value, dict) and "bits" in value):
+            dropped.append(path + key)
+        else:
+            kept[key] = _unquantised(value, dropped, f"{path}{key}.") if isinstance(value, dict) else value
+    return kept
 
 
 def read(
@@ -70,7 +101,7 @@ def read(
     - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with the
       installed transformers; nothing is downloaded and no remote code is run;
     - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and `rules`;
-      tensors of integers and bools keep their values;
+      tensors of integers and bools keep their values. Which files of a folder count is told by `checkpoint.survey`;
     - `module:function`, a function in code that can be imported from the current folder, which returns a torch
       module: it is recorded.
 
@@ -88,15 +119,22 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule = _found(source, dtype)
+    plan, own, without_rule, models, packed = _found(source, dtype)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
         plan = plan.with_rules(rules, scheme=scheme, without_rule=without_rule)
-    return Source(plan, own if config is None else config, dtype)
+    return Source(plan, own if config is None else config, dtype, models, packed)
 
 
-Found = tuple[Plan, Path | None, Collection[str]]  # the last: tensors without a law
+class Found(NamedTuple):
+    """What a source holds, before rules; `without_rule` are the names of tensors without a law."""
+
+    plan: Plan
+    config: Path | None = None
+    without_rule: Collection[str] = ()
+    models: tuple[str, ...] = ()
+    packed: bool = False
 
 
 def _found(source: str, dtype: str | None) -> Found:
@@ -105,37 +143,43 @@ def _found(source: str, dtype: str | None) -> Found:
         return _folder(path, dtype)
     if not path.exists():
         if _CODE.fullmatch(source):
-            return _code(source), None, ()
+            return Found(_code(source))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
     match path.suffix:
         case ".toml":
-            return Plan.from_toml(path), None, ()
+            return Found(Plan.from_toml(path))
         case ".safetensors":
-            return _stored(read_checkpoint(path), path.parent)
+            return _stored(path)
         case ".json":
             return _document(path, dtype)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
 
 
 def _folder(folder: Path, dtype: str | None) -> Found:
+    folder = snapshot(folder)
     config = folder / "config.json"
     if config.exists() and "model_type" in documents.read(config, infinite=True):
         return _document(config, dtype)
-    if not (folder / INDEX_NAME).exists() and not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} holds no config.json with a model_type, no {INDEX_NAME} and no .safetensors file")
-    return _stored(read_checkpoint(folder), folder)
+    if not has_weights(folder):
+        raise no_weights(folder, "config.json with a model_type, no ")
+    models = choose(folder, [])
+    inside = models[0].files[0].parent
+    if len(models) > 1 or inside == folder:
+        return _stored(folder)
+    warnings.warn(f"{folder}: {inside} is taken, the only folder inside with weights", stacklevel=4)
+    return _folder(inside, dtype)
 
 
 def _document(path: Path, dtype: str | None) -> Found:
     table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
-        return Plan.from_file(path), None, ()
+        return Found(Plan.from_file(path))
     if "weight_map" in table:
-        return _stored(read_checkpoint(path), path.parent)
+        return _stored(path)
     if "model_type" in table:
         from fastinit.torch._pretrained import plan_of_config
 
-        return plan_of_config(table, path, dtype), path, ()
+        return Found(plan_of_config(table, path, dtype), path)
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
 
 
@@ -173,17 +217,20 @@ def _importable_from(folder: str) -> Iterator[None]:
 # --- safetensors ---
 
 
-def _stored(files: Iterable[StoredFile], folder: Path) -> Found:
+def _stored(source: Path) -> Found:
     tensors: dict[str, Fill] = {}
-    for path, start, header in files:
+    files = read_checkpoint(source)
+    for path, start, header, _ in files:
         for name, stored in header.items():
             try:
                 tensors[name] = _fill(path, start, stored)
             except ValueError as error:
                 raise ValueError(f"{path}: {name!r}: {error}") from None
-    config = folder / "config.json"
+    config = files[0].path.parent / "config.json"
     drawn = [name for name, fill in tensors.items() if fill.drawn]
-    return Plan(tensors), config if config.exists() else None, drawn
+    models = tuple(dict.fromkeys(file.prefix.rstrip("/") for file in files if file.prefix))
+    packed = any(fill.dtype in _PACKED and len(fill.shape) > 1 for fill in tensors.values())
+    return Found(Plan(tensors), config if config.exists() and not models else None, drawn, models, packed)
 
 
 def _fill(path: Path, start: int, stored: Stored) -> Fill:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import warnings
 from fnmatch import fnmatch
 
+import numpy as np
 import pytest
 import safetensors
 import torch
@@ -322,3 +324,79 @@ def test_another_seed_gives_another_model_with_the_same_constants(written, tmp_p
     same = {name for name, (_, tensor) in ours.items() if torch.equal(tensor, theirs[name][1])}
     assert same == {name for name, (_, tensor) in ours.items() if tensor.unique().numel() == 1}
     assert "bert.embeddings.LayerNorm.weight" in same
+
+
+QUANTISED = {
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
+    "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+    "bitsandbytes": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "quant_method": "bitsandbytes"},
+    "torchao": {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {}}}},
+    "mxfp4": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]},
+}
+
+
+@pytest.mark.parametrize("method", QUANTISED)
+def test_the_config_of_a_quantised_release_gives_plain_weights_that_load(written, tmp_path, method):
+    source, out = written("llama")
+    table = json.loads((source / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(table | {"quantization_config": QUANTISED[method]}))
+    with pytest.warns(UserWarning, match="quantization_config is left out of the copied config"):
+        write(tmp_path, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == table
+    assert {n: bits(t) for n, (_, t) in stored(tmp_path / "out").items()} == {
+        n: bits(t) for n, (_, t) in stored(out).items()
+    }
+    _, info = loaded(tmp_path / "out", "AutoModelForCausalLM")
+    assert not any(info.values())
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "method", "inside"),
+    [
+        ("deepseek_v3", "DeepseekV3ForCausalLM", "fp8", None),
+        ("gpt_oss", "GptOssForCausalLM", "mxfp4", None),
+        ("llava", "LlavaForConditionalGeneration", "gptq", "text_config"),
+    ],
+)
+def test_families_that_are_released_quantised(tmp_path, family, architecture, method, inside):
+    config = tiny(family)
+    config.architectures = [architecture]
+    config.save_pretrained(tmp_path)
+    plain = sources.read(str(tmp_path)).plan
+    table = json.loads((tmp_path / "config.json").read_text())
+    (table[inside] if inside else table)["quantization_config"] = QUANTISED[method]
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    with pytest.warns(UserWarning, match="quantization_config is left out of the copied config"):
+        write(tmp_path, tmp_path / "out")
+    assert sources.read(str(tmp_path)).plan.to_table() == plain.to_table()
+    assert "quantization_config" not in (tmp_path / "out" / "config.json").read_text()
+    _, info = loaded(tmp_path / "out", architecture)
+    assert not any(info.values())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama tied", "t5"])
+@pytest.mark.parametrize("shards", ["20KB", "1MB"])
+def test_what_save_pretrained_writes_of_the_loaded_model_is_the_same(written, tmp_path, family, shards):
+    """In the folder itself, in other shards or in one file, which leaves the old index."""
+    _, out = written(family)
+    folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    model, _ = loaded(folder, CLASSES[family])
+    model.save_pretrained(folder, max_shard_size=shards)
+    assert (len(list(folder.glob("*.safetensors"))) == 1) is (shards == "1MB")
+    found = checkpoint.verify(folder)
+    assert (found.problems, found.layout) == ((), "other")
+    with torch.no_grad():
+        name, parameter = list(model.named_parameters())[-1]
+        parameter.view(-1)[5] = 7
+    model.save_pretrained(folder, max_shard_size=shards)
+    found = checkpoint.verify(folder)
+    index = [int(i) for i in np.unravel_index(5, parameter.shape)]
+    assert found.differing == (name,)
+    assert f": {name}{index} must be " in found.problems[0]
+    assert "Received: 7.0" in found.problems[0]
+    assert checkpoint.verify(folder, repair=True).repaired
+    assert checkpoint.verify(folder).problems == ()
+    ours, info = loaded(folder, CLASSES[family])
+    assert not any(info.values())
+    assert differing(ours, loaded(out, CLASSES[family])[0]) == []

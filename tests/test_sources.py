@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -202,10 +203,10 @@ def test_a_folder_and_an_index(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
-    for source in (tmp_path, index):
-        check_stored(sources.read(str(source), scheme="xavier_normal").plan)
+    check_stored(sources.read(str(index), scheme="xavier_normal").plan)
     (tmp_path / "config.json").write_text("{}")
-    found = sources.read(str(tmp_path), scheme="xavier_normal")
+    with pytest.warns(UserWarning, match=r"a\.safetensors, b\.safetensors are read, not other\.safetensors"):
+        found = sources.read(str(tmp_path), scheme="xavier_normal")
     check_stored(found.plan)
     assert found.config == tmp_path / "config.json"
 
@@ -216,7 +217,6 @@ def test_a_folder_and_an_index(tmp_path):
         ({"h.0.w": "../a.safetensors"}, "must lie beside it"),
         ({"h.0.w": "/a.safetensors"}, "must lie beside it"),
         ({"h.0.w": 3}, "must hold a file for each name"),
-        ({"more": "a.safetensors"}, "'more' is in no file of the index"),
         ({"h.0.w": None}, "must hold a file for each name"),
     ],
 )
@@ -231,15 +231,20 @@ def test_names_that_two_files_hold_or_the_index_leaves_out(tmp_path):
     weight_map = sharded(tmp_path)
     del weight_map["h.0.w"]
     index = tmp_path / "x.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(ValueError, match=r"'h\.0\.w' is not in the index"):
-        sources.read(str(index), scheme="zeros")
+    for change, message in (
+        ({}, "'h.0.w' is not in the index, but read"),
+        ({"more": "a.safetensors", "h.0.w": "a.safetensors"}, "'more' is in no file of the index"),
+        ({"more": "gone.safetensors", "h.0.w": "a.safetensors"}, "gone.safetensors is missing"),
+    ):
+        index.write_text(json.dumps({"weight_map": weight_map | change}))
+        with pytest.warns(UserWarning, match=re.escape(message)) as warned:
+            check_stored(sources.read(str(index), scheme="xavier_normal").plan)
+        assert len(warned) == 1
     save_file({"ids": TENSORS["ids"]}, tmp_path / "c.safetensors")
-    with pytest.raises(ValueError, match="'ids' is in another file too"):
+    with pytest.raises(ValueError, match=r"c\.safetensors: 'ids' is in another file too, b\.safetensors"):
         sources.read(str(tmp_path), scheme="zeros")
-    weight_map["gone"] = "gone.safetensors"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+    index.write_text(json.dumps({"weight_map": {"gone": "gone.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"x\.json: gone\.safetensors is missing"):
         sources.read(str(index), scheme="zeros")
 
 
@@ -248,6 +253,66 @@ def test_quantised_floats_are_refused_by_name(tmp_path):
     save_file({"w": torch.zeros(3).to(torch.float8_e4m3fn)}, path)
     with pytest.raises(ValueError, match=r"a\.safetensors: 'w': F8_E4M3 has no law"):
         sources.read(str(path), scheme="zeros")
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"quantization_config": FP8}, {}),
+        ({"quantization_config": {}}, {}),
+        ({"compression_config": {"format": "pack-quantized"}}, {}),
+        ({"quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"group_size": 64, "bits": 4}}, {}),
+        ({"own": {"quantization_config": FP8, "size": 3}}, {"own": {"size": 3}}),
+        ({"a": {"b": {"quantization_config": FP8}, "c": float("inf")}}, {"a": {"b": {}, "c": float("inf")}}),
+    ],
+)
+def test_a_config_that_says_quantised_does_not_beside_plain_tensors(tmp_path, said, kept):
+    """The plan is that of the plain model; so is a config that is given for another source."""
+    plain = sources.read(str(config_of(tmp_path, "LlamaForCausalLM")))
+    same_bytes = plain.extra_files()["config.json"]
+    for source in ("file", "folder", "plan", "safetensors"):
+        folder = tmp_path / source
+        folder.mkdir()
+        config = config_of(folder, "LlamaForCausalLM", **said)
+        if source == "plan":
+            found = sources.read("examples/gpt2.toml", config=config)
+        elif source == "safetensors":
+            save_file({"w": torch.ones(3, 4), "mask": torch.ones(3).int()}, folder / "a.safetensors")
+            found = sources.read(str(folder / "a.safetensors"), scheme="zeros")
+        else:
+            found = sources.read(str(config if source == "file" else folder))
+            same(found.plan, plain.plan)
+        with pytest.warns(
+            UserWarning, match=r"config\.json: the tensors are written unquantised: .*left out"
+        ) as warned:
+            (name, data), *_ = found.extra_files().items()
+        assert len(warned) == 1
+        assert (name, json.loads(data)) == ("config.json", json.loads(same_bytes) | kept)
+    with pytest.warns(UserWarning, match="unquantised"):
+        table = json.loads(sources.read(str(config), dtype="float16").extra_files()["config.json"])
+    plain_table = {name: value for name, value in json.loads(same_bytes).items() if name != "torch_dtype"}
+    assert table == plain_table | kept | {"dtype": "float16"}
+
+
+@pytest.mark.parametrize(
+    "said", [{"quantization_config": None}, {"quantization": "of the codebook"}, {"a": {"bits": 4}}]
+)
+def test_a_config_that_is_not_quantised_is_copied_as_it_is(tmp_path, said):
+    config = config_of(tmp_path, "LlamaForCausalLM", **said)
+    assert sources.read(str(config)).extra_files() == {"config.json": config.read_bytes()}
+
+
+def test_a_checkpoint_of_quantised_weights_keeps_its_config(tmp_path):
+    config = config_of(tmp_path, "LlamaForCausalLM", quantization_config=GPTQ)
+    save_file(
+        {"w.qweight": torch.ones(3, 4).int(), "w.scales": torch.ones(1, 4).half()}, tmp_path / "model.safetensors"
+    )
+    found = sources.read(str(tmp_path / "model.safetensors"), scheme="zeros")
+    assert found.extra_files() == {"config.json": config.read_bytes()}
 
 
 CODE = """

@@ -6,20 +6,17 @@ the data without holes.
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  NumPy knows the names of its dtypes from then on
 import numpy as np
 
-from fastinit._io import documents
 from fastinit._io.documents import parse_json
 
 INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
+LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
 
 CODES = {
@@ -41,6 +38,13 @@ CODES = {
     "bool": "BOOL",
 }
 _NAMES = {code: name for name, code in CODES.items()}
+_OTHER_FORMATS = {
+    LFS_POINTER: "a Git LFS pointer: download the file itself, as by `git lfs pull`",
+    b"PK\x03\x04": "a pickle of torch.save (or another zip file): save the model as safetensors",
+    b"\x80": "a pickle: save the model as safetensors",
+    b"GGUF": "a GGUF file: save the model as safetensors",
+    b"\x89HDF": "an HDF5 file: save the model as safetensors",
+}
 
 
 class Stored(NamedTuple):
@@ -52,66 +56,12 @@ class Stored(NamedTuple):
     end: int
 
 
-class StoredFile(NamedTuple):
-    """A safetensors file: the bytes before its data, and its tensors in the order of their bytes."""
-
-    path: Path
-    start: int
-    tensors: dict[str, Stored]
-
-
-def read_checkpoint(path: Path) -> list[StoredFile]:
-    """The files of a checkpoint: of a folder (those that its index names, or all .safetensors where it has none), of an
-    index, or one file.
-
-    Raises:
-        OSError: a file is missing or cannot be read.
-        ValueError: a folder without such files, what is no index or does not say what the files hold, a name that
-            stands in two files, or what is wrong with a file.
-    """
-    if path.is_dir():
-        if (path / INDEX_NAME).exists():
-            return read_index(path / INDEX_NAME)
-        files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise ValueError(f"{path} holds no {INDEX_NAME} and no .safetensors file")
-        return read_files(files)
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return read_index(path) if path.suffix == ".json" else read_files([path])
-
-
-def read_index(path: Path) -> list[StoredFile]:
-    """The files beside an index, which must hold the tensors that it names and no others; errors as above."""
-    table = documents.read(path, infinite=True)
-    names = table.get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise ValueError(f"{path}: no index: weight_map must hold a file for each name")
-    for file in names.values():
-        if Path(file).name != file or "\0" in file:
-            raise ValueError(f"{path}: a file of the index must lie beside it. Received: {file!r}")
-    found = read_files([path.parent / file for file in dict.fromkeys(names.values())])
-    stored = {name for file in found for name in file.tensors}
-    if stored != names.keys():
-        name = min(stored ^ names.keys())
-        raise ValueError(f"{path}: {name!r} is {'not in the index' if name in stored else 'in no file of the index'}")
-    return found
-
-
-def read_files(paths: Iterable[Path]) -> list[StoredFile]:
-    """The headers of some files, in which no name may stand twice."""
-    found = [StoredFile(path, *read_header(path)) for path in paths]
-    names: set[str] = set()
-    for file in found:
-        for name in file.tensors:
-            if name in names:
-                raise ValueError(f"{file.path}: {name!r} is in another file too")
-            names.add(name)
-    return found
-
-
-def read_header(path: Path) -> tuple[int, dict[str, Stored]]:
+def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Stored]]:
     """The bytes before the data, and the tensors in the order of their bytes.
+
+    Args:
+        path: of the file.
+        whole: refuse a file that is shorter or longer than its header says.
 
     Raises:
         OSError: the file cannot be read.
@@ -123,9 +73,14 @@ def read_header(path: Path) -> tuple[int, dict[str, Stored]]:
         raise ValueError(f"{path}: no safetensors file, but a folder or a device")
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        first = file.read(len(LFS_POINTER))
+        length = int.from_bytes(first[:8], "little")
         if size < 8 or length > min(LONGEST, size - 8):
+            for begin, what in _OTHER_FORMATS.items():
+                if length > LONGEST and first.startswith(begin):  # else it may be a length
+                    raise ValueError(f"{path}: no safetensors file, but {what}")
             raise ValueError(f"{path}: no safetensors file, or cut off: a header of {length:,} bytes in {size:,}")
+        file.seek(8)
         text = file.read(length)
     try:
         table = parse_json(text.decode())
@@ -134,7 +89,7 @@ def read_header(path: Path) -> tuple[int, dict[str, Stored]]:
         table.pop("__metadata__", None)
         found = {name: _stored(name, row) for name, row in table.items()}
         found = dict(sorted(found.items(), key=lambda item: item[1][2:]))
-        _side_by_side(found, size - 8 - length)
+        _side_by_side(found, size - 8 - length if whole else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return 8 + length, found
@@ -159,13 +114,16 @@ def _sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _side_by_side(tensors: dict[str, Stored], nbytes: int) -> None:
-    """Raise ValueError unless the tensors fill the data from its first byte to its last, each byte once."""
+def _side_by_side(tensors: dict[str, Stored], nbytes: int | None) -> None:
+    """Raise ValueError unless the tensors fill the data from its first byte to its last, each byte once.
+
+    `nbytes` are those of the data; None does not ask for the last byte.
+    """
     end = 0
     for name, stored in tensors.items():
         if stored.start != end:
             what = "overlaps what is before it" if stored.start < end else "has a hole before it"
             raise ValueError(f"{name!r} {what}: it starts at byte {stored.start:,} in place of {end:,}")
         end = stored.end
-    if end != nbytes:
+    if nbytes is not None and end != nbytes:
         raise ValueError(f"the tensors must take {end:,} bytes after the header. Received: {nbytes:,}")

@@ -34,7 +34,15 @@ class Block:
 
 
 def blocks(shard: Shard) -> Iterator[Block]:
-    """All blocks of a file, in their order. They begin at multiples of 16 MB, so no element lies in two."""
+    """All blocks of a file, in their order. They begin at multiples of 16 MB, so no element lies in two.
+
+    Of a shard without a header, whose tensors may lie anywhere, each block is a part of one tensor.
+    """
+    if not shard.header:
+        for entry in shard.entries:
+            for start in range(entry.offset, entry.end, BLOCK_BYTES):
+                yield Block(shard, start, min(start + BLOCK_BYTES, entry.end))
+        return
     for start in range(0, shard.nbytes, BLOCK_BYTES):
         yield Block(shard, start, min(start + BLOCK_BYTES, shard.nbytes))
 

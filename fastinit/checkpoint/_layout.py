@@ -49,7 +49,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """A file: its first bytes, its tensors in the order of their bytes, and its size in bytes."""
+    """A file: its first bytes, its tensors in the order of their bytes, and its size in bytes.
+
+    The header of a file that another program wrote is empty: nothing is said about these bytes.
+    """
 
     name: str
     header: bytes
@@ -115,7 +118,7 @@ def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
     if len(groups) > 1:
         names = [f"model-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1)]
     shards = tuple(_shard(name, group) for name, group in zip(names, groups, strict=True))
-    return Layout(shards, _index(shards) if len(groups) > 1 else None)
+    return Layout(shards, index_text(shards) if len(groups) > 1 else None)
 
 
 def split_evenly(shards: Sequence[Shard], parts: int) -> list[list[Shard]]:
@@ -170,7 +173,8 @@ def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
     return Shard(name, header, tuple(entries), position)
 
 
-def _index(shards: Sequence[Shard]) -> bytes:
+def index_text(shards: Sequence[Shard]) -> bytes:
+    """The index that names the files of shards."""
     where = {entry.name: shard.name for shard in shards for entry in shard.entries}
     tensors = [entry.fill for shard in shards for entry in shard.entries]
     totals = {"total_parameters": sum(t.size for t in tensors), "total_size": sum(t.nbytes for t in tensors)}

@@ -6,11 +6,13 @@ import math
 import os
 import random
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastinit._core.key import Key
 from fastinit._io import files
+from fastinit._io.folders import snapshot
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.checks import finite
 from fastinit._runtime.threads import num_threads
@@ -18,8 +20,9 @@ from fastinit.checkpoint._blocks import Block, blocks
 from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import MANIFEST, Folder
 from fastinit.checkpoint._job import Job
-from fastinit.checkpoint._layout import INDEX_NAME, Shard
+from fastinit.checkpoint._layout import INDEX_NAME
 from fastinit.checkpoint._shards import How, write_shards
+from fastinit.checkpoint._stored import Examined, examine
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,10 @@ class Verification:
         path: the folder.
         tensors: of the checkpoint.
         nbytes: bytes that were compared.
-        problems: in words: files that are missing or of another size, then the first difference of every tensor that
-            differs, up to where its file ends.
+        layout: "planned" if the files and their headers are those that `write` makes, "other" if another program has
+            saved the checkpoint: into other files, in another order, with other metadata. That is no problem.
+        problems: in words: files and tensors that are missing or of another size, shape or dtype, then the first
+            difference of every tensor that differs, up to where its file ends.
         differing: the names of the tensors that differ.
         repaired: whether all of it was written anew.
         key: the checkpoint's seed, as a `Key`.
@@ -41,6 +46,7 @@ class Verification:
     tensors: int
     nbytes: int
     seconds: float
+    layout: str
     problems: tuple[str, ...]
     differing: tuple[str, ...]
     repaired: bool
@@ -61,12 +67,17 @@ def verify(
 ) -> Verification:
     """Compare a checkpoint with what its plan and seed give, which stand in `fastinit.json` beside it.
 
+    Tensors are found by the headers of the files that `from_pretrained` loads, so a checkpoint that was loaded and
+    saved again by `save_pretrained` or `save_file` is sound as long as its tensors are.
+
     Elements that went through LAPACK (orthogonal laws), or that a constructor computed, may differ by rounding.
 
     Args:
         folder: of the checkpoint.
         sample: the fraction of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
-        repair: write what differs or is missing, which needs all of it compared.
+        repair: write what differs or is missing, which needs all of it compared. Elements are written where the files
+            have them. If tensors are missing, have another dtype or shape or are none of the plan's, their files are
+            written as `write` does; all files are, and those of another layout removed, where that does not fit.
         threads: how many. Default: as many as a large fill has.
         progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
             bytes that are done, and all of them.
@@ -80,27 +91,33 @@ def verify(
     fraction = _fraction(sample)
     if repair and fraction < 1:
         raise ValueError("repair needs all of the checkpoint: sample must be 1")
-    place = Folder(folder)
+    place = Folder(snapshot(Path(folder)))
     with files.locked(place.existing(), place.busy, shared=not repair):
         job = place.placed_job()
         if job is None or place.is_moving():
             raise FileNotFoundError(_unverifiable(place))
-        problems, present = _examine(place, job)
-        chosen = _sample([block for shard in present for block in blocks(shard)], fraction)
+        found = examine(place, job)
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        chosen = _sample([block for shard in found.shards for block in blocks(shard)], fraction)
         items = ((block, place.path / block.shard.name) for block in chosen)
         nbytes = sum(block.nbytes for block in chosen)
         with progress_bar(progress, nbytes) as advance:
             differences = compare(items, job.key, number, advance, repair=repair)
-        if repair and (problems or differences):
-            _restore(place, job, present, number)
+        problems = [*found.problems, *map(str, differences)]
+        if repair and problems:
+            _restore(place, job, found, number)
     return Verification(
         path=str(place.path),
         tensors=sum(len(shard.entries) for shard in job.layout.shards),
         nbytes=nbytes,
         seconds=time.perf_counter() - start,
-        problems=(*problems, *map(str, differences)),
-        differing=tuple(dict.fromkeys(one.tensor for one in differences if one.tensor is not None)),
-        repaired=repair and bool(problems or differences),
+        layout="planned" if found.as_planned else "other",
+        problems=tuple(problems),
+        differing=tuple(
+            dict.fromkeys([*found.differing, *(one.tensor for one in differences if one.tensor is not None)])
+        ),
+        repaired=repair and bool(problems),
         key=job.key,
     )
 
@@ -125,44 +142,32 @@ def _unverifiable(place: Folder) -> str:
     return f"{place.path / MANIFEST} is missing: only checkpoints that fastinit wrote can be verified"
 
 
-def _examine(place: Folder, job: Job) -> tuple[list[str], list[Shard]]:
-    """What is wrong with the files as such, and the shards of which there is a file."""
-    problems, present = [], []
-    for shard in job.layout.shards:
-        path = place.path / shard.name
-        if not path.exists():
-            problems.append(f"{shard.name} is missing")
-            continue
-        present.append(shard)
-        if path.stat().st_size != shard.nbytes:
-            problems.append(f"{shard.name} must have {shard.nbytes:,} bytes. Received: {path.stat().st_size:,}")
-    if job.layout.index is not None and not place.has_index(job):
-        there = (place.path / INDEX_NAME).exists()
-        problems.append(f"{INDEX_NAME} {'is not what it should be' if there else 'is missing'}")
-    return problems, present
-
-
 def _sample(every: list[Block], fraction: float) -> list[Block]:
     """Some of the blocks, in their order."""
     chosen = random.sample(range(len(every)), math.ceil(fraction * len(every)))
     return [every[i] for i in sorted(chosen)]
 
 
-def _restore(place: Folder, job: Job, present: list[Shard], threads: int) -> None:
-    """What blocks alone do not mend: sizes, files that are missing, the index."""
-    for shard in present:
+def _restore(place: Folder, job: Job, found: Examined, threads: int) -> None:
+    """Restore what blocks alone do not: sizes of files, tensors that no file holds, the index."""
+    for shard in found.shards:
+        if found.is_rewritten(shard):
+            continue
         descriptor = os.open(place.path / shard.name, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.ftruncate(descriptor, shard.nbytes)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    missing = [shard for shard in job.layout.shards if shard not in present]
-    files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in missing)))
-    if missing:
-        write_shards(job, missing, place.path, How(threads, fsync=True, advance=lambda nbytes: None))
-    if job.layout.index is not None:
-        files.put(place.path / INDEX_NAME, job.layout.index)
+    files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in found.rewritten)))
+    if found.rewritten:
+        write_shards(job, found.rewritten, place.path, How(threads, fsync=True, advance=lambda nbytes: None))
+    for path in found.removed:
+        path.unlink()
+    if found.index is not None:
+        files.put(place.path / INDEX_NAME, found.index)
+    elif found.removed:
+        (place.path / INDEX_NAME).unlink(missing_ok=True)
     files.sync_folder(place.path)
 
 

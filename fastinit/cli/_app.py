@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -53,12 +54,14 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def command(function: Command) -> Command:
-    """Enter a command: an error of its own is one line and exit code 1, Ctrl-C is 130."""
+    """Enter a command: an error of its own is one line and exit code 1, Ctrl-C is 130; a warning is one line."""
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
         try:
-            function(*args, **options)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                function(*args, **options)
             sys.stdout.flush()
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
             _drop_output()
@@ -83,7 +86,12 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _one_line(error: Exception) -> str:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    if sys.stderr is not None:  # closed, as by `2>&-`
+        print(f"fastinit: warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(error: Exception | str) -> str:
     """What an error says, without line breaks and signs that a terminal obeys: names may hold any."""
     text = " ".join(line.strip() for line in str(error).splitlines())
     return printable(text)

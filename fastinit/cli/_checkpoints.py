@@ -109,6 +109,10 @@ def write(
     from fastinit.sources import read
 
     found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config)
+    if found.models:
+        raise ValueError(
+            f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"
+        )
     report = checkpoint.write(
         found.plan,
         out,
@@ -155,7 +159,9 @@ def verify(
             print(problem)
         if len(found.problems) > _SHOWN:
             print(f"and {len(found.problems) - _SHOWN:,} more")
-        verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems" if found.problems else "sound"
+        verdict = "sound" if found.layout == "planned" else "same tensors, other layout"
+        if found.problems:
+            verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems"
         compared = f"{found.tensors:,} tensors, {found.nbytes:,} bytes compared"
         print(f"{found.path}: {verdict}; {compared}, {_seed_and_pace(found)}")
     if found.problems and not found.repaired:

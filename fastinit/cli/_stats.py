@@ -13,7 +13,10 @@ from fastinit.cli._app import AsJson, Threads, command, report_file, show
 @command
 def stats(
     path: Annotated[
-        Path, typer.Argument(help="A safetensors file, an index or a folder with either.", metavar="FILE|DIR")
+        Path,
+        typer.Argument(
+            help="A safetensors file, an index or a folder with either, as the Hub has them.", metavar="FILE|DIR"
+        ),
     ],
     name: Annotated[
         list[str] | None,

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastinit._io import files
-from fastinit._io.safetensors import Stored, StoredFile
+from fastinit._io.folders import StoredFile
+from fastinit._io.safetensors import Stored
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastinit._io.folders import read_checkpoint
 from fastinit._io.progress import Progress, progress_bar
-from fastinit._io.safetensors import read_checkpoint
 from fastinit._runtime.arrays import DTYPES
 from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._folder import Folder
@@ -38,7 +38,9 @@ def survey(
     are as planned. Every byte is read once; memory does not grow with the checkpoint.
 
     Args:
-        path: of a file, an index, or a folder: with an index, or with `.safetensors` files.
+        path: of a file, an index, or a folder. Of a folder with variants, or with other files beside a model's, those
+            are read that `from_pretrained` loads. Where the models lie in folders inside (a pipeline of diffusers),
+            names begin with the folder's: "unet/conv_in.weight". A warning says what was chosen, and what is missing.
         names: patterns as in `Plan.with_rules`; the tensors that match one of them. Default: all.
         plan: what the tensors should be. Default: that of the `fastinit.json` in the folder, where there is one.
         threads: how many. Default: as many as a large fill has. The result does not depend on it.
@@ -52,13 +54,15 @@ def survey(
     start = time.perf_counter()
     number = num_threads(threads)
     path, patterns = Path(path), [names] if isinstance(names, str) else list(names)
-    every = [TensorScan(name, file, one) for file in read_checkpoint(path) for name, one in file.tensors.items()]
+    stored_files = read_checkpoint(path)
+    every = [TensorScan(name, file, one) for file in stored_files for name, one in file.tensors.items()]
     for pattern in patterns:
         if not any(matches(pattern, tensor.name) for tensor in every):
             raise ValueError(f"no tensor matches {pattern!r}")
     chosen = [tensor for tensor in every if _wanted(tensor.name, patterns)]
     if plan is None:
-        job = Folder(path if path.is_dir() else path.parent).placed_job()
+        several = any(file.prefix for file in stored_files)
+        job = None if several else Folder(stored_files[0].path.parent).placed_job()
         plan = None if job is None else job.plan
     found: dict[str, Tensor] = {}
 
@@ -107,7 +111,7 @@ def _tensor(tensor: TensorScan, plan: Plan | None, histograms: bool) -> Tensor:
         histogram = Histogram.of(picked.values, low=low, high=high, weights=np.diff(picked.counted, prepend=0))
     return Tensor(
         name=tensor.name,
-        file=tensor.file.path.name,
+        file=tensor.file.prefix + tensor.file.path.name,
         dtype=stored.dtype,
         shape=stored.shape,
         **{name: getattr(summary, name) for name in NUMBERS} | {"count": tensor.size},
