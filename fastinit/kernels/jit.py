@@ -6,11 +6,12 @@ and cached function that Python calls, and `c_kernel` the C function that compil
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import sys
 import types as python_types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numba
 from llvmlite import ir
 from numba import carray as _carray  # type: ignore[attr-defined]
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as _intrinsic
 
 # Numba types what these decorate when it compiles; for Python's checkers the results are Any.
@@ -26,7 +28,7 @@ intrinsic: Any = _intrinsic
 carray: Any = _carray
 _njit: Any = numba.njit
 _cfunc: Any = numba.cfunc
-_config: Any = numba.config
+config: Any = numba.config
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
 # the branch for a division by zero, which alone would stop vectorisation. To leave fastmath out is not enough: Numba
@@ -39,9 +41,34 @@ _REASSOCIATE = {"reassoc", "contract", "nsz"}
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
 _INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-scalar: Any = _njit(**_INLINED)
-# A part of a sum, for kernels that `reassociate`; what makes values must not call it.
-summand: Any = _njit(**_INLINED | {"fastmath": _REASSOCIATE})
+
+
+@contextlib.contextmanager
+def _compiler_enabled() -> Iterator[None]:
+    """Let Numba compile inside the with-block, also where NUMBA_DISABLE_JIT is set.
+
+    Test runs for coverage set it, for the caller's own functions. Numba's decorators then return what they are given,
+    inside its compiler too; ours are made of instructions that Python does not have. The lock is that of all
+    compilations, so no other thread puts the setting back too early.
+    """
+    with global_compiler_lock:
+        before, config.DISABLE_JIT = config.DISABLE_JIT, 0
+        try:
+            yield
+        finally:
+            config.DISABLE_JIT = before
+
+
+def scalar(function: Any) -> Any:
+    """Decorate a function that is compiled into its callers."""
+    with _compiler_enabled():
+        return _njit(**_INLINED)(function)
+
+
+def summand(function: Any) -> Any:
+    """The same for a part of a sum, for kernels that `reassociate`; what makes values must not call it."""
+    with _compiler_enabled():
+        return _njit(**_INLINED | {"fastmath": _REASSOCIATE})(function)
 
 
 @functools.cache
@@ -56,7 +83,7 @@ def cache_tag() -> str:
     folder = Path(__file__).parent
     for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.json")]):
         digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
+    digest.update(repr((numba.__version__, config.CPU_NAME, config.CPU_FEATURES)).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()
@@ -97,10 +124,12 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
     An error of the compiler itself comes again without the cache, and is raised then.
     """
-    try:
-        return compile_(True)
-    except Exception:
-        return compile_(False)
+    config.reload_config()  # the compiler does this too, and must find no change of the environment inside the block
+    with _compiler_enabled():
+        try:
+            return compile_(True)
+        except Exception:
+            return compile_(False)
 
 
 def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
