@@ -7,7 +7,7 @@ import contextvars
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from fastinit.kernels import drive
 from fastinit.kernels.jit import config
 from fastinit.kernels.records import Rows
 
+# From Python 3.13 on: PYTHON_CPU_COUNT where that is set, else the affinity.
+_process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
 # Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
 # than threads, so that none waits for a slower core.
@@ -66,24 +68,27 @@ def default_threads() -> tuple[int, str]:
 
 def _available() -> tuple[int, str]:
     """How many threads this process can have, and why."""
-    chosen = int(config.NUMBA_NUM_THREADS)  # of the environment or a file of Numba's, else Numba's default
-    if chosen > 0 and (
-        chosen != config.NUMBA_DEFAULT_NUM_THREADS or _positive(os.environ.get("NUMBA_NUM_THREADS")) == chosen
-    ):
-        return chosen, "NUMBA_NUM_THREADS"
+    number = int(config.NUMBA_NUM_THREADS)
+    if _is_chosen(number):
+        return number, "NUMBA_NUM_THREADS"
     cpus, quota = _cpus(), limits.cpu_quota()
     if quota is not None and quota.cpus < cpus:
         return max(1, math.ceil(quota.cpus)), f"a quota of {quota.cpus:g} CPUs in {quota.source}"
     return cpus, "CPU affinity"
 
 
+@functools.cache
+def _is_chosen(number: int) -> bool:
+    """Whether Numba has this number of threads from the user, not by default."""
+    default: int = config.NUMBA_DEFAULT_NUM_THREADS
+    return number > 0 and (number != default or number == _positive(os.environ.get("NUMBA_NUM_THREADS")))
+
+
 def _cpus() -> int:
     """The CPUs that this thread may run on; the machine's where the system does not tell."""
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13 on, and PYTHON_CPU_COUNT where that is set
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if _process_cpu_count is not None:
+        return _process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _positive(text: str | None) -> int | None:

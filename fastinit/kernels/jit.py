@@ -124,7 +124,10 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
     An error of the compiler itself comes again without the cache, and is raised then.
     """
-    config.reload_config()  # the compiler does this too, and must find no change of the environment inside the block
+    # The compiler does this too, and must find no change of the environment inside the block. It refuses a changed
+    # NUMBA_NUM_THREADS, which nothing here needs.
+    with contextlib.suppress(RuntimeError):
+        config.reload_config()
     with _compiler_enabled():
         try:
             return compile_(True)
