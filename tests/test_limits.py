@@ -10,6 +10,9 @@ from pathlib import Path
 import processes
 import pytest
 
+import fastinit as fi
+from fastinit import checkpoint
+from fastinit._io import files
 from fastinit._runtime import limits, threads
 
 V2 = "30 1 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
@@ -18,12 +21,12 @@ V1_MEMORY = "32 1 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
 HYBRID = f"{V1}\n{V1_MEMORY}\n33 1 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw"
 
 
-def tree(root, mounts, groups, **files):
-    """A root folder; `files` are below /sys/fs/cgroup, with "__" for "/" and "_" as it is."""
+def tree(root, mounts, groups, **texts):
+    """A root folder; `texts` are files below /sys/fs/cgroup, with "__" for "/" and "_" as it is."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/mountinfo").write_text(f"{mounts}\n24 1 0:5 / /proc rw - proc proc rw\n")
     (root / "proc/self/cgroup").write_text(f"{groups}\n")
-    for name, text in files.items():
+    for name, text in texts.items():
         path = root / "sys/fs/cgroup" / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -110,8 +113,8 @@ QUOTAS = {
 
 @pytest.mark.parametrize("case", QUOTAS)
 def test_a_cpu_quota(tmp_path, case):
-    mounts, groups, files, expected = QUOTAS[case]
-    found = limits.cpu_quota(tree(tmp_path, mounts, groups, **files))
+    mounts, groups, texts, expected = QUOTAS[case]
+    found = limits.cpu_quota(tree(tmp_path, mounts, groups, **texts))
     assert (found and found.cpus) == expected
     if found is not None:
         assert Path(found.source).is_file()
@@ -259,15 +262,15 @@ MEMORY = {
 
 @pytest.mark.parametrize("case", MEMORY)
 def test_limits_of_memory(tmp_path, case):
-    mounts, groups, files, expected = MEMORY[case]
-    found = limits.memory_limits(tree(tmp_path, mounts, groups, **files))
+    mounts, groups, texts, expected = MEMORY[case]
+    found = limits.memory_limits(tree(tmp_path, mounts, groups, **texts))
     assert [(limit.nbytes, limit.left, limit.hard) for limit in found] == expected
 
 
 @pytest.mark.parametrize(("left", "expected"), [(10_000, 8), (1000, 5), (399, 1), (10, 1), (-5, 1)])
 def test_buffers_have_half_of_what_is_left(tmp_path, left, expected):
-    files = {"a__memory.max": "20000", "a__memory.current": str(20_000 - left)}
-    root = tree(tmp_path, V2, "0::/a", **files)
+    texts = {"a__memory.max": "20000", "a__memory.current": str(20_000 - left)}
+    root = tree(tmp_path, V2, "0::/a", **texts)
     assert limits.fitting(8, 100, root) == expected
     assert limits.fitting(1, 1 << 50, root) == 1
 
@@ -305,6 +308,7 @@ def written(folder, limit=""):
     return json.loads(processes.run(WRITE.replace("LIMIT", limit).replace("FOLDER", repr(str(folder)))))
 
 
+@pytest.mark.slow
 def test_the_writer_keeps_within_the_address_space(tmp_path):
     *expected, most = written(tmp_path / "free")
     assert most == 13
@@ -317,14 +321,14 @@ def test_the_writer_keeps_within_the_address_space(tmp_path):
 
 
 @contextlib.contextmanager
-def real_group(controller, **files):
+def real_group(controller, **texts):
     """A control group of this machine with these limits, by version; None where none can be made."""
     v1 = Path("/sys/fs/cgroup") / controller
     version = "v1" if v1.is_dir() else "v2"
     group = (v1 if v1.is_dir() else Path("/sys/fs/cgroup")) / f"fastinit-test-{os.getpid()}"
     try:
         group.mkdir()
-        for name, text in files[version].items():
+        for name, text in texts[version].items():
             (group / name).write_text(text)
     except OSError:
         with contextlib.suppress(OSError):
@@ -358,6 +362,7 @@ _app.app()
     assert str(group) in line
 
 
+@pytest.mark.slow
 def test_the_writer_keeps_within_a_real_limit_of_memory(tmp_path):
     """The kernel kills what takes more, as 13 buffers and the kernels would."""
     *expected, _ = written(tmp_path / "free")  # first: to compile takes memory too
@@ -396,6 +401,35 @@ def test_a_tensor_that_cannot_be_made_whole_is_refused_before_anything_is_writte
     assert error.startswith("big (orthogonal) must be made whole, which takes 810,000,000 bytes of memory. Limits of")
     assert "ulimit -v" in error
     assert left == "[]"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "nbytes"), [("orthogonal", 64 * 64 * 12), ("sparse(sparsity=0.1)", 64 * 64 * 22)]
+)
+def test_what_is_made_whole_must_fit_before_there_is_a_file(tmp_path, monkeypatch, distribution, nbytes):
+    plan = fi.Plan({"a": ((64, 64), "float32", "normal"), "big": ((64, 64), "float32", distribution)})
+
+    def allow(left, hard=True):
+        found = [limits.MemoryLimit("memory.max", 1 << 30, left, hard=hard)]
+        monkeypatch.setattr(limits, "memory_limits", lambda *root: found)
+
+    def no_file(path):
+        raise AssertionError(path)
+
+    allow(nbytes - 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "create", no_file)
+        with pytest.raises(
+            MemoryError, match=rf"^big \({distribution[:6]}.* which takes {nbytes:,} bytes of memory\. "
+        ):
+            checkpoint.write(plan, tmp_path, seed=0)
+    allow(nbytes)
+    checkpoint.write(plan, tmp_path, seed=0)
+    allow(nbytes - 1)
+    with pytest.raises(MemoryError, match="^big "):
+        checkpoint.verify(tmp_path)
+    allow(0, hard=False)
+    assert checkpoint.verify(tmp_path).problems == ()
 
 
 # --- recording ---
@@ -446,6 +480,7 @@ print(digest("normal float32"), type(theirs).__name__, numba.config.DISABLE_JIT)
     assert bits == processes.digest("normal float32")
 
 
+@pytest.mark.slow
 def test_the_switch_may_be_turned_later(tmp_path):
     code = """
 import os, numba
