@@ -16,8 +16,7 @@ from fastinit._runtime import limits
 from fastinit._runtime.arrays import Array, address
 from fastinit._runtime.checks import positive_int
 from fastinit._runtime.pool import forked, together
-from fastinit.kernels import drive
-from fastinit.kernels.jit import config
+from fastinit.kernels import config, drive
 from fastinit.kernels.records import Rows
 
 # From Python 3.13 on: PYTHON_CPU_COUNT where that is set, else the affinity.

@@ -28,7 +28,7 @@ intrinsic: Any = _intrinsic
 carray: Any = _carray
 _njit: Any = numba.njit
 _cfunc: Any = numba.cfunc
-config: Any = numba.config
+_config: Any = numba.config
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
 # the branch for a division by zero, which alone would stop vectorisation. To leave fastmath out is not enough: Numba
@@ -52,11 +52,11 @@ def _compiler_enabled() -> Iterator[None]:
     compilations, so no other thread puts the setting back too early.
     """
     with global_compiler_lock:
-        before, config.DISABLE_JIT = config.DISABLE_JIT, 0
+        before, _config.DISABLE_JIT = _config.DISABLE_JIT, 0
         try:
             yield
         finally:
-            config.DISABLE_JIT = before
+            _config.DISABLE_JIT = before
 
 
 def scalar(function: Any) -> Any:
@@ -83,7 +83,7 @@ def cache_tag() -> str:
     folder = Path(__file__).parent
     for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.json")]):
         digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, config.CPU_NAME, config.CPU_FEATURES)).encode())
+    digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()
@@ -127,7 +127,7 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
     # The compiler does this too, and must find no change of the environment inside the block. It refuses a changed
     # NUMBA_NUM_THREADS, which nothing here needs.
     with contextlib.suppress(RuntimeError):
-        config.reload_config()
+        _config.reload_config()
     with _compiler_enabled():
         try:
             return compile_(True)
