@@ -16,7 +16,7 @@ import safetensors
 from processes import command as fastinit
 
 import fastinit as package
-from fastinit._runtime import environment
+from fastinit._runtime import environment, limits
 from fastinit.checkpoint import _blocks as blocks
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
@@ -189,7 +189,31 @@ def test_info_knows_the_versions():
     assert found["versions"]["fastinit"] == "0.1.0"
     assert found["threading_layer"] == "fastinit.pool"
     assert found["threads"] >= 1
+    assert found.keys() >= {"threads_reason", "memory_limit", "memory_limit_reason"}
     assert "numba" in fastinit("info").stdout
+
+
+def test_info_tells_what_sets_the_limits(monkeypatch):
+    limit = limits.MemoryLimit("ulimit -v", 8 << 30, 1 << 30, addresses=True)
+    monkeypatch.setattr(environment, "memory_limits", lambda: [limit])
+    monkeypatch.setattr(environment, "default_threads", lambda: (3, "a quota of 2.5 CPUs in cpu.max"))
+    lines = fastinit("info").stdout.splitlines()
+    assert "threads           3 (a quota of 2.5 CPUs in cpu.max)" in lines
+    assert "memory limit      8589934592 (ulimit -v)" in lines
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(MemoryError("big is too large"), "big is too large"), (MemoryError(), "out of memory. ")]
+)
+def test_too_little_memory_is_one_line(monkeypatch, error, said):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(environment, "info", fails)
+    done = fastinit("info")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"fastinit: {said}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,62 @@ def test_an_error_of_a_worker_that_cannot_begin():
 
 def test_without_items_nothing_is_done():
     workers.each([], lambda: pytest.fail, 2)
+
+
+# --- fewer than were asked for ---
+
+
+@pytest.mark.parametrize("possible", [0, 1, 3])
+def test_where_the_system_starts_no_more_threads_those_that_there_are_do_all(monkeypatch, possible):
+    start, started, done = threading.Thread.start, [], []
+
+    def limited(self):
+        if len(started) == possible:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    workers.each(range(100), lambda: done.append, 5)
+    assert sorted(done) == list(range(100))
+    assert len(started) <= possible
+
+
+def test_a_thread_without_memory_for_its_buffers_leaves_the_items_to_others():
+    lock, made, done = threading.Lock(), [], []
+
+    def worker():
+        with lock:
+            made.append(threading.get_ident())
+            if len(made) != 2:
+                raise MemoryError("no buffer")
+        return done.append
+
+    def gather():
+        meeting.wait()
+        return worker()
+
+    meeting = threading.Barrier(4, timeout=30)  # or the first thread would be asked for all
+    workers.each(range(100), gather, 4)
+    assert sorted(done) == list(range(100))
+    assert len(made) == 4
+
+
+def test_the_error_for_buffers_names_the_limits(monkeypatch):
+    limit = workers.limits.MemoryLimit("ulimit -v", 1000, 10, addresses=True)
+    monkeypatch.setattr(workers.limits, "memory_limits", lambda *root: [limit])
+
+    def worker():
+        raise MemoryError("no buffer")
+
+    with pytest.raises(MemoryError) as caught:
+        workers.each(range(3), worker, 2, 16)
+    assert str(caught.value) == "no buffer. Limits of this process: ulimit -v: 1,000 bytes, 10 of them free"
+
+
+def test_as_many_threads_as_buffers_fit(monkeypatch):
+    limit = workers.limits.MemoryLimit("memory.max", 1000, 100)
+    monkeypatch.setattr(workers.limits, "memory_limits", lambda *root: [limit])
+    seen = set()
+    workers.each(range(50), lambda: lambda item: (seen.add(threading.get_ident()), time.sleep(0.002)), 8, 20)
+    assert len(seen) == 2

@@ -60,6 +60,10 @@ class Distribution:
         """Raise ValueError for a shape that the law does not exist for, or a dtype that cannot hold it."""
         self.pack(dtype)
 
+    def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        """Memory that making all of a tensor takes beside the tensor itself, as far as it grows with the shape."""
+        return 0
+
     def affine(self, factor: float, shift: float) -> Distribution:
         """The law of factor * x + shift, where x has this one, drawn as x is.
 

@@ -15,7 +15,7 @@ import numpy as np
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
-from fastinit._runtime.arrays import Array, c_strides, dtype_name
+from fastinit._runtime.arrays import Array, c_strides
 from fastinit._runtime.checks import finite, non_negative, positive_int
 from fastinit.kernels.nn.reflectors import reflect
 
@@ -246,10 +246,8 @@ def _orthogonal(tall: int, short: int, dtype: str, key: Key, offset: int) -> Arr
     return matrix
 
 
-def _working_dtype(out: Array) -> str:
-    if out.dtype.kind == "c":
-        return out.dtype.name
-    return "float64" if dtype_name(out.dtype) == "float64" else "float32"
+def _working_dtype(dtype: str) -> str:
+    return dtype if dtype.startswith("complex") or dtype == "float64" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +276,11 @@ class Orthogonal(_WithGain):
             raise ValueError(f"Only tensors with 2 or more dimensions are supported. Received: shape {shape}")
         rounded("gain", self.gain, dtype)
 
+    def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return 2 * math.prod(shape) * np.dtype(_working_dtype(dtype)).itemsize  # the matrix, and the region of it
+
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        dtype = _working_dtype(out)
+        dtype = _working_dtype(out.dtype.name)
         whole = haar(shape[0], math.prod(shape[1:]), dtype, key, offset).reshape(shape)
         np.multiply(whole[np.ix_(*indices)], np.dtype(dtype).type(self.gain), out=out, casting="unsafe")
 
@@ -311,6 +312,9 @@ class DeltaOrthogonal(_WithGain):
         if shape[1] > shape[0]:
             raise ValueError(f"fan_in must not be above fan_out, channel by channel. Received: shape {shape}")
         rounded("gain", self.gain, dtype)
+
+    def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return Orthogonal().work_bytes(shape[:2], dtype)
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         out[...] = 0
@@ -357,6 +361,9 @@ class Sparse(Structured):
         if len(shape) != 2:
             raise ValueError(f"Only tensors with 2 dimensions are supported. Received: shape {shape}")
         self.normal.pack(dtype)
+
+    def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return 18 * math.prod(shape)  # float64 ranks, the int64 order of them, and two masks
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         draw(out, self.normal, key.words(), strides=c_strides(shape), indices=indices, offset=offset)

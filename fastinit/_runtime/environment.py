@@ -13,7 +13,8 @@ from typing import Any
 import llvmlite.binding
 
 from fastinit._runtime.arrays import DTYPES, FLOATS
-from fastinit._runtime.threads import num_threads
+from fastinit._runtime.limits import memory_limits
+from fastinit._runtime.threads import default_threads
 from fastinit.kernels import drive
 from fastinit.kernels.fill import BLOCKS, range_kernel
 from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel
@@ -29,13 +30,19 @@ _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "sa
 
 
 def info() -> dict[str, Any]:
-    """Versions, the CPU, the threading layer and threads, and where compiled kernels are kept (None: nowhere)."""
+    """Versions, the CPU, threads and memory limit with what decided them (`_reason`), the threading layer, and where
+    compiled kernels are kept (None: nowhere)."""
+    threads, reason = default_threads()
+    limit = next(iter(memory_limits()), None)
     return {
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "cpu": llvmlite.binding.get_host_cpu_name(),  # type: ignore[no-untyped-call]
         "cores": os.cpu_count(),
-        "threads": num_threads(),
+        "threads": threads,
+        "threads_reason": reason,
+        "memory_limit": limit and limit.nbytes,
+        "memory_limit_reason": limit and limit.source,
         "threading_layer": "fastinit.pool",  # none of Numba's is started
         "cache_folder": getattr(drive.shared().stats, "cache_path", None),
     }

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 
+from fastinit._runtime import limits
 from fastinit._runtime.arrays import Array, address
 from fastinit._runtime.checks import positive_int
 from fastinit._runtime.pool import forked, together
-from fastinit.kernels import drive
+from fastinit.kernels import config, drive
 from fastinit.kernels.records import Rows
 
+# From Python 3.13 on: PYTHON_CPU_COUNT where that is set, else the affinity.
+_process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
 # Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
 # than threads, so that none waits for a slower core.
@@ -34,21 +37,63 @@ BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256
 
 
 def num_threads(given: int | None = None) -> int:
-    """Return how many threads to use: a caller's `threads` argument, or as many as a large fill has.
+    """Return how many threads to use: a caller's `threads` argument, or as many as a large fill has."""
+    return positive_int("threads", given) if given is not None else default_threads()[0]
 
-    That is the number of CPUs that this process may run on, or `NUMBA_NUM_THREADS` in its environment, shared with the
-    other ranks that torchrun started here; 1 in a forked child.
+
+def default_threads() -> tuple[int, str]:
+    """Return how many threads a large fill has, and what decided that. The first of these that there is:
+
+    1. A forked child has one thread.
+    2. `thread_limit`, inside its with-block.
+    3. `NUMBA_NUM_THREADS`, also above the number of CPUs; else the CPUs that this thread may run on (its affinity), or
+       the CPU quota of the process's control groups where that is smaller. A part of a CPU counts as one, as in Java
+       and Go: of 1.5 CPUs, one thread would leave a third unused.
+
+    The ranks that torchrun starts on a machine share the third number: it is divided by `LOCAL_WORLD_SIZE`. Values of
+    variables that are no positive ints are ignored, and so is `OMP_NUM_THREADS`, which torchrun sets to 1.
     """
-    if given is not None:
-        return positive_int("threads", given)
     if forked():
-        return 1
+        return 1, "a forked child"
     limit = _LIMIT.get()
     if limit is not None:
-        return limit
-    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    available = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    return max(1, available // max(1, int(ranks) if ranks.isdecimal() else 1))
+        return limit, "thread_limit"
+    number, source = _available()
+    ranks = _positive(os.environ.get("LOCAL_WORLD_SIZE"))
+    if ranks is None or ranks == 1:
+        return number, source
+    return max(1, number // ranks), f"{source}: {number}, shared by LOCAL_WORLD_SIZE={ranks} processes"
+
+
+def _available() -> tuple[int, str]:
+    """How many threads this process can have, and why."""
+    number = int(config.NUMBA_NUM_THREADS)
+    if _is_chosen(number):
+        return number, "NUMBA_NUM_THREADS"
+    cpus, quota = _cpus(), limits.cpu_quota()
+    if quota is not None and quota.cpus < cpus:
+        return max(1, math.ceil(quota.cpus)), f"a quota of {quota.cpus:g} CPUs in {quota.source}"
+    return cpus, "CPU affinity"
+
+
+@functools.cache
+def _is_chosen(number: int) -> bool:
+    """Whether Numba has this number of threads from the user, not by default."""
+    default: int = config.NUMBA_DEFAULT_NUM_THREADS
+    return number > 0 and (number != default or number == _positive(os.environ.get("NUMBA_NUM_THREADS")))
+
+
+def _cpus() -> int:
+    """The CPUs that this thread may run on; the machine's where the system does not tell."""
+    if _process_cpu_count is not None:
+        return _process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str | None) -> int | None:
+    """The number in an environment variable, where it is a positive int."""
+    text = (text or "").strip()
+    return (int(text) or None) if text.isdecimal() else None
 
 
 @contextlib.contextmanager

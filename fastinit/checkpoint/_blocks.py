@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import bisect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 import numpy as np
 
+from fastinit._core.fans import item_shape
 from fastinit._core.key import Key
 from fastinit._core.structured import needs_all
+from fastinit._runtime import limits
 from fastinit._runtime.arrays import Array
 from fastinit._runtime.blas import one_blas_thread
 from fastinit.checkpoint._layout import Entry, Shard
@@ -58,6 +60,32 @@ def pieces(block: Block) -> Iterator[tuple[Entry, int, int]]:
             yield entry, max(entry.offset, block.start), min(entry.end, block.stop)
 
 
+def check_memory(shards: Iterable[Shard]) -> None:
+    """Refuse tensors that have to be made whole and do not fit into the memory that this process may still take.
+
+    Raises:
+        MemoryError: a tensor does not.
+    """
+    hard = [limit for limit in limits.memory_limits() if limit.hard]
+    for entry in (entry for shard in shards for entry in shard.entries) if hard else ():
+        if needs_all(entry.fill.distribution) and _whole_bytes(entry) > hard[0].left:
+            raise _too_large(entry)
+
+
+def _whole_bytes(entry: Entry) -> int:
+    """What it takes to make a tensor whole; of a distribution that is made of others, the tensor alone."""
+    fill = entry.fill
+    item = item_shape(fill.shape, fill.layout, fill.batch_axes)
+    return fill.nbytes + fill.distribution.work_bytes(item, fill.dtype)
+
+
+def _too_large(entry: Entry) -> MemoryError:
+    return MemoryError(
+        f"{entry.name} ({entry.fill.scheme}) must be made whole, which takes {_whole_bytes(entry):,} bytes of memory. "
+        f"{limits.in_words()}"
+    )
+
+
 @dataclass(slots=True)
 class Maker:
     """Makes blocks under one key; several threads may, each with a buffer of its own.
@@ -89,8 +117,11 @@ class Maker:
         with self._lock:  # one at a time: they are large
             if self._kept is None or self._kept[0] is not entry:
                 self._kept = None  # before the next one is made
-                whole = np.empty(entry.fill.shape, entry.fill.dtype)
-                with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
-                    entry.fill.fill(whole, self.key)
+                try:
+                    whole = np.empty(entry.fill.shape, entry.fill.dtype)
+                    with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
+                        entry.fill.fill(whole, self.key)
+                except MemoryError as error:
+                    raise _too_large(entry) from error
                 self._kept = entry, whole
             return self._kept[1]

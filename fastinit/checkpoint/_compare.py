@@ -17,7 +17,7 @@ from fastinit._core.structured import is_exact
 from fastinit._io import files
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array
-from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, pieces
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, check_memory, pieces
 
 # Of laws that go through LAPACK, whose last bits differ from machine to machine: in units of the dtype's rounding, of
 # the tensor's largest element.
@@ -85,7 +85,8 @@ def compare(
         return work
 
     blocks = list(items)
-    workers.each(blocks, worker, max(1, min(threads, len(blocks))))  # no more threads than blocks
+    check_memory(dict.fromkeys(block.shard for block, _ in blocks))
+    workers.each(blocks, worker, max(1, min(threads, len(blocks))), 2 * BLOCK_BYTES)  # no more threads than blocks
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None

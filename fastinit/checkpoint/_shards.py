@@ -13,7 +13,7 @@ import numpy as np
 from fastinit._io import files
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import Array
-from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks, check_memory
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
@@ -30,7 +30,12 @@ Engine = Callable[[Job, Sequence[Shard], Path, How], None]  # writes the shards 
 
 
 def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> None:
-    """Write shards into a folder on threads of this process: each appears under its name when it is complete."""
+    """Write shards into a folder on threads of this process: each appears under its name when it is complete.
+
+    Raises:
+        MemoryError: there is none for a worker's buffer, or for a tensor that must be made whole.
+    """
+    check_memory(shards)
     maker = Maker(job.key)
     open_files: set[_Unfinished] = set()
 
@@ -55,7 +60,8 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
 
     number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
     try:
-        workers.each(items(), worker, min(how.threads, number))  # a second thread for one block would only cost
+        # A second thread for one block would only cost.
+        workers.each(items(), worker, min(how.threads, number), BLOCK_BYTES)
     finally:
         for file in open_files:
             file.abandon()

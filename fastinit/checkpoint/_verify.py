@@ -85,6 +85,7 @@ def verify(
     Raises:
         FileNotFoundError: there is no such folder, no `fastinit.json` in it, or an unfinished `write`.
         BlockingIOError: a run writes into the folder.
+        MemoryError: as `write`.
     """
     start = time.perf_counter()
     number = num_threads(threads)

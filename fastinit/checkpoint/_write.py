@@ -16,7 +16,7 @@ from fastinit._io import files
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.checks import unknown
 from fastinit._runtime.threads import num_threads
-from fastinit.checkpoint._blocks import blocks
+from fastinit.checkpoint._blocks import blocks, check_memory
 from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import REPLACES, Folder
 from fastinit.checkpoint._job import Job
@@ -75,7 +75,8 @@ def write(
 ) -> Report:
     """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
 
-    Each thread makes blocks of 16 MB in a buffer of its own and writes them; laws whose elements depend on each other
+    Each thread makes blocks of 16 MB in a buffer of its own and writes them, on fewer threads where a limit of memory
+    (of a container, `ulimit -v`) has no space for so many buffers; laws whose elements depend on each other
     (orthogonal, sparse) are made whole, one tensor at a time. Until all is complete the files lie in a hidden folder
     inside. If a run is stopped, the same call goes on from the files that are complete, after it has compared them
     with what they should be, and the result is the same bit for bit.
@@ -100,6 +101,7 @@ def write(
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
+        MemoryError: a tensor that must be made whole does not fit into the limits of memory.
         OSError: the disk is full, the folder cannot be written...
     """
     if not os.fspath(folder):
@@ -111,6 +113,8 @@ def write(
     run = _engine(engine, address)
     job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(extra_files or {}))
     job.layout  # noqa: B018  what no file can hold is refused before there is a folder
+    if run is write_shards:  # tasks of Ray look where they run
+        check_memory(job.layout.shards if mine is None else _shards_of(job, mine))
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
     with files.locked(place.path, place.busy, shared=mine is not None) as lock:

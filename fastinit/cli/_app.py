@@ -45,7 +45,7 @@ DtypeName = Annotated[
 ]
 SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
-Threads = Annotated[int | None, typer.Option("--threads", help="Default: one per CPU.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="Default: those that `fastinit info` shows.")]
 
 
 _PLAIN = str.maketrans(dict.fromkeys("▏▎▍▌▋▊▉█", "#"))
@@ -66,7 +66,7 @@ def command(function: Command) -> Command:
         except BrokenPipeError:  # whoever read our output has gone, as `| head` does
             _drop_output()
             raise typer.Exit(1) from None
-        except (OSError, ValueError, TypeError, ImportError) as error:
+        except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
             print(f"fastinit: {_one_line(error)}", file=sys.stderr)
             _drop_output()
             raise typer.Exit(1) from None
@@ -93,7 +93,12 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _one_line(error: Exception | str) -> str:
     """What an error says, without line breaks and signs that a terminal obeys: names may hold any."""
-    text = " ".join(line.strip() for line in str(error).splitlines())
+    said = str(error)
+    if isinstance(error, MemoryError) and not said:  # Python's own says nothing
+        from fastinit._runtime.limits import in_words
+
+        said = f"out of memory. {in_words()}"
+    text = " ".join(line.strip() for line in said.splitlines())
     return printable(text)
 
 

@@ -21,7 +21,7 @@ def schemes() -> None:
 
 @command
 def info(as_json: AsJson = False) -> None:
-    """Show versions, the CPU, the threading layer, threads and the cache folder.
+    """Show versions, the CPU, threads and memory limit with what sets them, the threading layer and the cache folder.
 
     Example: fastinit info --json
     """
@@ -33,8 +33,10 @@ def info(as_json: AsJson = False) -> None:
         return
     for name, version in found.pop("versions").items():
         print(f"{name:<16}  {version}")
+    reasons = {name: found.pop(f"{name}_reason") for name in ("threads", "memory_limit")}
     for name, value in found.items():
-        print(f"{name.replace('_', ' '):<16}  {value}")
+        reason = f" ({reasons[name]})" if reasons.get(name) else ""
+        print(f"{name.replace('_', ' '):<16}  {value}{reason}")
 
 
 @command

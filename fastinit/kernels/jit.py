@@ -6,11 +6,12 @@ and cached function that Python calls, and `c_kernel` the C function that compil
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import sys
 import types as python_types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import numba
 from llvmlite import ir
 from numba import carray as _carray  # type: ignore[attr-defined]
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as _intrinsic
 
 # Numba types what these decorate when it compiles; for Python's checkers the results are Any.
@@ -35,7 +37,29 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "nogil
 
 # Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
 # out; they cost a quarter of the compile time.
-scalar: Any = _njit(**_OPTIONS, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+@contextlib.contextmanager
+def _compiler_enabled() -> Iterator[None]:
+    """Let Numba compile inside the with-block, also where NUMBA_DISABLE_JIT is set.
+
+    Test runs for coverage set it, for the caller's own functions. Numba's decorators then return what they are given,
+    inside its compiler too; ours are made of instructions that Python does not have. The lock is that of all
+    compilations, so no other thread puts the setting back too early.
+    """
+    with global_compiler_lock:
+        before, _config.DISABLE_JIT = _config.DISABLE_JIT, 0
+        try:
+            yield
+        finally:
+            _config.DISABLE_JIT = before
+
+
+def scalar(function: Any) -> Any:
+    """Decorate a function that is compiled into its callers."""
+    with _compiler_enabled():
+        return _njit(**_INLINED)(function)
 
 
 @functools.cache
@@ -90,10 +114,15 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
     An error of the compiler itself comes again without the cache, and is raised then.
     """
-    try:
-        return compile_(True)
-    except Exception:
-        return compile_(False)
+    # The compiler does this too, and must find no change of the environment inside the block. It refuses a changed
+    # NUMBA_NUM_THREADS, which nothing here needs.
+    with contextlib.suppress(RuntimeError):
+        _config.reload_config()
+    with _compiler_enabled():
+        try:
+            return compile_(True)
+        except Exception:
+            return compile_(False)
 
 
 def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:

@@ -29,6 +29,7 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
 
     Raises:
         ImportError: transformers is missing.
+        MemoryError: as `record`.
         ValueError: no class of the installed transformers is meant, or it refuses the config.
     """
     if importlib.util.find_spec("transformers") is None:
@@ -49,6 +50,8 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
 
         try:
             plan = record(build)
+        except MemoryError as error:
+            raise MemoryError(f"{path}: {error}") from error
         except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
             what = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: {kind.__name__} cannot be built of it: {what[0]}") from error

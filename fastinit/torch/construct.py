@@ -28,7 +28,7 @@ from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, RegionFill, cover, owner, region_fills, settle
 from fastinit.torch._record.recorder import Recorder, active
-from fastinit.torch._record.recording import Recording
+from fastinit.torch._record.recording import Recording, without_addresses
 from fastinit.torch._record.replay import Computed
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
 from fastinit.torch._tensors import on_host, values_of
@@ -128,6 +128,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         TypeError: the factory returns no module.
         ValueError: the constructor takes numbers out of random values; a tensor is sharded, sparse or lazy; or two
             tensors share part of their memory.
+        MemoryError: the address space (`ulimit -v`) is smaller than the tensors.
 
     >>> plan = record(lambda: torch.nn.Linear(784, 10))
     >>> plan["weight"].shape, plan["weight"].distribution
@@ -139,7 +140,12 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         raise RuntimeError(f"record needs {DISPATCH_MODE}, which PyTorch {torch.__version__} does not have")
     recorder = Recording()
     with _modules() as roots, patched(), recorder:
-        model = factory()
+        try:
+            model = factory()
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):  # PyTorch's name for the CPU's memory
+                raise
+            raise without_addresses("a tensor that PyTorch makes") from error
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"factory must return a torch.nn.Module. Received: {type(model).__name__}")
     named = named_tensors(model)

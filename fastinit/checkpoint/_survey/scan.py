@@ -191,7 +191,7 @@ def scan(
             return work
 
         reads = list(_reads(every))
-        workers.each(reads, worker, max(1, min(threads, len(reads))))
+        workers.each(reads, worker, max(1, min(threads, len(reads))), BLOCK_BYTES)
 
 
 def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fastinit._core.key import Key
+from fastinit._runtime.limits import memory_limits
 from fastinit.torch._record.draws import storage_of
 from fastinit.torch._record.geometry import Geometry, tensor_at
 from fastinit.torch._record.operators import Operator
@@ -48,6 +49,16 @@ class Recording(Recorder):
         )
 
 
+def without_addresses(what: str) -> MemoryError:
+    """The error for a recording that finds no address space."""
+    found = [f"{limit.source}: {limit.nbytes:,} bytes" for limit in memory_limits() if limit.addresses]
+    cause = ", ".join(found) or "`ulimit -v` sets none, so it is the system's (vm.overcommit_memory, vm.max_map_count)"
+    return MemoryError(
+        f"cannot record: no address space is left for {what}. Recording takes as much of it as all tensors have bytes, "
+        f"and no memory. The limit is {cause}. Raise it, for instance by `ulimit -v unlimited`"
+    )
+
+
 def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
     """A large new tensor without values, in address space that takes no memory; None where torch is to make it."""
     size = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
@@ -55,6 +66,9 @@ def _unreserved(func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     on_host = torch.device(kwargs.get("device") or getattr(args[0], "device", None) or "cpu").type == "cpu"
     if nbytes < UNRESERVED_FROM or not on_host or not hasattr(mmap, "MAP_ANONYMOUS"):
         return None
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+    try:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+    except OSError as error:
+        raise without_addresses(f"a tensor of {nbytes:,} bytes") from error
     storage = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
     return tensor_at(storage, Geometry(0, size.shape, size.stride(), size.dtype))
