@@ -1,8 +1,8 @@
 """All compiled code, and nothing else. Memory comes in as addresses.
 
 A kernel is a C function for one dtype, made by `jit.c_kernel` and called through its address; a driver (`drive`,
-`sums.reading`, `nn.network`) is what Python calls, and it calls kernels for ranges of memory. `records` names what passes
-between Python and drivers. No module here imports another folder of fastinit. Start reading at `jit`, `fill` and
+`sums.reading`, `nn.network`) is what Python calls, and it calls kernels for ranges of memory. `records` names what
+passes between Python and drivers. No module here imports another folder of fastinit. Start reading at `jit`, `fill` and
 `drive`; then `philox`, `distributions` and `store` for how a value is made and written.
 """
 
