@@ -382,6 +382,23 @@ def test_what_has_no_law_is_refused(initializer, arguments, shape, message):
         initializer(seed=1, **arguments)(shape)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_intervals_without_room_are_one_value_as_keras_and_jax_have_it(dtype):
+    for name, arguments, value in (
+        ("RandomUniform", (1.0, 1.0001), 1),
+        ("RandomUniform", (1.0001, 1.0002), 1),
+        ("RandomUniform", (0.99999, 1.0), 1),
+        ("RandomUniform", (1.0, 1.0), 1),
+        ("RandomUniform", (-1e-50, 1e-50), 0),
+        ("TruncatedNormal", (1.0003, 1e-5), 1),
+        ("TruncatedNormal", (1.0, 0.0), 1),
+    ):
+        wanted = getattr(theirs, name)(*arguments, seed=0)((3, 4), dtype)
+        mine = getattr(fk, name)(*arguments, seed=0)((3, 4), dtype)
+        assert bool(keras.ops.all(wanted == value)), (name, arguments)
+        assert bool(keras.ops.all(mine == value)), (name, arguments)
+
+
 def test_an_argument_of_another_type_is_refused_before_the_seed_is_drawn():
     generator = keras.random.SeedGenerator(2)
     for shape in ((3, None), "ab", None):

@@ -90,7 +90,7 @@ class Vectors:
         for number, (name, x) in enumerate(self.named):
             if x.dtype.name in PARTS:
                 with np.errstate(over="ignore"):
-                    sizes = np.asarray(np.hypot(x.real, x.imag, dtype=np.float64), order="C")
+                    sizes = np.asarray(np.hypot(x.real, x.imag, dtype=np.float64))
                 sizes[np.isnan(x)] = np.nan
                 named[number] = name, sizes
                 runs[number] = address(sizes), sizes.size, _CODES["float64"], runs["array"][number]
