@@ -225,7 +225,7 @@ class Strange:
             ([5, 4], None, None, np.full((3, 5), np.nan)),
         ),
         (TypeError, "X must be real numbers", ([5, 4], None, None, "data")),
-        (TypeError, "labels must be integer classes", ([5, 4], None, None, (np.ones((3, 5)), np.zeros(3)))),
+        (ValueError, "y must be of the classes", ([5, 4], None, None, (np.ones((3, 5)), np.full(3, 0.5)))),
         (TypeError, "seed", ([5, 4], None, None, None, 1.5)),
     ],
 )

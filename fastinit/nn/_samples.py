@@ -38,6 +38,8 @@ def as_array(values: Any, name: str) -> Array:
         raise ValueError(f"{name} must not have missing values. Received: a masked array")
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "U" and isinstance(values, list | tuple):  # numbers beside strings became strings
+            array = np.asarray(values, dtype=object)
     except Exception as error:  # a framework's own: a tensor that requires a gradient, or is on another device
         reason = " ".join(str(error).split()).rstrip(".")
         received = type(values).__name__
@@ -161,11 +163,15 @@ def dense(samples: Samples) -> Array:
     return array
 
 
+def slab_rows(samples: Samples) -> int:
+    """Return how many rows of sparse samples may be dense at a time, at least one."""
+    return max(1, SLAB_BYTES // max(1, samples.shape[1] * samples.dtype.itemsize))
+
+
 def blocks(samples: Samples, batch: int, order: Array | None = None) -> Iterator[tuple[Array, Any]]:
     """Make sparse samples dense, some whole batches at a time. Yields rows, and the indices that they have."""
     count = samples.shape[0] if order is None else len(order)
-    row_bytes = max(1, samples.shape[1] * samples.dtype.itemsize)
-    rows = max(1, SLAB_BYTES // (row_bytes * batch)) * batch
+    rows = max(1, slab_rows(samples) // batch) * batch
     for first in range(0, max(1, count), rows):
         part = slice(first, first + rows) if order is None else order[first : first + rows]
         yield samples[part].toarray(), part

@@ -21,7 +21,7 @@ from fastinit.nn._layers import PARALLEL_PRODUCTS, layer_row
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Network
 from fastinit.nn._optimizers import Optimizer
-from fastinit.nn._samples import Samples, blocks
+from fastinit.nn._samples import Samples, blocks, slab_rows
 
 # Multiply-adds per call into compiled code, where Ctrl-C has to wait: about 0.1 s on one thread.
 SLAB_PRODUCTS = 3 << 30
@@ -78,7 +78,8 @@ def _tables(net: Network, memory: Memory) -> Array:
 def predict(net: Network, samples: Samples) -> Array:
     """The outputs of the last layer, (members, rows, outputs), for contiguous or sparse samples (rows, inputs)."""
     if not isinstance(samples, np.ndarray):
-        return np.concatenate([predict(net, block) for block, _ in blocks(samples, PREDICT_ROWS)], axis=1)
+        batch = min(PREDICT_ROWS, slab_rows(samples))
+        return np.concatenate([predict(net, block) for block, _ in blocks(samples, batch)], axis=1)
     rows, members = len(samples), len(net.weights)
     result = np.empty((members, rows, net.widths[-1]), samples.dtype)
     if result.size == 0:
