@@ -120,6 +120,15 @@ def test_one_sigmoid_output_has_two_classes(two):
         assert (model.predict(X) == two[1]).tolist() == (model.predict_proba(X)[:, 1] > 0.5).tolist()
 
 
+@pytest.mark.parametrize("name", ["strings", "signs", "1 and 2"])
+def test_probabilities_are_for_the_classes_0_and_1(name):
+    model = model_of(1, "sigmoid")
+    model.fit(X, TWO[name][HALVES], 1)
+    for y in (HALVES * 0, HALVES * 0.5):
+        with pytest.raises(ValueError, match=r"^y must be of the classes .*\. Received: 0(\.0|\.5)? in row "):
+            model.step(X, y)
+
+
 def test_probabilities_of_one_output_stay():
     model, other = model_of(1, "sigmoid"), model_of(1, "sigmoid")
     shares = 0.1 + 0.8 * HALVES
@@ -157,6 +166,13 @@ def test_classes_can_be_named():
     model.fit(X, WORDS[HALVES], 1)
     assert model.classes_.tolist() == ["eel", "cat", "dog"]
     assert fi.MLP([4, 1], output="sigmoid", classes=(True, False)).predict(np.zeros((1, 4))).tolist() == [True]
+
+
+def test_large_labels_keep_their_digits():
+    y = CLASSES + 2**53
+    model = model_of()
+    model.fit(X, y, 20, 16, fi.Adam(0.05))
+    assert model.score(X, y.astype(np.uint64)) == model.score(X, y) > 0.9
 
 
 def test_a_population_has_its_labels():

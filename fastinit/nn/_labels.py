@@ -127,9 +127,9 @@ class Labels:
             unknown = np.ones(len(array), bool)
         else:
             order = np.argsort(classes)
-            ordered = classes[order]
-            places = np.searchsorted(ordered, array).clip(max=len(classes) - 1)
-            unknown = ordered[places] != array
+            ordered, labels = _signed(classes[order]), _signed(array)
+            places = np.searchsorted(ordered, labels).clip(max=len(classes) - 1)
+            unknown = ordered[places] != labels
         if unknown.any():
             row = int(unknown.argmax())
             value, hint = array[row].item(), ""
@@ -142,6 +142,12 @@ class Labels:
             )
         numbers: Array = order[places]
         return numbers
+
+
+def _signed(numbers: Array) -> Array:
+    """Return unsigned integers as signed ones where they fit: NumPy compares the two kinds by way of float64."""
+    fits = numbers.dtype.kind == "u" and numbers.max(initial=0) <= np.iinfo(np.int64).max
+    return numbers.astype(np.int64) if fits else numbers
 
 
 def _listed(classes: Array) -> str:

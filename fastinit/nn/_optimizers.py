@@ -221,7 +221,8 @@ def as_optimizer(optimizer: Any, named: dict[str, Optimizer]) -> Optimizer:
         return named.setdefault(optimizer, OPTIMIZERS[optimizer]())
     if not isinstance(optimizer, Optimizer):
         names = ", ".join(map(repr, OPTIMIZERS))
-        raise TypeError(f"optimizer must be one of {names}, or an SGD, Adam or AdamW. Received: {optimizer!r}")
+        received = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+        raise TypeError(f"optimizer must be one of {names}, or an SGD, Adam or AdamW. Received: {received}")
     optimizer.rates()  # a number that was assigned may be out of range
     return optimizer
 

@@ -165,7 +165,8 @@ def dense(samples: Samples) -> Array:
 
 def slab_rows(samples: Samples) -> int:
     """Return how many rows of sparse samples may be dense at a time, at least one."""
-    return max(1, SLAB_BYTES // max(1, samples.shape[1] * samples.dtype.itemsize))
+    row_bytes = int(samples.shape[1] * samples.dtype.itemsize)
+    return max(1, SLAB_BYTES // row_bytes)
 
 
 def blocks(samples: Samples, batch: int, order: Array | None = None) -> Iterator[tuple[Array, Any]]:
