@@ -84,13 +84,13 @@ class Vectors:
     def magnitudes(self) -> Vectors:
         """Return the same runs with |z|, in float64, in the place of complex numbers z.
 
-        NaN where a part is NaN: `hypot` alone is infinite where the other part is.
+        NaN where a part is NaN: `abs` alone is infinite where the other part is.
         """
         runs, named = self.runs.copy(), list(self.named)
         for number, (name, x) in enumerate(self.named):
             if x.dtype.name in PARTS:
                 with np.errstate(over="ignore"):
-                    sizes = np.asarray(np.hypot(x.real, x.imag, dtype=np.float64))
+                    sizes = np.asarray(np.abs(x.astype(np.complex128)))
                 sizes[np.isnan(x)] = np.nan
                 named[number] = name, sizes
                 runs[number] = address(sizes), sizes.size, _CODES["float64"], runs["array"][number]
