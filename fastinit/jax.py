@@ -47,10 +47,10 @@ from jax.nn.initializers import Initializer, constant, ones, zeros
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fastinit import schemes
-from fastinit._core.distributions import Distribution, Normal, TruncatedNormal
+from fastinit._core.distributions import Distribution, Normal, TruncatedNormal, as_drawn_by_frameworks
 from fastinit._core.fans import axis_fans
 from fastinit._runtime import xla
-from fastinit._runtime.arrays import Array, aligned_empty
+from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit.plan._tensor import Tensor, read, seed_of
 
 __all__ = [
@@ -330,6 +330,8 @@ def _initializer(
         size, factor = _split(scale)
         # The fans of an empty array may be 0. JAX 0.12 makes such arrays, JAX 0.10 has refused them by now.
         distribution = law(wanted.shape, size) if math.prod(wanted.shape) else Normal()
+        if wanted.dtype.name in DTYPES:
+            distribution = as_drawn_by_frameworks(distribution, wanted.dtype.name)
         tensor = Tensor(distribution, wanted.shape, np.dtype(wanted.dtype), column_axis)
         words = _words(key)
         traced = isinstance(words, jax.core.Tracer)

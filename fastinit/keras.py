@@ -85,6 +85,7 @@ class _Filled(keras.initializers.Initializer):
         distribution = None if unseen or name not in DTYPES else self._law(as_shape(shape))
         if distribution is None:
             return super().__call__(shape, dtype)  # type: ignore[no-untyped-call]
+        distribution = distributions.as_drawn_by_frameworks(distribution, name)
         out = aligned_empty(as_shape(shape), DTYPES[name])
         return _tensor(fill(out, distribution, seed=_key(self.seed), layout="io"), name)
 

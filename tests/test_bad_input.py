@@ -161,10 +161,11 @@ def test_a_scale_over_the_range_of_the_dtype(law):
 @pytest.mark.parametrize(
     ("law", "message"),
     [
-        (fi.Uniform(1.0001, 1.0002), "low and high are one value in float16. Received: low=1.0001, high=1.0002"),
+        (fi.Uniform(1.0001, 1.0002), "no float16 lies in [low, high). Received: low=1.0001, high=1.0002"),
+        (fi.Uniform(0.9999, 1.0), "no float16 lies in [low, high). Received: low=0.9999, high=1.0"),
         (fi.TruncatedNormal(1, 1, 1.0001, 1.0002), "no float16 lies in [low, high]. Received: low=1.0001, high=1.0002"),
     ],
-    ids=["uniform", "truncated"],
+    ids=["uniform", "uniform below a value", "truncated"],
 )
 def test_bounds_between_two_values_of_the_dtype(law, message):
     out = np.full(5, SENTINEL, np.float16)
@@ -172,7 +173,27 @@ def test_bounds_between_two_values_of_the_dtype(law, message):
         fi.fill(out, law, seed=0)
     assert str(caught.value) == message
     assert (out == SENTINEL).all()
-    assert fi.fill(np.empty(5), law, seed=0).min() >= 1.0001
+    assert fi.fill(np.empty(5), law, seed=0).min() >= law.low
+
+
+def test_an_interval_with_one_value_of_the_dtype_is_that_value():
+    for law, value in (
+        (fi.Uniform(1.0, 1.0001), 1.0),
+        (fi.Uniform(0.9999, 1.0001), 1.0),
+        (fi.Uniform(1.0, np.nextafter(np.float16(1), np.float16(2))), 1.0),
+        (fi.Uniform(-1e-50, 1e-50), 0.0),
+        (fi.Uniform(0.0, 1e-50), 0.0),
+        (fi.TruncatedNormal(1, 1, 0.9999, 1.0001), 1.0),
+        (fi.TruncatedNormal(0, 1e-50, -1e-50, 1e-50), 0.0),
+    ):
+        for kind in (np.float16, DTYPES["bfloat16"]):
+            x = fi.fill(np.full(300, SENTINEL, kind), law, seed=0)
+            assert (x == value).all(), (law, kind)
+            assert (fi.add(np.ones(300, kind), law, seed=0) == 1 + value).all(), (law, kind)
+    assert not np.signbit(fi.fill(np.ones(3, np.float16), fi.Uniform(-1e-50, 1e-50), seed=0)).any()
+    assert (fi.fill(np.empty(9, np.float32), fi.Uniform(1, 1 + 1e-9), seed=0) == 1).all()
+    # Half a step above 1, where some numbers are rounded up: all of them are below `high`.
+    assert (fi.fill(np.empty(300, np.float16), fi.Uniform(1.0003, 1.0009), seed=0) == 1).all()
 
 
 @each_kind

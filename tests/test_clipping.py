@@ -1,6 +1,7 @@
 """Clipping against plain NumPy in float64, torch's clipping, and optax's formula written by hand."""
 
 import itertools
+import math
 
 import ml_dtypes
 import numpy as np
@@ -537,10 +538,129 @@ def test_a_bad_number_is_named_there_too():
         total_norm(memory, 0.0)
 
 
+# --- complex numbers ---
+
+each_complex = pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+
+
+def draw_complex(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+
+
+def complex_views(dtype):
+    x = draw_complex((6, 10), dtype)
+    packed = np.zeros(3 * x.itemsize + 1, np.uint8)[1:].view(dtype)
+    packed[:] = x[0, :3]
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    return {
+        "C": x,
+        "Fortran": np.asfortranarray(x),
+        "gaps": x[::2, ::3],
+        "backwards": x[::-1, ::-1],
+        "transposed": x.T[1:],
+        "0-d": x[0, :1].reshape(()),
+        "empty": x[:0],
+        "unaligned": packed,
+        "read-only": read_only,
+    }
+
+
+@each_complex
+@each_order
+def test_the_norm_of_complex_numbers_is_that_of_their_moduli(dtype, p):
+    for name, x in complex_views(dtype).items():
+        wanted = norm([np.abs(x.astype(np.complex128))], p)
+        assert fi.global_norm(x, p) == pytest.approx(wanted, rel=1e-12), name
+        both = [x, np.float32([[3.0, -4.0]])]  # mixed with real ones
+        assert fi.global_norm(both, p) == pytest.approx(norm([np.abs(x.astype("c16")), both[1]], p), rel=1e-12), name
+    large = draw_complex(3 * CHUNK + 5, dtype)
+    assert fi.global_norm(large, p) == pytest.approx(norm([np.abs(large.astype("c16"))], p), rel=1e-12)
+
+
+@each_complex
+@each_order
+def test_complex_arrays_are_scaled_in_place_and_keep_their_direction(dtype, p):
+    views = {name: x for name, x in complex_views(dtype).items() if name != "read-only"}
+    for name, x in views.items():
+        before = x.copy()
+        length = fi.clip_by_global_norm(x, 0.5, norm_type=p)
+        assert_allclose(x, before * 0.5 / max(length, 0.5), rtol=1e-6 if dtype == "complex64" else 1e-13, err_msg=name)
+        assert length <= 0.5 or fi.global_norm(x, p) == pytest.approx(0.5, rel=1e-6)
+    arrays = {"w": draw_complex((3, 4), dtype), "b": np.float32([3.0, 4.0])}
+    before = {name: x.copy() for name, x in arrays.items()}
+    lengths = fi.clip_by_norm(arrays, 1.0, norm_type=p)
+    for name, x in arrays.items():
+        assert lengths[name] == pytest.approx(norm([np.abs(before[name].astype("c16"))], p), rel=1e-6)
+        assert_allclose(x, before[name] / lengths[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, np.inf])
+def test_complex_clipping_agrees_with_torch(p):
+    x = draw_complex((20, 30), "complex128")
+    parameter = torch.nn.Parameter(torch.zeros(x.shape, dtype=torch.complex128))
+    parameter.grad = torch.from_numpy(x.copy())
+    total = torch.nn.utils.clip_grad_norm_(parameter, 2.0, p)
+    assert fi.clip_by_global_norm(x, 2.0, norm_type=p, eps=1e-6) == pytest.approx(total.item(), rel=1e-12)
+    assert_allclose(x, parameter.grad.numpy(), rtol=1e-12)
+
+
+@each_order
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(3e38, "complex64"), (1e-45, "complex64"), (1e308, "complex128"), (5e-324, "complex128")]
+)
+def test_complex_norms_neither_overflow_nor_underflow(value, dtype, p):
+    x = np.full(1, complex(value, value), dtype)
+    assert fi.global_norm(x, p) == pytest.approx(math.hypot(float(x.real[0]), float(x.imag[0])), rel=1e-12)
+
+
+@each_order
+def test_a_nan_part_is_seen_beside_an_infinite_one(p):
+    for bad in (complex(np.inf, np.nan), complex(np.nan, 0), complex(0, np.nan)):
+        assert math.isnan(fi.global_norm(np.array([1j, bad]), p))
+    assert fi.global_norm(np.array([1j, complex(0, -np.inf)]), p) == np.inf
+    assert fi.global_norm(np.zeros(3, complex), p) == 0
+
+
+def test_adaptive_clipping_takes_complex_units():
+    """A vector is one unit, a matrix has its rows, whatever lies in memory beside each other."""
+    for shape in ((5,), (4, 3), (4, 1), (2, 3, 2)):
+        weight, gradient = draw_complex(shape, "complex64"), draw_complex(shape, "complex64", 1) * 100
+        gradient = gradient.T.copy().T
+        before = gradient.copy()
+        fi.adaptive_clip(weight, gradient, 0.01)
+        axes = tuple(range(1 if sum(n > 1 for n in shape) > 1 else 0, len(shape)))
+        sizes = [np.sqrt((np.abs(x.astype("c16")) ** 2).sum(axes, keepdims=True)) for x in (weight, before)]
+        assert_allclose(gradient, before * 0.01 * sizes[0] / sizes[1], rtol=1e-5)
+    fi.adaptive_clip(np.ones(2, np.float32), gradient := np.array([3j, 4]), 0.1)  # a real parameter
+    assert_allclose(np.linalg.norm(gradient), 0.1 * math.sqrt(2))
+
+
+def test_the_parts_of_a_complex_array_are_the_same_memory():
+    x = np.array([3 + 4j, 0])
+    assert fi.clip_by_global_norm([x, x.view(np.float64)], 1.0) == pytest.approx(math.sqrt(50))
+    assert_allclose(x, [(3 + 4j) / math.sqrt(50), 0])
+    with pytest.raises(ValueError, match=r"^arrays must not share part of their memory"):
+        fi.clip_by_global_norm([x, x.real], 1.0)
+
+
+def test_complex_numbers_have_no_order():
+    x = np.array([3 + 4j])
+    with pytest.raises(TypeError) as caught:
+        fi.clip_by_value([X, x], -1, 1)
+    wanted = "arrays[1] must be real: complex numbers have no order. Received: complex128; "
+    assert str(caught.value) == f"{wanted}clip it by its norm, or its parts by `view`"
+    assert_array_equal(x, [3 + 4j])
+    fi.clip_by_value(x.view(np.float64), -1, 1)
+    assert_array_equal(x, [1 + 1j])
+
+
 # --- errors: what is named, and that nothing was written ---
 
 READ_ONLY = np.ones(3)
 READ_ONLY.flags.writeable = False
+REAL, ALL = "float16, bfloat16, float32 or float64", "float16, bfloat16, float32, float64, complex64 or complex128"
 BAD = [
     (READ_ONLY, ValueError, "must be writeable. Received: a read-only array"),
     (
@@ -551,43 +671,45 @@ BAD = [
     (
         np.arange(3),
         TypeError,
-        "must be a NumPy array of float16, bfloat16, float32 or float64. Received: int64",
+        "must be a NumPy array of {allowed}. Received: int64",
     ),
     (
         np.ones(3, ">f4"),
         TypeError,
-        "must be a NumPy array of float16, bfloat16, float32 or float64. Received: >f4",
+        "must be a NumPy array of {allowed}. Received: >f4",
     ),
-    ([1.0], TypeError, "must be a NumPy array of float16, bfloat16, float32 or float64. Received: list"),
-    (None, TypeError, "must be a NumPy array of float16, bfloat16, float32 or float64. Received: NoneType"),
+    ([1.0], TypeError, "must be a NumPy array of {allowed}. Received: list"),
+    (None, TypeError, "must be a NumPy array of {allowed}. Received: NoneType"),
 ]
 CALLS = {
-    "clip_by_global_norm": (lambda x: fi.clip_by_global_norm(x, 1.0), "arrays"),
-    "clip_by_norm": (lambda x: fi.clip_by_norm(x, 1.0), "x"),
-    "clip_by_value": (lambda x: fi.clip_by_value(x, -1, 1), "arrays"),
-    "adaptive_clip": (lambda x: fi.adaptive_clip([np.ones(3), np.ones(3)], x, 0.01), "gradients"),
+    "clip_by_global_norm": (lambda x: fi.clip_by_global_norm(x, 1.0), "arrays", ALL),
+    "clip_by_norm": (lambda x: fi.clip_by_norm(x, 1.0), "x", ALL),
+    "clip_by_value": (lambda x: fi.clip_by_value(x, -1, 1), "arrays", REAL),
+    "adaptive_clip": (lambda x: fi.adaptive_clip([np.ones(3), np.ones(3)], x, 0.01), "gradients", ALL),
 }
 
 
-@pytest.mark.parametrize(("call", "name"), CALLS.values(), ids=CALLS)
-def test_a_bad_array_is_refused_before_any_write(call, name):
+@pytest.mark.parametrize(("call", "name", "allowed"), CALLS.values(), ids=CALLS)
+def test_a_bad_array_is_refused_before_any_write(call, name, allowed):
     for bad, error, message in BAD:
         good = np.full(3, 9.0)
         with pytest.raises(error) as caught:
             call([good, bad])
-        assert str(caught.value).startswith(f"{name}[1] {message}")
+        assert str(caught.value).startswith(f"{name}[1] {message.format(allowed=allowed)}")
         assert_array_equal(good, [9, 9, 9])
 
 
 def test_bad_arrays_are_named():
-    for arrays, name in (([np.ones(2), 3], "arrays[1]"), ({"w": 3}, "arrays['w']"), ("ab", "arrays[0]")):
-        received = type(arrays["w"] if isinstance(arrays, dict) else arrays[-1]).__name__
+    cases = (
+        ([np.ones(2), 3], "arrays[1]", "int"),
+        ({"w": 3}, "arrays['w']", "int"),
+        ("ab", "arrays[0]", "str"),
+        ([np.ones(3, ">c8")], "arrays[0]", ">c8"),
+    )
+    for arrays, name, received in cases:
         with pytest.raises(TypeError) as caught:
             fi.global_norm(arrays)
-        assert (
-            str(caught.value)
-            == f"{name} must be a NumPy array of float16, bfloat16, float32 or float64. Received: {received}"
-        )
+        assert str(caught.value) == f"{name} must be a NumPy array of {ALL}. Received: {received}"
     with pytest.raises(TypeError) as caught:
         fi.global_norm(3.0)
     assert str(caught.value) == "arrays must be a NumPy array or several in a list or dict. Received: float"

@@ -1096,3 +1096,32 @@ def test_nnx_trains():
 
 def test_bfloat16_is_ml_dtypes():
     assert np.asarray(make("normal", dtype=jnp.bfloat16)).dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_intervals_without_room_are_one_value_as_in_jax(dtype):
+    tiny = 1e-9 if dtype == "float16" else 1e-50
+    for name, parameters in (
+        ("uniform", (tiny,)),
+        ("variance_scaling", (tiny**2, "fan_in", "uniform")),
+        ("variance_scaling", (tiny**2, "fan_in", "truncated_normal")),
+        ("truncated_normal", (tiny,)),
+    ):
+        wanted = np.asarray(getattr(theirs, name)(*parameters)(KEY, (4, 3), dtype), np.float32)
+        assert (wanted == 0).all()
+        for call in (
+            getattr(ours, name)(*parameters),
+            jax.jit(getattr(ours, name)(*parameters), static_argnums=(1, 2)),
+        ):
+            assert (np.asarray(call(KEY, (4, 3), dtype), np.float32) == wanted).all(), (name, parameters)
+    zeros = ours.variance_scaling(1e-100, "fan_in", "uniform")(KEY, (4, 3), "complex64")
+    assert (np.asarray(zeros) == 0).all()
+
+
+def test_bounds_between_two_values_are_rounded():
+    """Bounds that JAX takes for equal: it draws the value one step below, we the value itself."""
+    for bounds in ((1.0001, 1.0002), (1.0, 1.0001), (1.0, 1.0)):
+        x = np.asarray(ours.truncated_normal(1.0, jnp.float16, *bounds)(KEY, (9,)))
+        assert (x == 1).all(), bounds
+        wanted = np.asarray(theirs.truncated_normal(1.0, jnp.float16, *bounds)(KEY, (9,)))
+        assert np.abs(x.astype(float) - wanted).max() <= 2.0**-11

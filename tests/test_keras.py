@@ -26,7 +26,7 @@ theirs = keras.initializers
 BACKEND = keras.backend.backend()
 
 # What differs on JAX: its own tests below, and how an array gets to it.
-SOME = "jax_has_it or trace or private or without_a_value or (dtypes and HeNormal) or (memory and float32)"
+SOME = "jax_has_it or trace or private or without_a_value or (dtypes and HeNormal) or (memory and float32) or room"
 
 # Keras converts to NumPy through an __array__ without `copy`.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -380,6 +380,23 @@ def test_constructors_refuse_what_keras_refuses_in_its_words(name, arguments):
 def test_what_has_no_law_is_refused(initializer, arguments, shape, message):
     with pytest.raises(ValueError, match=message):
         initializer(seed=1, **arguments)(shape)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_intervals_without_room_are_one_value_as_keras_and_jax_have_it(dtype):
+    for name, arguments, value in (
+        ("RandomUniform", (1.0, 1.0001), 1),
+        ("RandomUniform", (1.0001, 1.0002), 1),
+        ("RandomUniform", (0.99999, 1.0), 1),
+        ("RandomUniform", (1.0, 1.0), 1),
+        ("RandomUniform", (-1e-50, 1e-50), 0),
+        ("TruncatedNormal", (1.0003, 1e-5), 1),
+        ("TruncatedNormal", (1.0, 0.0), 1),
+    ):
+        wanted = getattr(theirs, name)(*arguments, seed=0)((3, 4), dtype)
+        mine = getattr(fk, name)(*arguments, seed=0)((3, 4), dtype)
+        assert bool(keras.ops.all(wanted == value)), (name, arguments)
+        assert bool(keras.ops.all(mine == value)), (name, arguments)
 
 
 def test_an_argument_of_another_type_is_refused_before_the_seed_is_drawn():

@@ -218,10 +218,14 @@ class Strange:
         (ValueError, "unknown activation 'rel'", ([5, 4, 3], None, "rel")),
         (ValueError, "X must have shape", ([5, 4], None, None, np.zeros((3, 4)))),
         (ValueError, "X must have shape", ([5, 4], None, None, np.zeros((0, 5)))),
-        (ValueError, "data must be finite, and not all 0", ([5, 4], None, None, np.zeros((3, 5)))),
-        (ValueError, "data must be finite, and not all 0", ([5, 4], None, None, np.full((3, 5), np.nan))),
+        (ValueError, "data must not be all 0", ([5, 4], None, None, np.zeros((3, 5)))),
+        (
+            ValueError,
+            "X must be finite. Received: nan in row 0, column 0",
+            ([5, 4], None, None, np.full((3, 5), np.nan)),
+        ),
         (TypeError, "X must be real numbers", ([5, 4], None, None, "data")),
-        (TypeError, "labels must be integer classes", ([5, 4], None, None, (np.ones((3, 5)), np.zeros(3)))),
+        (ValueError, "y must be of the classes", ([5, 4], None, None, (np.ones((3, 5)), np.full(3, 0.5)))),
         (TypeError, "seed", ([5, 4], None, None, None, 1.5)),
     ],
 )

@@ -5,7 +5,7 @@ import itertools
 import math
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ml_dtypes
 import numpy as np
@@ -288,6 +288,17 @@ def test_a_16_bit_tensor_is_the_rounded_one_of_float32(name, no_torch):
         rounded = wide.to(dtype)
         assert float((rounded != narrow).double().mean()) < 0.02  # bounds
         assert torch.isfinite(narrow).all()
+
+
+def test_intervals_without_room_are_one_value_as_in_torch():
+    for a, b in ((1.0, 1.0), (1.0, 1.0001), (1.0001, 1.0002), (0.99999, 1.0)):
+        for deferred in (False, True):
+            tensors = []
+            for library in (theirs, ours):
+                with ours.fast_init(seed=0) if deferred else nullcontext():
+                    tensors.append(library.uniform_(torch.empty(9, dtype=torch.float16), a, b, generator=None))
+            assert torch.equal(*tensors), (a, b, deferred)
+            assert (tensors[0] == 1).all(), (a, b, deferred)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -21,6 +21,10 @@ NORMAL_REACH = 8.66
 _SMALLEST_MASS = 1e-290
 
 
+class NoValueError(ValueError):
+    """The interval of a distribution holds no value of a dtype."""
+
+
 class Packed(NamedTuple):
     """A law as the kernels take it: its name in `kernels.fill.BLOCKS`, and numbers (the scale of `add` comes first)."""
 
@@ -158,6 +162,9 @@ class Constant(Distribution):
 class Uniform(Distribution):
     """Evenly in [low, high); `high` itself is never drawn, in any dtype. With low == high, that value.
 
+    Where both bounds are rounded to one value of a dtype, that value is drawn if it lies in [low, high), and
+    otherwise the dtype is refused.
+
     Args:
         low, high: the bounds.
 
@@ -194,8 +201,10 @@ class Uniform(Distribution):
         if not width <= _largest(dtype):
             raise ValueError(f"high - low is over the range of {dtype}. Received: low={self.low!r}, high={self.high!r}")
         last = _next(high, -math.inf, dtype)
-        if last < low:
-            raise ValueError(f"low and high are one value in {dtype}. Received: low={self.low!r}, high={self.high!r}")
+        if last < low:  # both bounds are rounded to this value
+            if not self.low <= low < self.high:
+                raise NoValueError(f"no {dtype} lies in [low, high). Received: low={self.low!r}, high={self.high!r}")
+            return Packed("constant", (low + 0.0,))
         return Packed("uniform", (self.low, width, last))
 
     def density(self, x: Array) -> Array:
@@ -342,8 +351,24 @@ class TruncatedNormal(Distribution):
         self.normal.pack(dtype)
         low, high = _at_least(self.low, dtype), _at_most(self.high, dtype)
         if low > high:
-            raise ValueError(f"no {dtype} lies in [low, high]. Received: low={self.low!r}, high={self.high!r}")
+            raise NoValueError(f"no {dtype} lies in [low, high]. Received: low={self.low!r}, high={self.high!r}")
         cut = self._cut()
         numbers = (self.normal.mean, self.normal.std, low, high, cut.below, cut.above, cut.mass, cut.centre)
         narrow = dtype != "float64" and max(abs(cut.below - 0.5), abs(cut.above - 0.5)) <= QUANTILE_32_EDGE
         return Packed("narrow_truncated" if narrow else "truncated", numbers)
+
+
+def as_drawn_by_frameworks(distribution: Distribution, dtype: str) -> Distribution:
+    """The distribution, or a constant where its interval holds no value of a dtype: what the lower bound is rounded to.
+
+    JAX and Keras round the bounds first, and then draw between equal ones.
+
+    >>> as_drawn_by_frameworks(Uniform(1.0001, 1.0002), "float16")
+    Constant(value=1.0)
+    """
+    if isinstance(distribution, Uniform | TruncatedNormal):
+        try:
+            distribution.pack(dtype)
+        except NoValueError:
+            return Constant(rounded("low", distribution.low, dtype))
+    return distribution

@@ -16,9 +16,11 @@ from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.verdicts import judge
 from fastinit._runtime.arrays import Array
 from fastinit.nn._activations import Activation
+from fastinit.nn._labels import Labels
 from fastinit.nn._layers import dense_backward, dense_forward
 from fastinit.nn._losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from fastinit.nn._mlp import MLP
+from fastinit.nn._samples import dense
 
 _LOSSES = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy, "identity": mean_squared_error}
 
@@ -78,10 +80,12 @@ def _data(model: MLP, data: Any, samples: int) -> tuple[Array, Any]:
     if x is None:
         x = np.empty((samples, model.sizes[0]), model.dtype)
         fill(x, Normal(), seed=model.key / "probe.data")
-    x = model.as_samples(x, at_least=1)
-    if not (np.isfinite(x).all() and x.any()):
-        raise ValueError("data must be finite, and not all 0")
-    return x, _targets(model, len(x)) if y is None else y
+    x = dense(model.as_samples(x, at_least=1))
+    if not x.any():
+        raise ValueError("data must not be all 0")
+    if y is None:
+        return x, _targets(model, len(x))
+    return x, Labels(model.output, model.sizes[-1], model.dtype, model.classes_).read(y, len(x), learn=True).array
 
 
 def _targets(model: MLP, samples: int) -> Array:

@@ -27,7 +27,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
 }
 FLOATS = ("float32", "float64")  # those that networks are trained in
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}  # a big-endian dtype is not equal, and not found
+PARTS = {"complex64": "float32", "complex128": "float64"}  # the dtypes of the real and the imaginary part
+NUMBERS = (*DTYPES, *PARTS)
+# A big-endian dtype is not equal, and not found.
+_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(name): name for name in PARTS}
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -42,7 +45,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
         found: np.dtype[Any] | None = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except TypeError:
         found = None
-    if found is None or found not in _NAMES:
+    if found is None or _NAMES.get(found) not in DTYPES:
         raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
     return found
 

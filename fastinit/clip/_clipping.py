@@ -8,7 +8,16 @@ from typing import Any, overload
 
 import numpy as np
 
-from fastinit._runtime.arrays import DTYPES, Array, Arrays, check_source, check_target, named_arrays, paired_arrays
+from fastinit._runtime.arrays import (
+    DTYPES,
+    NUMBERS,
+    Array,
+    Arrays,
+    check_source,
+    check_target,
+    named_arrays,
+    paired_arrays,
+)
 from fastinit._runtime.checks import non_negative, real
 from fastinit.clip._vectors import Vectors, norms_of, vectors
 from fastinit.kernels.sums.norms import clamp_kernel, scale_kernel
@@ -27,8 +36,10 @@ def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     what was divided by the largest magnitude.
 
     Args:
-        arrays: NumPy arrays of float16, bfloat16 (`ml_dtypes`), float32 or float64, which may be mixed, of any shape
-            and strides: one, or a list, tuple, dict or generator of them. An array given twice counts twice.
+        arrays: NumPy arrays of float16, bfloat16 (`ml_dtypes`), float32, float64, complex64 or complex128, which may be
+            mixed, of any shape and strides: one, or a list, tuple, dict or generator of them. An array given twice
+            counts twice. Of a complex number x, |x| is the modulus; for another p than 2, the moduli of an array take
+            memory of their own, in float64.
         norm_type: p, above 0; infinity is the largest magnitude.
 
     Returns:
@@ -43,6 +54,8 @@ def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     5.0
     >>> global_norm({"weight": np.array([3.0, -4.0])}, norm_type=np.inf)
     4.0
+    >>> global_norm(np.array([3 + 4j, 12j]), norm_type=1)
+    17.0
     """
     p = _norm_type(norm_type)
     return float(norms_of(vectors(named_arrays(arrays, "arrays").values(), write=False), p, whole=True)[0])
@@ -59,7 +72,8 @@ def clip_by_global_norm(
     """Scale all arrays by max_norm / (norm + eps), in place, where the norm of all of them exceeds `max_norm`.
 
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, algorithm 1. The
-    norm is that of `global_norm`. 16-bit elements are scaled in float32, others in float64, and rounded once.
+    norm is that of `global_norm`. 16-bit elements are scaled in float32, others in float64, and rounded once; complex
+    numbers keep their direction.
 
     An array given twice, or another view of exactly the same elements, counts twice in the norm and is scaled once, so
     that the norm of what was given is `max_norm` afterwards. Arrays with gaps that no order of the axes closes are
@@ -153,7 +167,8 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     """Move every element below `low` to `low` and above `high` to `high`, in place. NaN stays NaN.
 
     Args:
-        arrays: writeable arrays as in `global_norm`, each by itself.
+        arrays: writeable real arrays as in `global_norm`, each by itself. Complex numbers have no order: clip them by
+            their norm, or by their parts, `x.view(np.float32)`.
         low, high: the bounds, rounded to each array's dtype; infinity is no bound.
 
     Raises:
@@ -170,7 +185,13 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     bounds = real("low", low), real("high", high)
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
-    clamp(vectors(named_arrays(arrays, "arrays").values(), write=True), *bounds)
+    named = named_arrays(arrays, "arrays").values()
+    for name, x in named:
+        if isinstance(x, np.ndarray) and x.dtype.kind == "c":
+            hint = "clip it by its norm, or its parts by `view`"
+            raise TypeError(f"{name} must be real: complex numbers have no order. Received: {x.dtype}; {hint}")
+        check_source(x, name)
+    clamp(vectors(named, write=True), *bounds)
 
 
 def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: float = 1e-3) -> None:
@@ -205,8 +226,8 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
     clipping, eps = non_negative("clipping", clipping), non_negative("eps", eps)
     pairs = paired_arrays(parameters, gradients)
     for (name, weight), (gradient_name, gradient) in pairs:
-        check_source(weight, name)
-        check_target(gradient, gradient_name)
+        check_source(weight, name, NUMBERS)
+        check_target(gradient, gradient_name, NUMBERS)
         if weight.shape != gradient.shape:
             raise ValueError(
                 f"{gradient_name} must have the shape of {name}, {weight.shape}. Received: {gradient.shape}"

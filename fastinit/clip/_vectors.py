@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastinit._runtime.arrays import DTYPES, Array, address, check_source, check_target, memory_order
+from fastinit._runtime.arrays import DTYPES, NUMBERS, PARTS, Array, address, check_source, check_target, memory_order
 from fastinit._runtime.threads import CHUNK, PARALLEL_BYTES, RANGE, walk
 from fastinit.kernels.drive import listed
 from fastinit.kernels.jit import Kernel
@@ -24,6 +24,7 @@ Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 
 _NAMES = tuple(DTYPES)
 _CODES = {name: code for code, name in enumerate(_NAMES)}
+_CODES |= {name: _CODES[parts] for name, parts in PARTS.items()}  # a complex number is two elements
 _SIZES = np.array([dtype.itemsize for dtype in DTYPES.values()])
 # A run: where it begins, how many elements it has, the number of its dtype, the number of its array.
 _RUN = np.dtype([(name, np.int64) for name in ("place", "count", "code", "array")])
@@ -39,7 +40,8 @@ _LARGEST_FACTOR = 2.0**1023
 class Vectors:
     """Arrays as contiguous runs of memory, a record each.
 
-    Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Addresses keep
+    Most arrays are one run; by rows, each row is one. What has gaps is worked on in a contiguous copy. Complex numbers
+    are pairs of real elements, which have the same L2 norm; `magnitudes` has their absolute values. Addresses keep
     nothing alive, so the arrays are kept here: those of a generator may have no other owner. Of `blocks`, the caller
     keeps the owners.
     """
@@ -79,23 +81,38 @@ class Vectors:
                 array, copy = self.copies[number]
                 array[...] = copy
 
+    def magnitudes(self) -> Vectors:
+        """Return the same runs with |z|, in float64, in the place of complex numbers z.
+
+        NaN where a part is NaN: `abs` alone is infinite where the other part is.
+        """
+        runs, named = self.runs.copy(), list(self.named)
+        for number, (name, x) in enumerate(self.named):
+            if x.dtype.name in PARTS:
+                with np.errstate(over="ignore"):
+                    sizes = np.asarray(np.abs(x.astype(np.complex128)))
+                sizes[np.isnan(x)] = np.nan
+                named[number] = name, sizes
+                runs[number] = address(sizes), sizes.size, _CODES["float64"], runs["array"][number]
+        return Vectors(named, runs, self.once, self.copies)
+
 
 def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = False) -> Vectors:
     """Where named arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
 
     Raises:
-        TypeError: not an array, or of another dtype.
+        TypeError: not an array, or none of `NUMBERS`.
         ValueError: with `write`, read-only or self-overlapping memory, or arrays that share part of it.
     """
     named = list(arrays)
     check = check_target if write else check_source
-    codes = [_CODES[check(x, name)] for name, x in named]
+    codes = [_CODES[check(x, name, NUMBERS)] for name, x in named]
     first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
     units: list[tuple[int, int, int, int, int, int]] = []
     gaps: list[int] = []  # arrays that have some
     for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
         flat = memory_order(x)
-        location, size = address(flat), flat.size
+        location, size = address(flat), _elements(flat)
         flags = flat.flags
         whole = flags.c_contiguous
         # Where units matter, the same elements in another order are not the same array.
@@ -148,13 +165,18 @@ def _overlapping(low: Array, high: Array) -> Array:
     return order if np.count_nonzero(low[order[1:]] < high[order[:-1]]) else order[:0]
 
 
+def _elements(x: Array) -> int:
+    """The number of real elements."""
+    return 2 * x.size if x.dtype.kind == "c" else x.size
+
+
 def _by_row(units: Any, x: Array) -> bool:
     """Put the units of an array into its record: its rows, or all of it. False where a unit has gaps."""
     height, step, unit = 1, 0, x
     if x.size and sum(n > 1 for n in x.shape) > 1:
         height, step, unit = x.shape[0], x.strides[0], x[0]
     unit = memory_order(unit)
-    units["place"], units["count"] = address(unit), unit.size
+    units["place"], units["count"] = address(unit), _elements(unit)
     units["height"], units["step"] = height, step
     return bool(unit.flags.c_contiguous and x.flags.aligned)
 
@@ -219,7 +241,10 @@ def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | N
 def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
     """The p-norm of every run, or with `whole` the one of all."""
 
-    runs, kind = memory.runs, _SUMS.get(p, "power")
+    kind = _SUMS.get(p, "power")
+    if kind != "squares" and any(x.dtype.kind == "c" for _, x in memory.named):
+        memory = memory.magnitudes()
+    runs = memory.runs
 
     def merged(kind: str, chosen: Array | None = None, numbers: Array | None = None) -> Array:
         totals = _totals(memory, kind, chosen, numbers)

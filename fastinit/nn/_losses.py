@@ -12,10 +12,16 @@ from fastinit.kernels.nn.losses import loss_kernel
 
 
 class Targets(NamedTuple):
-    """Checked targets: the loss kernel that they take, and an array of one row per sample."""
+    """Checked targets: the loss kernel that they take, an array of one row per sample, and the samples' weights."""
 
     kernel: str
     array: Array
+    weights: Array | None = None  # float64, contiguous
+
+    def take(self, rows: Any) -> Targets:
+        """Return the targets of some samples."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Targets(self.kernel, self.array[rows], weights)
 
 
 def softmax_cross_entropy(logits: Array, labels: Any) -> tuple[float, Array]:
@@ -91,23 +97,26 @@ def _loss(logits: Any, targets: Any, output: str) -> tuple[float, Array]:
     if matrix.size == 0:
         raise ValueError(f"{name} must have samples and outputs. Received: shape {matrix.shape}")
     rows, columns = matrix.shape
-    wanted, array = as_targets(targets, output, rows, columns, matrix.dtype)
+    wanted, array, _ = as_targets(targets, output, rows, columns, matrix.dtype)
     work, gradient, loss = matrix.copy(), np.empty_like(matrix), ctypes.c_double()
     call = loss_kernel(wanted, dtype_name(matrix.dtype)).owner.ctypes
     call(address(work), address(gradient), address(array), rows, columns, 1 / rows, ctypes.byref(loss))
     return loss.value, gradient
 
 
-def as_targets(y: Any, output: str, rows: int, columns: int, dtype: Any) -> Targets:
-    """What a loss kernel takes for an output of "softmax", "sigmoid" or "identity", from what users have."""
+def as_targets(y: Any, output: str, rows: int, columns: int, dtype: Any, name: str = "targets") -> Targets:
+    """What a loss kernel takes for an output of "softmax", "sigmoid" or "identity", from what users have.
+
+    `name` is what messages call it.
+    """
     array = np.asarray(y)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"targets must be numbers. Received: dtype {array.dtype}")
+        raise TypeError(f"{name} must be numbers. Received: dtype {array.dtype}")
     if output == "softmax" and array.ndim == 1:
         return Targets("softmax_classes", _classes(array, rows, columns))
     if array.shape != (rows, columns) and not (columns == 1 and array.shape == (rows,)):
         allowed = f"({rows}, {columns})" + (f" or ({rows},)" if columns == 1 or output == "softmax" else "")
-        raise ValueError(f"targets must have shape {allowed} for {rows} samples. Received: shape {array.shape}")
+        raise ValueError(f"{name} must have shape {allowed} for {rows} samples. Received: shape {array.shape}")
     values = np.ascontiguousarray(array, dtype).reshape(rows, columns)
     if output == "identity":
         return Targets("squared", values)
@@ -116,7 +125,7 @@ def as_targets(y: Any, output: str, rows: int, columns: int, dtype: Any) -> Targ
         if low == -1 and (np.abs(values) == 1).all():
             values = (values + 1) / 2
         elif not (low >= 0 and high <= 1):
-            raise ValueError(f"targets must be from 0 to 1, or -1 and 1. Received: from {low:g} to {high:g}")
+            raise ValueError(f"{name} must be from 0 to 1, or -1 and 1. Received: from {low:g} to {high:g}")
         return Targets("sigmoid", np.ascontiguousarray(values, dtype))
     if not (low >= 0 and high < np.inf):
         raise ValueError(f"shares of classes must not be negative, nor infinite. Received: from {low:g} to {high:g}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastinit._runtime.checks import finite, positive_int
 from fastinit.nn._mlp import MLP
+from fastinit.nn._samples import dense
 from fastinit.nn._training import predict
 from fastinit.schemes._initializers import orthogonal
 
@@ -49,7 +50,7 @@ def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> 
         raise ValueError(f"tolerance must be positive. Received: tolerance={tolerance!r}")
     max_tries = positive_int("max_tries", max_tries)
     samples = model.as_samples(X, at_least=1)
-    samples = np.ascontiguousarray(samples[:: -(-len(samples) // SAMPLES)])
+    samples = np.ascontiguousarray(dense(samples[:: -(-samples.shape[0] // SAMPLES)]))
     if (samples == samples[0]).all():
         raise ValueError(f"X must vary from sample to sample. Received: {len(samples)} equal samples")
     before = {name: array.copy() for name, array in model.parameters.items()}

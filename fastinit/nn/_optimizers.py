@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from fastinit._runtime.arrays import (
     dtype_name,
     paired_arrays,
 )
-from fastinit._runtime.checks import finite, non_negative
+from fastinit._runtime.checks import finite, non_negative, unknown
 from fastinit._runtime.threads import PARALLEL_FROM, walk
 from fastinit.kernels.nn.updates import CHUNK, RATES, listed_updates, update_kernel
 from fastinit.kernels.records import UPDATE
@@ -115,7 +116,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g + weight_decay w, w -= learning_rate v.
 
     Args:
-        learning_rate: the step's size.
+        learning_rate: the step's size; 0.01 as in Keras.
         momentum: share of the velocity that is kept (Polyak 1964; Sutskever et al., ICML 2013), 0 to below 1.
         nesterov: look ahead: w -= learning_rate (g + momentum v).
         weight_decay: L2 penalty, added to the gradient.
@@ -129,6 +130,7 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, steps=0, momentum=0.9, nesterov=False, weight_decay=0.0)
     """
 
+    learning_rate: float = 0.01
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -201,6 +203,28 @@ class AdamW(Adam):
     decoupled = True
 
     weight_decay: float = 0.01
+
+
+# The optimizers that have a name.
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def as_optimizer(optimizer: Any, named: dict[str, Optimizer]) -> Optimizer:
+    """Return a checked optimizer; for a name the one in `named`, where it is put at first with its defaults.
+
+    Raises:
+        TypeError, ValueError: no optimizer, or one of its numbers is out of range.
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", optimizer, OPTIMIZERS)
+        return named.setdefault(optimizer, OPTIMIZERS[optimizer]())
+    if not isinstance(optimizer, Optimizer):
+        names = ", ".join(map(repr, OPTIMIZERS))
+        received = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+        raise TypeError(f"optimizer must be one of {names}, or an SGD, Adam or AdamW. Received: {received}")
+    optimizer.rates()  # a number that was assigned may be out of range
+    return optimizer
 
 
 def _numbers(*values: float) -> Array:

@@ -34,7 +34,8 @@ def predictions(output: str, logits: Array) -> Array:
 
 
 def scores(output: str, logits: Array, targets: Targets) -> Array:
-    """Return the score of every member: accuracy, of whole rows for several labels; R^2 for "identity".
+    """Return the score of every member: accuracy, of whole rows for several labels; R^2 for "identity". Samples count
+    by their weights.
 
     Args:
         output: one of `OUTPUTS`.
@@ -42,20 +43,20 @@ def scores(output: str, logits: Array, targets: Targets) -> Array:
         targets: of the samples.
     """
     if output == "identity":
-        return _explained(logits, targets.array)
+        return _explained(logits, targets.array, targets.weights)
     found, wanted = predictions(output, logits), targets.array
     if output == "softmax":
         right = found == (wanted.argmax(axis=-1) if targets.kernel == "softmax_shares" else wanted)
     else:
         right = (found.reshape(logits.shape) == (wanted > 0.5)).all(axis=-1)
-    share: Array = right.mean(axis=-1)
+    share: Array = np.average(right, axis=-1, weights=targets.weights)
     return share
 
 
-def _explained(values: Array, wanted: Array) -> Array:
+def _explained(values: Array, wanted: Array, weights: Array | None) -> Array:
     """R^2, averaged over the outputs. A constant target scores 1 if predicted exactly, else 0, as in scikit-learn."""
     wanted = wanted.astype(np.float64)
-    total = ((wanted - wanted.mean(axis=0)) ** 2).sum(axis=0)
-    rest = ((wanted - values) ** 2).sum(axis=1)
+    total = np.average((wanted - np.average(wanted, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
+    rest = np.average((wanted - values) ** 2, axis=1, weights=weights)
     explained: Array = np.where(total > 0, 1 - rest / np.where(total > 0, total, 1), rest == 0).mean(axis=-1)
     return explained

@@ -21,6 +21,7 @@ from fastinit.nn._layers import PARALLEL_PRODUCTS, layer_row
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Network
 from fastinit.nn._optimizers import Optimizer
+from fastinit.nn._samples import Samples, blocks, slab_rows
 
 # Multiply-adds per call into compiled code, where Ctrl-C has to wait: about 0.1 s on one thread.
 SLAB_PRODUCTS = 3 << 30
@@ -74,8 +75,11 @@ def _tables(net: Network, memory: Memory) -> Array:
     )
 
 
-def predict(net: Network, samples: Array) -> Array:
-    """The outputs of the last layer, (members, rows, outputs), for contiguous samples (rows, inputs)."""
+def predict(net: Network, samples: Samples) -> Array:
+    """The outputs of the last layer, (members, rows, outputs), for contiguous or sparse samples (rows, inputs)."""
+    if not isinstance(samples, np.ndarray):
+        batch = min(PREDICT_ROWS, slab_rows(samples))
+        return np.concatenate([predict(net, block) for block, _ in blocks(samples, batch)], axis=1)
     rows, members = len(samples), len(net.weights)
     result = np.empty((members, rows, net.widths[-1]), samples.dtype)
     if result.size == 0:
@@ -151,6 +155,21 @@ class Trainer:
         run[network.WEIGHTS], run[network.GRADIENTS] = address(net.parameters), address(net.slopes)
         run[network.COUNT], run[network.BYTES] = net.parameters[0].size, size
 
+    def epoch(
+        self,
+        samples: Samples,
+        targets: Targets,
+        optimizer: Optimizer | None = None,
+        largest: float | None = None,
+        order: Array | None = None,
+    ) -> Iterator[Array]:
+        """`steps`, also of sparse samples, which are made dense some batches at a time."""
+        if isinstance(samples, np.ndarray):
+            yield from self.steps(samples, targets, optimizer, largest, order)
+        else:
+            for block, rows in blocks(samples, self.batch, order):
+                yield from self.steps(block, targets.take(rows), optimizer, largest)
+
     def steps(
         self,
         samples: Array,
@@ -166,23 +185,25 @@ class Trainer:
             targets: checked, one row per sample.
             optimizer: whose memory and step count go on; None computes gradients only.
             largest: L2 norm, of a member's whole gradient, to clip at; None clips nothing.
-            order: int64 indices of the samples; None takes them as they lie.
+            order: int64 indices of samples, of all or some; None takes all as they lie.
 
         Yields, after every call into compiled code, (steps, members, 2) float64: loss and norm of the gradient. What
         was yielded is done; an interrupt between leaves whole steps.
         """
         run = self._run
-        run[network.BATCH] = min(self.batch, len(samples))
+        count = len(samples) if order is None else len(order)
+        run[network.BATCH] = min(self.batch, count)
         run[network.SAMPLES], run[network.TARGETS] = address(samples), address(targets.array)
         run[network.ORDER] = 0 if order is None else address(order)
+        run[network.SAMPLE_WEIGHTS] = 0 if targets.weights is None else address(targets.weights)
         run[network.UPDATE] = 0
         if optimizer is not None:
             run[network.UPDATE] = update_kernel(optimizer.kernel, self._dtype).address
             [memory] = optimizer.memory([self.net.parameters])
             run[network.FIRST], run[network.SECOND] = address(memory[0]), address(memory[-1])
         per_call = max(1, SLAB_PRODUCTS // self._products) * self.batch
-        for first in range(0, len(samples), per_call):
-            last = min(first + per_call, len(samples))
+        for first in range(0, count, per_call):
+            last = min(first + per_call, count)
             yield self._call(first, last, optimizer, math.inf if largest is None else largest)
 
     def _call(self, first: int, last: int, optimizer: Optimizer | None, largest: float) -> Array:

@@ -78,8 +78,9 @@ f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
     COUNTERS,  # zeros, two for each phase
     PARTIALS,  # float64: losses by slice, then squared norms by task
     RECORDS,  # float64 (steps, 2): loss, norm of the gradient
-) = range(27)
-RUN_FIELDS = 27
+    SAMPLE_WEIGHTS,  # float64, one for each sample; 0: all count the same
+) = range(28)
+RUN_FIELDS = 28
 
 SPINS = 1000  # looks at a counter, some microseconds, before the core is offered to others
 
@@ -130,11 +131,48 @@ def _gathered(run, layer, begin, first, last, shift):
 
 
 @scalar
+def _weight(run, begin, row):
+    """The weight of a row of the batch that begins at `begin`."""
+    sample = begin + row
+    if run[ORDER] != i64(0):
+        sample = carray(pointer(run[ORDER] + sample * i64(8)), 1, i64)[0]
+    return carray(pointer(run[SAMPLE_WEIGHTS] + sample * i64(8)), 1, f64)[0]
+
+
+@scalar
+def _weighted_loss(run, top, targets, begin, rows, first, last, shift, loss):
+    """The loss of rows [first, last), each with its share of the weights of the batch.
+
+    Row by row: every loss kernel has a weight for all its rows. So they need no second form.
+    """
+    total, sum_of_losses = f64(0), f64(0)
+    for row in range(rows):
+        total += _weight(run, begin, row)
+    for row in range(first, last):
+        place = shift + row * top[OUTPUTS] * top[SIZE]
+        call_loss(
+            run[LOSS],
+            top[OUT] + place,
+            run[DELTA] + place,
+            targets + row * run[TARGET_BYTES],
+            u64(1),
+            u64(top[OUTPUTS]),
+            _weight(run, begin, row) / total,
+            loss,
+        )
+        sum_of_losses += carray(pointer(loss), 1, f64)[0]
+    carray(pointer(loss), 1, f64)[0] = sum_of_losses
+
+
+@scalar
 def _loss(run, layers, begin, rows, first, last, shift, loss, kind):
     """Forward and loss of rows [first, last) of a batch; the loss, its share of the mean, to the address `loss`."""
     samples, targets = _gathered(run, layers[0], begin, first, last, shift)
     forward(run[GEMM], layers, samples, first, last, shift, kind)
     top = layers[layers.shape[0] - 1]
+    if run[SAMPLE_WEIGHTS] != i64(0):
+        _weighted_loss(run, top, targets, begin, rows, first, last, shift, loss)
+        return
     place = shift + first * top[OUTPUTS] * top[SIZE]
     call_loss(
         run[LOSS],
