@@ -151,19 +151,15 @@ def _sample(every: list[Block], fraction: float) -> list[Block]:
 def _restore(place: Folder, job: Job, present: list[Shard], threads: int) -> None:
     """What blocks alone do not mend: sizes, files that are missing, the index."""
     for shard in present:
-        descriptor = os.open(place.path / shard.name, os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with files.opened(place.path / shard.name, os.O_RDWR) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     missing = [shard for shard in job.layout.shards if shard not in present]
     files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in missing)))
     if missing:
         write_shards(job, missing, place.path, How(threads, fsync=True, advance=lambda nbytes: None))
     if job.layout.index is not None:
         files.put(place.path / INDEX_NAME, job.layout.index)
-    files.sync_folder(place.path)
 
 
 def finalize(folder: str | Path, *, fsync: bool = True) -> Path:

@@ -126,7 +126,7 @@ def write(
             raise
         # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
         # shared lock gives it back first.
-        alone = mine is None or files.try_lock(lock)
+        alone = mine is None or place.try_lock(lock)
         finished = alone and place.is_complete(job)
         path = place.finish(job) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
