@@ -1,8 +1,8 @@
 """System calls on files that fail on purpose, and file systems that lack some of them.
 
-A `System` stands between this process and the files below one folder. It counts the calls, lets one of them (or all from
-one on) fail, keeps a list of open descriptors, and obeys the rules of a file system such as NFS. Other files are left
-alone. `fsync` does nothing, which makes hundreds of runs fast.
+A `System` stands between this process and the files below one folder. It counts the calls, lets one of them (or all
+from one on) fail, keeps a list of open descriptors, and obeys the rules of a file system such as NFS. Other files are
+left alone. `fsync` does nothing, which makes hundreds of runs fast.
 """
 
 import contextlib
@@ -102,13 +102,15 @@ class System:
     Attributes:
         counts: how many calls there were of each name.
         injected: which calls failed.
-        wrong: what was done to descriptors that were closed.
+        wrong: what was done to descriptors that were closed, and files that were renamed after an error.
+        unsynced: files that were written and not synced; `early` are those that were renamed then.
     """
 
     def __init__(self, root, fault=None, *, lacks=None, nfs=False):
         self.root, self.fault, self.lacks, self.nfs = str(root), fault, lacks or {}, nfs
         self.counts = dict.fromkeys(FAULTS, 0)
         self.injected, self.wrong = [], []
+        self.unsynced, self.early, self._failed = set(), set(), set()
         self._files, self._closed, self._lock = {}, set(), threading.Lock()
 
     @property
@@ -172,7 +174,12 @@ class System:
 
     def _rename(self, real):
         def rename(source, target):
+            if str(source) in self._failed:
+                self.wrong.append(f"{source} was renamed after an error")
             real(source, target)
+            if str(source) in self.unsynced:
+                self.early.add(str(target))
+            self.unsynced.discard(str(source))
             for one in self._files.values():
                 if one.path == str(source):
                     one.path = str(target)
@@ -236,7 +243,11 @@ class System:
             }
             code = self._answer(name, kind.get(name))
             if code is not None:
+                if kind.get(name) == "fsync of a file":
+                    self._failed.add(file.path)
                 raise _error(name, code)
+            if name == "fsync":
+                self.unsynced.discard(file.path)
             return real(number, *arguments)
 
         return call
@@ -248,9 +259,11 @@ class System:
             if code == NOTHING:
                 return 0
             if code not in (None, SHORT):
+                self._failed.add(file.path)
                 raise _error("pwrite", code)
             if file:
                 file.written = True
+                self.unsynced.add(file.path)
             return real(number, data[: len(data) // 2 or 1] if code == SHORT else data, offset)
 
         return pwrite
@@ -269,6 +282,7 @@ class System:
                 Path(file.path).unlink()
             code = self._answer("close", "close of a written file" if file.written else None)
             if code is not None:
+                self._failed.add(file.path)
                 raise _error("close", code)
 
         return close
