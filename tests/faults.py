@@ -102,7 +102,7 @@ class System:
     Attributes:
         counts: how many calls there were of each name.
         injected: which calls failed.
-        wrong: what was done to descriptors that were closed, and files that were renamed after an error.
+        wrong: what was done to descriptors that were closed, and files that were renamed too early.
         unsynced: files that were written and not synced; `early` are those that were renamed then.
     """
 
@@ -176,6 +176,8 @@ class System:
         def rename(source, target):
             if str(source) in self._failed:
                 self.wrong.append(f"{source} was renamed after an error")
+            if any(one.written and one.path == str(source) for one in self._files.values()):
+                self.wrong.append(f"{source} was renamed before it was closed")
             real(source, target)
             if str(source) in self.unsynced:
                 self.early.add(str(target))

@@ -19,6 +19,7 @@ from fastinit.checkpoint import _blocks as blocks
 from fastinit.checkpoint import _compare as compare
 from fastinit.checkpoint import _folder
 from fastinit.checkpoint import _shards as shards
+from fastinit.checkpoint._layout import INDEX_NAME
 from fastinit.cli._app import app
 
 PLAN = fi.Plan({f"w{i}": ((16, 16), "float32", "normal") for i in range(4)}, seed=3)  # 4 files of 2 blocks
@@ -91,8 +92,8 @@ def other_files(folder):
 
 def other_unfinished(folder):
     """A checkpoint that was being replaced by another one, and that was being moved."""
-    write(folder, WIDE, seed=7)
-    stop(lambda: write(folder, seed=9, overwrite=True), _folder, "_move", 2)
+    write(folder, seed=7)
+    stop(lambda: write(folder, WIDE, overwrite=True, extra_files={"old.json": b"{}"}), _folder, "_move", 2)
 
 
 def unfinished(folder):
@@ -119,7 +120,7 @@ def damage(folder):
     one.unlink()
     two.write_bytes(two.read_bytes()[:-9])
     three.write_bytes(three.read_bytes()[:-9] + bytes(9))
-    (folder / "model.safetensors.index.json").unlink()
+    (folder / INDEX_NAME).unlink()
 
 
 def report(folder):
@@ -211,15 +212,18 @@ class Bench:
     def check(self, fault, run=None):
         """Run with a fault, then without."""
         system, error = self.start(fault, run)
+        moving = self.folder / ".fastinit" / "moving"
         busy = fault.call == "flock" and fault.code in ("EAGAIN", "EACCES")
         if error is None:
             assert not system.grave, "an error was swallowed"
+            assert not moving.exists()
             assert visible(self.folder) == self.new or (busy and visible(self.folder) == self.old)
         else:
             assert not system.harmless, f"must be tolerated: {error}"
             check_error(error, self.folder, "is being written|is writing into" if busy else re.escape(fault.text))
-            if self.is_whole and not (self.folder / ".fastinit" / "moving").exists():
-                assert visible(self.folder) in (self.old, self.new), "something is lost"
+            if visible(self.folder) not in (self.old, self.new):
+                assert moving.exists() or not self.is_whole, "something is lost"
+                assert not moving.exists() or not (self.folder / INDEX_NAME).exists(), "one half of each can be loaded"
         self.run(self.folder)
         assert everything(self.folder) == self.expected
 

@@ -61,6 +61,9 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
             file.abandon()
 
 
+_CLOSED = -1
+
+
 class _Unfinished:
     """A file that several threads write, under another name until it is complete."""
 
@@ -94,12 +97,11 @@ class _Unfinished:
             files.sync_folder(self._path.parent)
 
     def abandon(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor != _CLOSED:
             files.close_quietly(self._release())
         files.remove_quietly(self._temporary)
 
     def _release(self) -> int:
         """Give the descriptor away, to be closed once: the number may be another file's afterwards."""
-        descriptor, self._descriptor = self._descriptor, None
-        assert descriptor is not None
+        descriptor, self._descriptor = self._descriptor, _CLOSED
         return descriptor

@@ -100,7 +100,7 @@ def write(
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
-        OSError: the disk is full, the folder cannot be written...
+        OSError: the disk is full, the folder cannot be written... with the path; the same call goes on afterwards.
     """
     if not os.fspath(folder):
         raise ValueError("folder must be a path. Received: an empty text")
