@@ -1,8 +1,13 @@
 """Files that are complete or not there, on file systems that lack this or that."""
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
+import pickle
+import shutil
+import types
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +75,22 @@ def test_a_lock_file_is_made(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_lock_file_is_open_for_reading_and_writing(tmp_path):
+    with files.locked(tmp_path / "lock", "busy") as descriptor:  # NFS asks for both
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+
+
+LACKING = [errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP]
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_is_held(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(fcntl, "flock", refuse(code))
+    with pytest.raises(BlockingIOError, match="busy"), files.locked(tmp_path, "busy"):
+        pass
+
+
+@pytest.mark.parametrize("code", [*LACKING, errno.ENOLCK])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, code):
     monkeypatch.setattr(fcntl, "flock", refuse(code))
     with files.locked(tmp_path, "busy"), files.locked(tmp_path, "busy"):
@@ -79,7 +99,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, code):
 
 def test_other_errors_of_locks_are_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse(errno.EIO))
-    with pytest.raises(OSError, match="Input/output error"), files.locked(tmp_path, "busy"):
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}'"), files.locked(tmp_path, "busy"):
         pass
 
 
@@ -117,3 +137,89 @@ def test_the_real_system_calls(tmp_path):
             files.reserve(descriptor, 1 << 60, tmp_path / "file")
     finally:
         os.close(descriptor)
+
+
+@pytest.mark.parametrize("code", [*LACKING, errno.EACCES])
+def test_a_file_system_that_cannot_sync_folders(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", refuse(code))
+    files.sync_folder(tmp_path)
+    with pytest.raises(OSError, match=f"'{tmp_path}/"):  # of a file every error counts
+        files.put(tmp_path / "file", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_that_is_not_on_the_disk_is_an_error(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "fsync", refuse(code))
+    with pytest.raises(OSError, match=f"{os.strerror(code)}: '{tmp_path}'"):
+        files.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_an_error_of_close_counts_and_nothing_is_closed_twice(tmp_path, monkeypatch, sync):
+    closed, close = [], os.close
+
+    def failing(descriptor):
+        closed.append(descriptor)
+        close(descriptor)
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "close", failing)
+    with pytest.raises(OSError, match=f"quota exceeded: '{tmp_path}/"):
+        files.put(tmp_path / "file", b"new", sync=sync)
+    assert len(closed) == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):  # the first error
+        files.put(tmp_path / "file", b"new")
+
+
+def test_an_error_keeps_its_path_on_its_way_to_another_process(tmp_path):
+    with pytest.raises(OSError, match="space") as raised, files.naming(tmp_path / "file"):
+        refuse(errno.ENOSPC)()
+    assert str(pickle.loads(pickle.dumps(raised.value))) == f"[Errno 28] No space left on device: '{tmp_path}/file'"
+
+
+def test_a_system_that_takes_no_bytes_is_an_error(monkeypatch):
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(OSError, match="Input/output error: none of 5 bytes were written"):
+        files.write_at(0, b"12345", 0)
+
+
+@pytest.mark.parametrize(("answer", "refused"), [((1000, 990, 10), True), ((1000, 1000, 0), True), ((0, 0, 0), False)])
+def test_space_is_asked_for_where_the_file_system_tells(tmp_path, monkeypatch, answer, refused):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: answer)
+    with pytest.raises(OSError, match="11 bytes are needed") if refused else contextlib.nullcontext():
+        files.check_space(tmp_path, 11)
+    monkeypatch.setattr(shutil, "disk_usage", refuse(errno.ENOSYS))
+    files.check_space(tmp_path, 1 << 60)
+
+
+@pytest.mark.parametrize("times", [3, 1000])
+def test_a_reservation_that_signals_interrupt(tmp_path, monkeypatch, times):
+    """It is tried again; where signals never end, the file is written without."""
+    libc, calls = files._libc(), []
+
+    def fallocate(*arguments):
+        calls.append(arguments)
+        if len(calls) <= times:
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        return libc.fallocate(*arguments)
+
+    monkeypatch.setattr(files, "_libc", lambda: types.SimpleNamespace(fallocate=fallocate))
+    with files.opened(tmp_path / "file", os.O_RDWR | os.O_CREAT) as descriptor:
+        files.reserve(descriptor, 1 << 20, tmp_path / "file")
+        assert os.fstat(descriptor).st_size == 1 << 20
+        assert (os.fstat(descriptor).st_blocks > 0) is (times == 3)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_extend_files(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(os, "ftruncate", refuse(code))
+    with files.opened(tmp_path / "file", os.O_RDWR | os.O_CREAT) as descriptor:
+        files.reserve(descriptor, 1 << 20, tmp_path / "file")
+        monkeypatch.setattr(os, "ftruncate", refuse(errno.EFBIG))
+        with pytest.raises(OSError, match=r"File too large: 9 bytes are needed: '.*/file'"):
+            files.reserve(descriptor, 9, tmp_path / "file")

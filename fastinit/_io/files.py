@@ -17,7 +17,60 @@ from pathlib import Path
 from fastinit._runtime.arrays import Array
 
 UNFINISHED = ".tmp"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+# What a file system answers that does not have a call, or not for folders.
+_UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NO_LOCKS = (*_UNSUPPORTED, errno.ENOLCK)
+_NO_FOLDER_SYNC = (*_UNSUPPORTED, errno.EACCES)  # SMB servers flush only folders that are open for writing
+_NO_LINKS = (*_UNSUPPORTED, errno.EACCES, errno.EMLINK, errno.EPERM, errno.EXDEV)
+_NO_EXTENSION = (*_UNSUPPORTED, errno.EPERM)  # ftruncate(2)
+_INTERRUPTIONS = 10  # of one fallocate: where a timer sends signals, it might never end
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give a path to the errors of calls that know only a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file for a with-block, and give its path to the errors inside.
+
+    An error of `close` is raised too, unless there was one before: over a network a full disk may show only then.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        with naming(path):
+            yield descriptor
+    except BaseException:
+        close_quietly(descriptor)
+        raise
+    with naming(path):
+        os.close(descriptor)
+
+
+def close_quietly(descriptor: int) -> None:
+    """Close a file whose bytes do not count. Whatever the answer, the descriptor is closed."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file that is of no use, if it is there and can be removed."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def read(path: Path) -> bytes:
+    """All of a small file."""
+    with naming(path):
+        return path.read_bytes()
 
 
 @contextlib.contextmanager
@@ -25,40 +78,43 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[int]:
     """Lock a file or a folder, made where a file is missing, and give its descriptor.
 
     The lock ends with the process, however that ends. Where the file system has no locks nothing is locked: runs that
-    write one job write the same bytes.
+    write one job write the same bytes. A file is opened for writing, which NFS asks of a lock that excludes others.
 
     Raises:
         BlockingIOError: with the message; another process has locked it.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | (0 if path.is_dir() else os.O_CREAT)
-    descriptor = os.open(path, flags, 0o666)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
-        if not try_lock(descriptor, shared=shared):
+        with naming(path):
+            taken = try_lock(descriptor, shared=shared)
+        if not taken:
             raise BlockingIOError(message)
         yield descriptor
     finally:
-        os.close(descriptor)
+        close_quietly(descriptor)
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Take a lock, or exchange the one that is held; False where another process has one that excludes it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
     except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):  # EACCES: fcntl(2), by which networks lock; CIFS
+            return False
         if error.errno not in _NO_LOCKS:
             raise
     return True
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder last through a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make the names in a folder last through a loss of power, where the file system can do that."""
+    with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
 
 
 def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True) -> None:
@@ -69,26 +125,25 @@ def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True) -> 
     """
     temporary = unfinished(path)
     try:
-        descriptor = create(temporary)
-        try:
+        with opened(temporary, _CREATE) as descriptor:
             write_at(descriptor, data, 0)
             if sync:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         if replace:
             temporary.replace(path)
         else:
             _link(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_quietly(temporary)
+    if sync:
+        sync_folder(path.parent)
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError as error:
-        if error.errno not in (errno.EPERM, *_NO_LOCKS):  # a file system without links
+        if error.errno not in _NO_LINKS:
             raise
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
@@ -110,7 +165,7 @@ def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
 
 def create(path: Path) -> int:
     """A new file, open for writing. Its mode is 0666 less the umask, as for any new file."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    return os.open(path, _CREATE | os.O_CLOEXEC, 0o666)
 
 
 def write_at(descriptor: int, data: Array | bytes, offset: int) -> None:
@@ -118,6 +173,8 @@ def write_at(descriptor: int, data: Array | bytes, offset: int) -> None:
     left = memoryview(data)  # type: ignore[arg-type]
     while left:
         written = os.pwrite(descriptor, left, offset)
+        if not written:
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: none of {len(left):,} bytes were written")
         left, offset = left[written:], offset + written
 
 
@@ -133,9 +190,12 @@ def read_at(descriptor: int, buffer: Array, offset: int) -> Array:
 
 
 def check_space(folder: Path, nbytes: int) -> None:
-    """Raise OSError where a file system has not as much space left."""
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
+    """Raise OSError where a file system has not as much space left; not where it does not tell (its size is 0)."""
+    try:
+        total, _, free = shutil.disk_usage(folder)
+    except OSError:
+        return
+    if total and free < nbytes:
         text = f"{os.strerror(errno.ENOSPC)}: {nbytes:,} bytes are needed, {free:,} are free"
         raise OSError(errno.ENOSPC, text, str(folder))
 
@@ -147,12 +207,24 @@ def reserve(descriptor: int, nbytes: int, path: Path) -> None:
     Linux's own call: `os.posix_fallocate` writes into every page where the file system cannot, and over a network
     that takes minutes.
     """
-    start, size = ctypes.c_int64(0), ctypes.c_int64(nbytes)
-    if sys.platform == "linux" and nbytes and _libc().fallocate(descriptor, 0, start, size):
-        error = ctypes.get_errno()
-        if error not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            raise OSError(error, f"{os.strerror(error)}: {nbytes:,} bytes are needed", str(path))
-    os.ftruncate(descriptor, nbytes)
+    error = _allocate(descriptor, nbytes) if sys.platform == "linux" and nbytes else 0
+    if error and error not in (*_UNSUPPORTED, errno.EINTR):
+        raise OSError(error, f"{os.strerror(error)}: {nbytes:,} bytes are needed", str(path))
+    try:
+        os.ftruncate(descriptor, nbytes)
+    except OSError as refusal:  # the last byte that is written gives the file its size too
+        if refusal.errno not in _NO_EXTENSION:
+            raise OSError(refusal.errno, f"{refusal.strerror}: {nbytes:,} bytes are needed", str(path)) from None
+
+
+def _allocate(descriptor: int, nbytes: int) -> int:
+    """Take the space for a file; return the error's number, 0 for none. A signal's handler runs between two tries."""
+    for _ in range(_INTERRUPTIONS):
+        if not _libc().fallocate(descriptor, 0, ctypes.c_int64(0), ctypes.c_int64(nbytes)):
+            return 0
+        if ctypes.get_errno() != errno.EINTR:
+            break
+    return ctypes.get_errno()
 
 
 def start_writeback(descriptor: int, offset: int, nbytes: int) -> None:

@@ -70,14 +70,11 @@ def compare(
         def work(item: tuple[Block, Path]) -> None:
             block, path = item
             expected = maker.make(block, made)
-            descriptor = os.open(path, (os.O_RDWR if repair else os.O_RDONLY) | os.O_CLOEXEC)
-            try:
+            with files.opened(path, os.O_RDWR if repair else os.O_RDONLY) as descriptor:
                 received = files.read_at(descriptor, read[: block.nbytes], block.start)
                 differing = list(_differences(block, expected, received))
                 if repair and differing:
                     files.write_at(descriptor, expected, block.start)
-            finally:
-                os.close(descriptor)
             with lock:
                 found.extend((block.shard.name, block.start, one) for one in differing)
             progress(block.nbytes)

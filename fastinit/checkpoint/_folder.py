@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +46,11 @@ class Folder:
             raise kind(f"{self.path} is no folder")
         return self.path
 
+    def try_lock(self, descriptor: int, *, shared: bool = False) -> bool:
+        """Exchange the lock of the folder, whose descriptor it is; False where another process excludes that."""
+        with files.naming(self.path):
+            return files.try_lock(descriptor, shared=shared)
+
     def placed_job(self) -> Job | None:
         """The job whose files are in place."""
         return _job_at(self.path / MANIFEST)
@@ -72,14 +76,14 @@ class Folder:
             self._refuse_others(job)
         if (self.staging / MANIFEST).exists() and not _holds(self.staging, job):
             # Without `overwrite` it came after the look above, and is another run's work, finished or not.
-            if not (overwrite and files.try_lock(descriptor)):
+            if not (overwrite and self.try_lock(descriptor)):
                 raise BlockingIOError(self.busy)
-            shutil.rmtree(self.staging)
-            files.try_lock(descriptor, shared=shared)
+            self._clear()
+            self.try_lock(descriptor, shared=shared)
         self.staging.mkdir(exist_ok=True)
         if not (self.staging / MANIFEST).exists():
             known = _holds(self.path, job) and not overwrite
-            text = (self.path / MANIFEST).read_bytes() if known else job.text()
+            text = files.read(self.path / MANIFEST) if known else job.text()
             with contextlib.suppress(FileExistsError):  # another part was first
                 files.put(self.staging / MANIFEST, text, replace=False, sync=self._sync)
         staged = self.staged_job()
@@ -142,21 +146,22 @@ class Folder:
         ours = {shard.name for shard in job.layout.shards}
         files.remove_unfinished(self.path, (*ours, INDEX_NAME, MANIFEST))  # of a run that was killed about here
         if self._is_finished(job):  # nothing was made: nothing is to be touched
-            shutil.rmtree(self.staging, ignore_errors=True)
+            self._clear_quietly()
             return main
         files.put(self.staging / _MOVING, b"", sync=self._sync)
         index = self.path / INDEX_NAME
         index.unlink(missing_ok=True)
+        self._settle()
         for path in self._waiting():
             _move(path, self.path / path.name)
-        files.put(self.path / MANIFEST, job.text(), sync=self._sync)
         for path in self._model_files():
             if path.name not in ours:
-                path.unlink()
-        self._settle()
+                path.unlink(missing_ok=True)
+        files.put(self.path / MANIFEST, job.text(), sync=self._sync)
         if job.layout.index is not None:
             files.put(index, job.layout.index, sync=self._sync)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        (self.staging / _MOVING).unlink(missing_ok=True)
+        self._clear_quietly()  # all is complete: what is left of the hidden folder does no harm
         self._settle()
         return main
 
@@ -164,24 +169,39 @@ class Folder:
         if self._sync:
             files.sync_folder(self.path)
 
+    def _clear(self) -> None:
+        """Remove the hidden folder, the job last: if this is stopped, what is left still says whose it is."""
+        (self.staging / _MOVING).unlink(missing_ok=True)
+        for path in sorted(self.staging.iterdir(), key=lambda path: path.name == MANIFEST):
+            path.unlink(missing_ok=True)
+        self.staging.rmdir()
+
+    def _clear_quietly(self) -> None:
+        with contextlib.suppress(OSError):
+            self._clear()
+
     def _is_finished(self, job: Job) -> bool:
         return not self._waiting() and not self.is_moving() and _holds(self.path, job) and self.has_index(job)
 
     def has_index(self, job: Job) -> bool:
         """Return True if the index in its place is that of a job, or if there is none and the job has none."""
         index = self.path / INDEX_NAME
-        return (index.read_bytes() if index.exists() else None) == job.layout.index
+        return (files.read(index) if index.exists() else None) == job.layout.index
 
     def _waiting(self) -> list[Path]:
         """What is to be moved out of the hidden folder."""
-        found = self.staging.iterdir() if self.staging.exists() else ()
+        try:
+            found = list(self.staging.iterdir())
+        except FileNotFoundError:  # without locks another run may have finished meanwhile
+            return []
         ours = (MANIFEST, _MOVING)
         return sorted(path for path in found if path.name not in ours and not path.name.startswith("."))
 
     def leave(self, job: Job) -> None:
         """After a run that did not end well: keep the hidden folder only if there is something in it to go on from."""
-        if not any((self.staging / shard.name).exists() for shard in job.layout.shards) and not self.is_moving():
-            shutil.rmtree(self.staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the error that ended the run counts
+            if not any((self.staging / shard.name).exists() for shard in job.layout.shards) and not self.is_moving():
+                self._clear()
 
     def is_moving(self) -> bool:
         """Whether a run was stopped while it moved its files into place: there is neither the old checkpoint any more
@@ -196,7 +216,7 @@ class Folder:
 
 def _job_at(path: Path) -> Job | None:
     try:
-        text = path.read_bytes()
+        text = files.read(path)
     except FileNotFoundError:
         return None
     return Job.from_text(text, path)
@@ -220,7 +240,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _differs(path: Path, data: bytes) -> bool:
-    return path.exists() and path.read_bytes() != data
+    return path.exists() and files.read(path) != data
 
 
 def _place(folders: Iterable[Path], shard: Shard) -> Path | None:
@@ -230,7 +250,7 @@ def _place(folders: Iterable[Path], shard: Shard) -> Path | None:
 def _sound(path: Path, shard: Shard) -> bool:
     """Whether there is a file of a shard's size and header."""
     try:
-        with path.open("rb") as file:
+        with files.naming(path), path.open("rb") as file:
             return path.stat().st_size == shard.nbytes and file.read(len(shard.header)) == shard.header
     except FileNotFoundError:
         return False

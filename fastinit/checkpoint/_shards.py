@@ -67,6 +67,9 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
             file.abandon()
 
 
+_CLOSED = -1
+
+
 class _Unfinished:
     """A file that several threads write, under another name until it is complete."""
 
@@ -82,7 +85,8 @@ class _Unfinished:
 
     def write(self, data: Array, offset: int) -> bool:
         """Write some bytes; whether they were the last that were missing."""
-        files.write_at(self._descriptor, data, offset)
+        with files.naming(self._path):
+            files.write_at(self._descriptor, data, offset)
         if self._fsync:
             files.start_writeback(self._descriptor, offset, data.size)
         with self._lock:
@@ -90,13 +94,20 @@ class _Unfinished:
             return self._left == 0
 
     def finish(self) -> None:
-        if self._fsync:
-            os.fsync(self._descriptor)
+        with files.naming(self._path):
+            if self._fsync:
+                os.fsync(self._descriptor)
+            os.close(self._release())  # before the name: over a network a full disk may show only here
         self._temporary.replace(self._path)
-        os.close(self._descriptor)
         if self._fsync:
             files.sync_folder(self._path.parent)
 
     def abandon(self) -> None:
-        os.close(self._descriptor)
-        self._temporary.unlink(missing_ok=True)
+        if self._descriptor != _CLOSED:
+            files.close_quietly(self._release())
+        files.remove_quietly(self._temporary)
+
+    def _release(self) -> int:
+        """Give the descriptor away, to be closed once: the number may be another file's afterwards."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        return descriptor

@@ -154,12 +154,9 @@ def _restore(place: Folder, job: Job, found: Examined, threads: int) -> None:
     for shard in found.shards:
         if found.is_rewritten(shard):
             continue
-        descriptor = os.open(place.path / shard.name, os.O_RDWR | os.O_CLOEXEC)
-        try:
+        with files.opened(place.path / shard.name, os.O_RDWR) as descriptor:
             os.ftruncate(descriptor, shard.nbytes)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     files.remove_unfinished(place.path, (INDEX_NAME, *(shard.name for shard in found.rewritten)))
     if found.rewritten:
         write_shards(job, found.rewritten, place.path, How(threads, fsync=True, advance=lambda nbytes: None))

@@ -102,7 +102,7 @@ def write(
         BlockingIOError: another run writes into the folder.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         MemoryError: a tensor that must be made whole does not fit into the limits of memory.
-        OSError: the disk is full, the folder cannot be written...
+        OSError: the disk is full, the folder cannot be written... with the path; the same call goes on afterwards.
     """
     if not os.fspath(folder):
         raise ValueError("folder must be a path. Received: an empty text")
@@ -130,7 +130,7 @@ def write(
             raise
         # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
         # shared lock gives it back first.
-        alone = mine is None or files.try_lock(lock)
+        alone = mine is None or place.try_lock(lock)
         finished = alone and place.is_complete(job)
         path = place.finish(job) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]

@@ -139,10 +139,11 @@ def report_file(path: Path | None, data: bytes | None = None) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     if data is None:
         return
-    from fastinit._io.files import put
+    from fastinit._io.files import naming, put
 
     if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced
-        path.write_bytes(data)
+        with naming(path):
+            path.write_bytes(data)
     else:
         put(path.resolve(), data, sync=False)
 
