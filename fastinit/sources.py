@@ -19,7 +19,7 @@ import numpy as np
 
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
-from fastinit._io import documents
+from fastinit._io import documents, files
 from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
 from fastinit._io.safetensors import CODES, Stored
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
@@ -61,7 +61,7 @@ class Source:
         """
         if self.config is None:
             return {}
-        data = self.config.read_bytes()
+        data = files.read(self.config)
         table, dropped = documents.read(self.config, infinite=True), list[str]()
         if not self.packed:
             table = _unquantised(table, dropped)
@@ -219,16 +219,16 @@ def _importable_from(folder: str) -> Iterator[None]:
 
 def _stored(source: Path) -> Found:
     tensors: dict[str, Fill] = {}
-    files = read_checkpoint(source)
-    for path, start, header, _ in files:
+    stored_files = read_checkpoint(source)
+    for path, start, header, _ in stored_files:
         for name, stored in header.items():
             try:
                 tensors[name] = _fill(path, start, stored)
             except ValueError as error:
                 raise ValueError(f"{path}: {name!r}: {error}") from None
-    config = files[0].path.parent / "config.json"
+    config = stored_files[0].path.parent / "config.json"
     drawn = [name for name, fill in tensors.items() if fill.drawn]
-    models = tuple(dict.fromkeys(file.prefix.rstrip("/") for file in files if file.prefix))
+    models = tuple(dict.fromkeys(file.prefix.rstrip("/") for file in stored_files if file.prefix))
     packed = any(fill.dtype in _PACKED and len(fill.shape) > 1 for fill in tensors.values())
     return Found(Plan(tensors), config if config.exists() and not models else None, drawn, models, packed)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Never
 
+from fastinit._io import files
 from fastinit._runtime.checks import unknown
 
 
@@ -45,7 +46,7 @@ def read(path: Path, *, toml: bool = False, infinite: bool = False) -> dict[str,
         ValueError: it holds no such; the file is named.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read(path).decode("utf-8-sig")
         found = tomllib.loads(text) if toml else parse_json(text, infinite=infinite)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None

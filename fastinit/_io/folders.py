@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastinit._io import documents
+from fastinit._io.files import naming
+from fastinit._io.files import read as read_file
 from fastinit._io.safetensors import INDEX_NAME, LFS_POINTER, Stored, read_header
 
 PIPELINE = "model_index.json"  # of diffusers: the folder's models lie in folders below it
@@ -158,7 +160,7 @@ def snapshot(path: Path) -> Path:
     if not (path / "snapshots").is_dir() or not ((path / "refs").is_dir() or (path / "blobs").is_dir()):
         return path
     main = path / "refs" / "main"
-    commit = main.read_text().strip() if main.is_file() else ""
+    commit = read_file(main).decode(errors="replace").strip() if main.is_file() else ""
     found = {folder.name: folder for folder in sorted((path / "snapshots").iterdir()) if folder.is_dir()}
     if commit not in found and len(found) != 1:
         raise ValueError(f"{path}: refs/main names none of the snapshots: give one of {_some(found) or 'a download'}")
@@ -337,7 +339,7 @@ def _there(paths: Iterable[Path]) -> Model:
     for path in paths:
         there = path.exists()
         if path.is_file():
-            with path.open("rb") as file:
+            with naming(path), path.open("rb") as file:
                 there = file.read(len(LFS_POINTER)) != LFS_POINTER
         if there:
             files.append(path)

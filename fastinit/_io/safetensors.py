@@ -14,6 +14,7 @@ import ml_dtypes  # noqa: F401  NumPy knows the names of its dtypes from then on
 import numpy as np
 
 from fastinit._io.documents import parse_json
+from fastinit._io.files import naming
 
 INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
@@ -72,7 +73,7 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
     if path.exists() and not path.is_file():  # to open a pipe would wait
         raise ValueError(f"{path}: no safetensors file, but a folder or a device")
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         first = file.read(len(LFS_POINTER))
         length = int.from_bytes(first[:8], "little")
         if size < 8 or length > min(LONGEST, size - 8):

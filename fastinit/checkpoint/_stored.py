@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastinit._io.files import naming
 from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
@@ -162,7 +163,7 @@ def _shard(found: Examined, file: str, start: int, tensors: dict[str, Stored], p
 
 def _begins_with(path: Path, header: bytes) -> bool:
     """Whether a file begins with a header, or with as much of it as the file has bytes."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return header.startswith(file.read(len(header)))
 
 

@@ -183,7 +183,10 @@ def scan(
                     if handle is not None:
                         handle.close()
                     file, handle = read.file, handles.enter_context(FileIO(read.file.path))
-                for tensor in (_large if read.nbytes > buffer.size else _small)(read, handle.fileno(), buffer):
+                look = _large if read.nbytes > buffer.size else _small
+                with files.naming(read.file.path):
+                    seen = list(look(read, handle.fileno(), buffer))
+                for tensor in seen:
                     tensor.finish()
                     done(tensor)
                 advance(read.nbytes)
