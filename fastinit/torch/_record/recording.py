@@ -52,10 +52,12 @@ class Recording(Recorder):
 def without_addresses(what: str) -> MemoryError:
     """The error for a recording that finds no address space."""
     found = [f"{limit.source}: {limit.nbytes:,} bytes" for limit in memory_limits() if limit.addresses]
-    cause = ", ".join(found) or "`ulimit -v` sets none, so it is the system's (vm.overcommit_memory, vm.max_map_count)"
+    advice = "No limit is set for this process: check the sizes, or vm.overcommit_memory and vm.max_map_count"
+    if found:
+        advice = f"The limit is {', '.join(found)}. Raise it, for instance by `ulimit -v unlimited`"
     return MemoryError(
         f"cannot record: no address space is left for {what}. Recording takes as much of it as all tensors have bytes, "
-        f"and no memory. The limit is {cause}. Raise it, for instance by `ulimit -v unlimited`"
+        f"and no memory. {advice}"
     )
 
 
