@@ -179,7 +179,7 @@ def _document(path: Path, dtype: str | None) -> Found:
     if "model_type" in table:
         from fastinit.torch._pretrained import plan_of_config
 
-        return Found(plan_of_config(table, path, dtype), path)
+        return Found(plan_of_config(_unquantised(table, []), path, dtype), path)
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
 
 

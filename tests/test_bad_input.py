@@ -72,7 +72,7 @@ BAD_PARAMETERS = [
     ),
     (
         lambda: fi.TruncatedNormal(0, 1, 50, 51),
-        "low and high are too far from the mean: no mass is left. "
+        "low and high are too far from the mean, or too close to each other: no mass is left. "
         "Received: TruncatedNormal(mean=0.0, std=1.0, low=50.0, high=51.0)",
     ),
     (lambda: fi.add(np.zeros(2), fi.Normal(), scale=NAN), "scale must be finite. Received: scale=nan"),

@@ -121,9 +121,12 @@ def test_chunks_beyond_the_squares_of_float64(scale, size):
 
 
 def test_a_very_large_p_is_the_largest():
-    assert 49.0 * (1 / 49.0) < 1  # whose 1e300th power is 0
+    assert 49.0 * (1 / 49.0) < 1  # whose 1e300th power is 0, so that terms are divided
     assert fi.global_norm([np.array([1.0, -49.0]), np.array([3.0])], 1e300) == 49
     assert_allclose(fi.global_norm(np.array([0.3, 0.7]), 1e17), 0.7, rtol=1e-12)
+    for p in (30, 50, 1000):  # below float64's normal numbers too
+        assert fi.global_norm(np.array([1e-318]), p) == 1e-318
+        assert fi.global_norm(np.array([3e-318j, 1e-320]), p) == 3e-318
 
 
 @each_dtype

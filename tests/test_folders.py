@@ -278,6 +278,11 @@ ERRORS = {
         {"v1-5-pruned.safetensors": "ab", "v1-5-pruned-emaonly.safetensors": "ab"},
         "v1-5-pruned.safetensors: 'a' is in another file too, v1-5-pruned-emaonly.safetensors: give one of the files",
     ),
+    "an index of nothing": (
+        {INDEX_NAME: {}, "foo.safetensors": "a"},
+        f"{INDEX_NAME}: the index names no tensors",
+    ),
+    "an empty file": ({"model.safetensors": b""}, "model.safetensors: no safetensors file: it is empty"),
     "hidden files": ({".model.safetensors": "a", ".git/model.safetensors": "a"}, "and no .safetensors file"),
 }
 

@@ -433,7 +433,7 @@ def test_what_is_no_model(arguments, error, message):
         (
             {"y": ["a"] * 4},
             ValueError,
-            "y must have 3 classes, one for each output. Received: 1, 'a'; name them all by ",
+            "y must have 3 classes, one for each output. Received: 1 class: 'a'; name them all by ",
         ),
         ({"epochs": 0}, ValueError, "epochs must be positive. Received: epochs=0"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be an int. Received: batch_size=2.5"),

@@ -221,10 +221,10 @@ REFUSED = {
         CLASSES,
         {"outputs": 2},
         ValueError,
-        "y must have 2 classes, one for each output. Received: 3, 0, 1, 2; ",
+        "y must have 2 classes, one for each output. Received: 3 classes: 0, 1, 2; the last of `sizes` counts them, or",
     ),
-    "too few": (WORDS[HALVES], {}, ValueError, COUNTED + "2, 'cat', 'dog'; name"),
-    "hundreds": (np.arange(60) * 3, {}, ValueError, COUNTED + "60, 0, 3, 6, 9, 12, ... 177; "),
+    "too few": (WORDS[HALVES], {}, ValueError, COUNTED + "2 classes: 'cat', 'dog'; name"),
+    "hundreds": (np.arange(60) * 3, {}, ValueError, COUNTED + "60 classes: 0, 3, 6, 9, 12, ... 177; "),
     "values": (X[:, 0], {}, ValueError, f"y must be of the classes 0, 1, 2. {VALUES}"),
     "values, sigmoid": (
         X[:, 0],
@@ -232,6 +232,14 @@ REFUSED = {
         ValueError,
         f"y must be of the classes 0, 1. {VALUES}",
     ),
+    "too many for one": (
+        WORDS[CLASSES],
+        {"outputs": 1, "output": "sigmoid"},
+        ValueError,
+        "y must have 2 classes for one sigmoid output. Received: 3 classes: 'cat', 'dog', 'eel'; "
+        'use output="softmax" with 3 outputs',
+    ),
+    "a large int": ([10**400] * 60, IDENTITY, ValueError, "y must be in the range of float64. Received: an int"),
     "one output": (HALVES, {"outputs": 1}, ValueError, ONE),
     "None": (MISSING, {}, ValueError, "y must not have missing values. Received: None in row 7"),
     "nan": (HOLES, {}, ValueError, "y must be finite. Received: nan in row 7"),
@@ -482,6 +490,20 @@ def test_what_are_no_weights(weights, error, message):
     same(model, untouched)
 
 
+def test_weights_are_only_read():
+    """A float64 array needs no copy to be taken, and is the caller's."""
+    weights = np.arange(1.0, 61.0)
+    frozen = pd.Series(weights.copy())  # whose memory is read-only from pandas 3 on
+    weights.flags.writeable = False
+    model, reference = model_of(), model_of()
+    for fitted, taken in ((model, weights), (reference, frozen)):
+        fitted.fit(X, CLASSES, 1, sample_weight=taken, validation=(X, CLASSES, taken))
+        fitted.step(X[:20], CLASSES[:20], sample_weight=taken[:20])
+        fitted.score(X, CLASSES, taken)
+        assert (np.asarray(taken) == np.arange(1.0, 61.0)).all()
+    same(model, reference)
+
+
 # --- numbers ---
 
 
@@ -699,6 +721,28 @@ def test_an_optimizer_has_a_name(name):
     other.step(X, CLASSES, name)
     fresh.step(X, CLASSES, OPTIMIZERS[name]())
     same(other, fresh)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "error", "message"),
+    [
+        ("AdamW", ValueError, "unknown optimizer 'AdamW'; did you mean 'adamw'? Allowed: sgd, adam, adamw"),
+        ("SGD", ValueError, "unknown optimizer 'SGD'; did you mean 'sgd'?"),
+        (fi.Adam, TypeError, "Received: the class fastinit.nn._optimizers.Adam; call it: Adam()"),
+        (dict, TypeError, "Received: the class builtins.dict"),
+    ],
+)
+def test_what_are_no_optimizers(optimizer, error, message):
+    with pytest.raises(error) as caught:
+        model_of().step(X, CLASSES, optimizer)
+    assert message in str(caught.value)
+
+
+def test_a_column_with_a_number_for_a_name():
+    frame = pd.DataFrame(np.zeros((60, X.shape[1])), columns=np.arange(X.shape[1]) * 10)
+    frame.iloc[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"^X must be finite\. Received: nan in row 3, column 10$"):
+        model_of().predict(frame)
 
 
 def test_the_names_are_documented():

@@ -207,6 +207,16 @@ def test_one_run_at_a_time_for_each_part(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]["embed"]
 
 
+def test_finalize_writes_an_index_that_was_lost(tmp_path, expected):
+    write(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    text = index.read_bytes()
+    index.unlink()
+    assert checkpoint.finalize(tmp_path) == index
+    assert index.read_bytes() == text
+    assert checkpoint.verify(tmp_path).problems == ()
+
+
 def test_finalize_twice_and_of_nothing(tmp_path, expected):
     with pytest.raises(FileNotFoundError, match="nothing was written into"):
         checkpoint.finalize(tmp_path)

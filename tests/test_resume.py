@@ -479,6 +479,8 @@ def test_memory_is_one_block_for_each_thread(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 20)
     plan = fi.Plan({f"w{i}": ((1000, 1000), "float32", "normal") for i in range(4)})
 
+    checkpoint.write(plan, tmp_path / "first")  # what is imported and compiled once does not count
+
     def peak(action, *arguments, threads):
         tracemalloc.start()
         try:

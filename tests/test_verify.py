@@ -32,6 +32,7 @@ PLAN = fi.Plan(
     seed=11,
 )
 MOST = "20KB"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 1234\n"
 
 
 @pytest.fixture(autouse=True)
@@ -456,6 +457,25 @@ def test_a_header_that_cannot_be_read_says_so_and_gives_no_values(sound, folder)
     assert problem.startswith(f"{shard.name}: no safetensors file, or cut off: a header of ")
     assert checkpoint.verify(folder, repair=True).repaired
     assert (folder / shard.name).read_bytes() == (sound / shard.name).read_bytes()
+
+
+@pytest.mark.parametrize("which", ["one for all", "a planned shard", "one of another layout"])
+def test_a_git_lfs_pointer_is_named_and_replaced(sound, folder, which):
+    if which == "one for all":
+        for path in folder.glob("model*"):
+            path.unlink()
+        name = "model.safetensors"
+    elif which == "a planned shard":
+        name = entry_of("c.weight")[0].name
+    else:
+        tensors, name = loaded(folder), "y.safetensors"
+        saved(folder, {"x.safetensors": {"b.weight": tensors.pop("b.weight")}, name: tensors})
+    (folder / name).write_bytes(POINTER)
+    assert f"{name} is a Git LFS pointer: run `git lfs pull`" in checkpoint.verify(folder).problems
+    assert checkpoint.verify(folder, repair=True).repaired
+    again = checkpoint.verify(folder)
+    assert again.problems == ()
+    assert POINTER not in contents(folder).values()
 
 
 def test_a_shard_is_added_to_another_layout_where_that_lacks_its_tensors(folder):

@@ -289,7 +289,8 @@ class TruncatedNormal(Distribution):
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
         if normal.std and low < high and self._cut().mass < _SMALLEST_MASS:
-            raise ValueError(f"low and high are too far from the mean: no mass is left. Received: {self!r}")
+            where = "too far from the mean, or too close to each other"
+            raise ValueError(f"low and high are {where}: no mass is left. Received: {self!r}")
 
     @classmethod
     def in_sigma(cls, mean: float = 0.0, std: float = 1.0, low: float = -2.0, high: float = 2.0) -> TruncatedNormal:

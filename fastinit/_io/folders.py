@@ -324,6 +324,8 @@ def _indexed(index: Path) -> Model:
         ValueError: it is no index, or names a file elsewhere.
     """
     weight_map = documents.read(index, infinite=True).get("weight_map")
+    if weight_map == {}:
+        raise ValueError(f"{index}: the index names no tensors: remove it, or download the model again")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ValueError(f"{index}: no index: weight_map must hold a file for each name")
     for file in weight_map.values():

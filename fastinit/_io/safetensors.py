@@ -73,6 +73,8 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
     if path.exists() and not path.is_file():  # to open a pipe would wait
         raise ValueError(f"{path}: no safetensors file, but a folder or a device")
     size = path.stat().st_size
+    if not size:
+        raise ValueError(f"{path}: no safetensors file: it is empty")
     with naming(path), path.open("rb") as file:
         first = file.read(len(LFS_POINTER))
         length = int.from_bytes(first[:8], "little")

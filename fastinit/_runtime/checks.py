@@ -14,8 +14,9 @@ import numpy as np
 def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
     names = list(allowed)
-    near = difflib.get_close_matches(str(received), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(received).lower(), lower, n=1)
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
     return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
 
 

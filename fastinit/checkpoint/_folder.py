@@ -42,8 +42,9 @@ class Folder:
             FileNotFoundError, NotADirectoryError: there is none.
         """
         if not self.path.is_dir():
-            kind = NotADirectoryError if self.path.exists() else FileNotFoundError
-            raise kind(f"{self.path} is no folder")
+            if self.path.exists():
+                raise NotADirectoryError(f"{self.path} is no folder, but a file")
+            raise FileNotFoundError(f"{self.path} is no folder: it does not exist")
         return self.path
 
     def try_lock(self, descriptor: int, *, shared: bool = False) -> bool:
@@ -148,6 +149,7 @@ class Folder:
         if self._is_finished(job):  # nothing was made: nothing is to be touched
             self._clear_quietly()
             return main
+        self.staging.mkdir(exist_ok=True)  # after a job that was finished before, and has lost its index
         files.put(self.staging / _MOVING, b"", sync=self._sync)
         index = self.path / INDEX_NAME
         index.unlink(missing_ok=True)

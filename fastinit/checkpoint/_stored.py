@@ -58,7 +58,8 @@ def examine(place: Folder, job: Job) -> Examined:
     found = Examined()
     model = _choose(place, job, found.notes)
     for name in model.absent:
-        found.problems.append(f"{name} is missing")
+        what = "a Git LFS pointer: run `git lfs pull`" if (place.path / name).exists() else "missing"
+        found.problems.append(f"{name} is {what}")
         _excuse(found, name, planned, model, job.plan)
     for path in model.files:
         _add(found, path, planned.get(path.name), job.plan)
@@ -71,6 +72,9 @@ def examine(place: Folder, job: Job) -> Examined:
     found.as_planned &= names == planned.keys()
     sound = _look_at_index(found, place, job, model, names == planned.keys())
     _plan_repair(found, planned, model, missing)
+    if found.rewritten:
+        pointers = [place.path / name for name in model.absent if name not in planned]
+        found.removed += [path for path in pointers if path.exists()]
     if len(found.rewritten) == len(planned) or (not sound and names == planned.keys()):
         found.index = job.layout.index
     elif not sound or (found.rewritten and names != planned.keys()):
@@ -83,6 +87,7 @@ def examine(place: Folder, job: Job) -> Examined:
 def _choose(place: Folder, job: Job, notes: list[str]) -> Model:
     """The files that hold the checkpoint, and the names of those that should be there too."""
     planned = [shard.name for shard in job.layout.shards]
+    pointers: list[str] = []
     for indexed in True, False:  # a damaged index is a problem, but says nothing about the files
         said: list[str] = []
         try:
@@ -90,13 +95,14 @@ def _choose(place: Folder, job: Job, notes: list[str]) -> Model:
         except (ValueError, FileNotFoundError):
             continue
         names = [path.name for path in model.files]
+        pointers = pointers or [name for name in model.absent if (place.path / name).exists()]
         if not any(_may_hold(path, job.plan) for path in model.files):
             continue
         notes += said
         if set(names) <= set(planned):
             return dataclasses.replace(model, absent=tuple(name for name in planned if name not in names))
         return model
-    return Model((), tuple(planned))
+    return Model((), tuple(dict.fromkeys([*pointers, *planned])))
 
 
 def _may_hold(path: Path, plan: Plan) -> bool:

@@ -33,7 +33,6 @@ _UNITS = np.dtype([*_RUN.descr, ("height", np.int64), ("step", np.int64)])
 _SUMS = {1.0: "absolute", 2.0: "squares", math.inf: "largest"}
 # A float64 sum of squares below this may have lost digits to squares that underflowed.
 _SURE_FROM = 2.0**-950
-_LARGEST_FACTOR = 2.0**1023
 
 
 @dataclass
@@ -216,7 +215,7 @@ def _walk(records: Array) -> None:
 
 
 def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
-    """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are factor and exponent of each
+    """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are divisor and exponent of each
     of all runs."""
     records = memory.for_kernel(functools.partial(norm_kernel, kind), chosen)
     chunks = -(-records["count"] // CHUNK)
@@ -265,9 +264,8 @@ def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
         largest = merged("largest")
     rare &= np.isfinite(largest) & (largest > 0)
     if rare.any():
-        with np.errstate(over="ignore", divide="ignore"):
-            factors = np.minimum(1 / largest, _LARGEST_FACTOR)
-            numbers = np.empty((len(runs), 2))
-            numbers[:, 0], numbers[:, 1] = factors, p
-            norms[rare] = merged("power", None if whole else rare, numbers) ** (1 / p) / factors[rare]
+        numbers = np.empty((len(runs), 2))
+        numbers[:, 0], numbers[:, 1] = largest, p
+        with np.errstate(over="ignore"):
+            norms[rare] = merged("power", None if whole else rare, numbers) ** (1 / p) * largest[rare]
     return norms

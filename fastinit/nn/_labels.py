@@ -37,7 +37,7 @@ def as_classes(values: Any, count: int) -> Array:
         raise ValueError(f"classes must be {count} different labels. Received: classes={values!r}")
     if classes.dtype.kind in NUMERIC:
         as_finite(classes, "classes", values, np.float64)
-    return classes
+    return classes.astype(np.float64) if classes.dtype == np.longdouble else classes
 
 
 class Labels:
@@ -111,11 +111,16 @@ class Labels:
                 return own if (own == default).all() else default
         classes = np.unique(array)
         if len(classes) != self._count:
-            hint = "name them all by `classes`" if len(classes) < self._count else "the last of `sizes` counts them"
+            wanted, hint = f"{self._count} classes, one for each output", "the last of `sizes` counts them"
+            if self.output == "sigmoid":
+                wanted = f"{self._count} classes for one sigmoid output"
+                hint = f'use output="softmax" with {len(classes)} outputs'
+            if len(classes) < self._count:
+                hint = "name them all by `classes`"
             if array.dtype.kind in NUMERIC:
                 hint += f", or {_REGRESSION}"
-            received = f"{len(classes)}, {_listed(classes)}"
-            raise ValueError(f"y must have {self._count} classes, one for each output. Received: {received}; {hint}")
+            received = f"{len(classes)} class{'es' * (len(classes) > 1)}: {_listed(classes)}"
+            raise ValueError(f"y must have {wanted}. Received: {received}; {hint}")
         return classes
 
     def _encoded(self, array: Array, y: Any) -> Array:

@@ -221,7 +221,10 @@ def as_optimizer(optimizer: Any, named: dict[str, Optimizer]) -> Optimizer:
         return named.setdefault(optimizer, OPTIMIZERS[optimizer]())
     if not isinstance(optimizer, Optimizer):
         names = ", ".join(map(repr, OPTIMIZERS))
-        received = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+        received = type(optimizer).__name__
+        if isinstance(optimizer, type):
+            call = f"; call it: {optimizer.__name__}()" if issubclass(optimizer, Optimizer) else ""
+            received = f"the class {optimizer.__module__}.{optimizer.__name__}{call}"
         raise TypeError(f"optimizer must be one of {names}, or an SGD, Adam or AdamW. Received: {received}")
     optimizer.rates()  # a number that was assigned may be out of range
     return optimizer

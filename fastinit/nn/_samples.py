@@ -53,7 +53,12 @@ def _of_objects(array: Array, name: str, values: Any) -> Array:
     objects = array.ravel().tolist()
     if _all(objects, numbers.Real | np.bool_):
         found = np.array(objects).reshape(array.shape)
-        return found if found.dtype.kind in NUMERIC else array.astype(np.float64)  # large ints, fractions
+        if found.dtype.kind in NUMERIC:
+            return found
+        try:
+            return array.astype(np.float64)  # large ints, fractions
+        except OverflowError:
+            raise ValueError(f"{name} must be in the range of float64. Received: an int beyond it") from None
     if _all(objects, str):
         return np.array(objects).reshape(array.shape)
     missing = [number for number, value in enumerate(objects) if _is_missing(value)]
@@ -89,7 +94,9 @@ def where(index: Any, values: Any) -> str:
     """Return the place of an element in words; a data frame's column by its name."""
     names = _columns(values)
     places = [f"row {row}" for row in index[:1]]
-    places += [f"column {column if names is None else repr(names[column])}" for column in index[1:2]]
+    for column in index[1:2]:
+        named = column if names is None else names[column]
+        places.append(f"column {named.item() if isinstance(named, np.integer) else named!r}")
     return f" in {', '.join(places)}" if places else ""
 
 
@@ -196,5 +203,5 @@ def as_weights(values: Any, rows: int) -> Array | None:
     if rows and not (weights.min() >= 0 and weights.max() > 0):
         received = f"from {weights.min():g} to {weights.max():g}"
         raise ValueError(f"sample_weight must not be negative, nor all 0. Received: {received}")
-    weights /= weights.max(initial=0.0)
-    return weights
+    scaled: Array = weights / weights.max(initial=0.0)  # a new array: the other may be the caller's
+    return scaled

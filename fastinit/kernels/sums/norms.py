@@ -39,13 +39,13 @@ def _scaled(stream):
 
 
 @scalar
-def _size(value, factor, exponent):
+def _size(value, divisor, exponent):
     return abs(f64(value))
 
 
 @scalar
-def _power(value, factor, exponent):
-    return (abs(f64(value)) * factor) ** exponent
+def _power(value, largest, exponent):
+    return (abs(f64(value)) / largest) ** exponent
 
 
 # Template arguments, as in `kernels.fill`.
@@ -55,15 +55,15 @@ ELEMENT, LOAD, TERM, NUMBERS = f32, store.itself, square, _unscaled
 def _sums(data, start, count, key, stream, results):
     """The sum of the terms of every chunk of `key` elements in [start, start + count), chunk i's at results[i].
 
-    `start` is a multiple of `key`. A power reads its factor and its exponent at the address `stream`.
+    `start` is a multiple of `key`. A power reads its divisor and its exponent at the address `stream`.
     """
     data = carray(data, count, ELEMENT)
     chunks = (start + count + key - u64(1)) // key
     results = carray(results, chunks)
-    factor, exponent = NUMBERS(stream)
+    divisor, exponent = NUMBERS(stream)
     for chunk in range(start // key, chunks):
         first = chunk * key - start
-        results[chunk] = fixed_sum(data[first : min(first + key, count)], LOAD, TERM, factor, exponent)
+        results[chunk] = fixed_sum(data[first : min(first + key, count)], LOAD, TERM, divisor, exponent)
 
 
 # The bits of an element, signed and not, what makes a number of them, and the largest magnitude.
@@ -88,7 +88,7 @@ def _largest(data, start, count, key, stream, results):
         results[chunk] = f64(FLOAT_OF(WORD(largest)))
 
 
-# Kind -> (a term of the sum, where its factor and exponent come from).
+# Kind -> (a term of the sum, where its divisor and exponent come from).
 _TERMS = {"squares": (square, _unscaled), "absolute": (_size, _unscaled), "power": (_power, _scaled)}
 _INTEGERS: dict[str, tuple[Any, Any, Any]] = {
     "float16": (np.int16, u16, store.of_f16),
@@ -103,8 +103,8 @@ KINDS = (*_TERMS, "largest")
 def norm_kernel(kind: str, dtype: str) -> Kernel:
     """Compile the range kernel that reduces chunks of `key` elements.
 
-    Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of (factor |x|)^exponent,
-    two float64 numbers at the address `stream`).
+    Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of
+    (|x| / divisor)^exponent, two float64 numbers at the address `stream`).
     """
     name = f"norm_{kind}_{dtype}"
     if kind == "largest":
