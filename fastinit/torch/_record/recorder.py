@@ -376,6 +376,11 @@ class Recorder(DispatchMode, Calls):
         """Whether all values of a tensor are draws that are known."""
         return on_host(tensor) and self._known(tensor, tensor) is not None
 
+    @_own_work
+    def shares_memory(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether two tensors have one storage; asked so, it is not handed out."""
+        return storage_of(one) is storage_of(other)
+
 
 class _Reads(TorchFunctionMode):
     """Sees methods that hand out memory and are no operators."""
