@@ -147,10 +147,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
     settle(recorder.known, _owners(roots(), recorder), recorder.log.drawn(), recorder.origins)
-    plan = Plan(_tensors(recorder, named, _passing(model)))
-    if recorder.log.has_decisions and not any(isinstance(t.distribution, Computed) for t in plan.filled.values()):
-        recorder.seen("a decision")  # which nothing would check
-    return plan
+    return Plan(_tensors(recorder, named, _passing(model)))
 
 
 def _recordable(name: str, tensor: torch.Tensor) -> None:

@@ -114,7 +114,10 @@ class Recorder(DispatchMode, Calls):
             return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
         if method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
             self.flush(tensor)
-        elif method in (torch.Tensor.tolist, torch.Tensor.__deepcopy__):
+        elif method is torch.Tensor.tolist:
+            self.flush(tensor)
+            return self.listed(tensor)
+        elif method is torch.Tensor.__deepcopy__:
             self.flush(tensor)
             if self.is_random(tensor):
                 self.seen(method.__name__, tensor)
