@@ -47,9 +47,8 @@ class Recording(Recorder):
         return made
 
     def answered(self, event: Event) -> None:
-        assert event.call is not None
         if not all(self.log.stands(event, Key(seed)) for seed in range(1, 1 + OTHER_SEEDS)):
-            self.seen(f"{event.call[0]}, whose answer depends on the seed")
+            self.seen(f"{event.asked}, whose answer depends on the seed")
 
     def seen(self, what: object, *tensors: torch.Tensor) -> None:
         raise ValueError(

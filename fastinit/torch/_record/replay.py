@@ -32,13 +32,19 @@ class Event(NamedTuple):
     call: tuple[Operator, Any, Any, Any, Stream | None] | None = None  # operator, arguments, result
     answer: str | None = None  # what of the result the code may have branched on
 
+    @property
+    def asked(self) -> str:
+        """The name of what was called."""
+        assert self.call is not None
+        func = self.call[0]
+        return str(func) if hasattr(func, "overloadpacket") else func.__name__
+
 
 class DecisionError(ValueError):
     """With a key, code branches in another way than it did."""
 
     def __init__(self, event: Event) -> None:
-        assert event.call is not None
-        super().__init__(f"with this seed the constructor branches in another way (in {event.call[0]}); use fast_init")
+        super().__init__(f"with this seed the constructor branches in another way (in {event.asked}); use fast_init")
 
 
 def answer_of(func: Operator, out: Any) -> str | None:
