@@ -112,8 +112,8 @@ class Recorder(DispatchMode, Calls):
         """Call a method that hands out memory or values."""
         if method is torch.Tensor.__deepcopy__ and self._can_deep_copy(tensor):
             return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
-        if method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
-            self.flush(tensor)
+        if method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_, torch.Tensor.__repr__):
+            self.flush(tensor)  # nothing is read or written yet, or only to be shown
         elif method is torch.Tensor.tolist:
             self.flush(tensor)
             return self.listed(tensor)
@@ -395,6 +395,7 @@ class _Reads(TorchFunctionMode):
         torch.Tensor.__dlpack__,
         torch.Tensor.__deepcopy__,
         torch.Tensor.__reduce_ex__,
+        torch.Tensor.__repr__,
         torch.Tensor.share_memory_,
         torch.Tensor.untyped_storage,  # pickle takes it without a method that is seen
         torch.Tensor.storage,
