@@ -88,7 +88,7 @@ def test_the_bounds_of_torch_are_those_that_are_tested():
         dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "tests" / f"{name}-torch.txt").read_text(), re.MULTILINE))
         for name in ("oldest", "newest")
     )
-    assert pins.keys() == newest.keys() == {"torch", "transformers"}
+    assert list(newest) == ["torch"]
     bounds = [re.fullmatch(r"([\w-]+)>=([\d.]+)", text).groups() for name in ("torch", "hf") for text in extras[name]]
     assert [name for name, _ in bounds] == ["torch", "transformers", "torch"]
     assert all(pins[name] == f"{bound}.0" for name, bound in bounds)

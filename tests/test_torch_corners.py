@@ -49,6 +49,17 @@ def test_what_is_saved_in_the_block_is_there():
     assert again.tolist() == [5] * 4
 
 
+def test_what_is_printed_is_there():
+    """A text is shown, and no answer: a constructor that prints its weights is recorded."""
+    with fast_init(seed=0):
+        assert "5., 5." in str(torch.full((4,), 5.0))
+    texts = []
+    plan = record(lambda: texts.append(f"{(w := torch.randn(3))}") or module(w=w))
+    assert plan["w"].distribution == fi.Normal()
+    assert len({*texts, str(torch.zeros(3))}) == 2
+    assert "e-" not in texts[0]
+
+
 def test_what_is_saved_is_no_constant_of_a_plan():
     with pytest.raises(ValueError, match="branches on random values"):
         record(lambda: pickle.loads(pickle.dumps(nn.Linear(3, 2))))

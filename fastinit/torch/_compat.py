@@ -50,7 +50,7 @@ _DISTRIBUTING: tuple[str, ...] = (
     "torch.distributed.tensor.placement_types._StridedShard._make_shard_tensor",
     "torch.distributed.tensor.Replicate._make_replicate_tensor",
 )
-if torch.__version__ < (2, 10):
+if torch.__version__ < "2.10":  # compared as versions
     _DISTRIBUTING = (
         "torch.distributed.tensor.Shard._shard_tensor",
         "torch.distributed.tensor.Replicate._replicate_tensor",

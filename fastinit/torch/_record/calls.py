@@ -176,8 +176,11 @@ class Calls:
         """`tolist`, which is no operator, but as one."""
         values = tensor.tolist()
         if self.is_random(tensor):
-            call = torch.Tensor.tolist, (tensor.detach(),), {}, [], None
-            self._append(Event([tensor.untyped_storage()], call=call, answer=answer_of(call[0], values)))
+            method = torch.Tensor.tolist
+            answer = answer_of(method, values)
+            self._append(
+                Event([tensor.untyped_storage()], call=(method, (tensor.detach(),), {}, [], None), answer=answer)
+            )
         return values
 
     def seen(self, what: object, *tensors: torch.Tensor) -> None:
