@@ -79,7 +79,7 @@ def loaded(folder, kind):
     """(model, what was missing and the like), with warnings as errors but transformers' own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, info = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+        model, info = getattr(transformers, kind).from_pretrained(folder, dtype="auto", output_loading_info=True)
     return model, {name: sorted(map(str, found)) for name, found in info.items()}
 
 
@@ -198,11 +198,16 @@ def test_a_dtype_that_is_asked_for(tmp_path, family, dtype):
     source = config_in(tmp_path / "source", family)
     write(source, tmp_path / "out", dtype=dtype)
     wanted = getattr(torch, dtype)
-    assert {tensor.dtype for _, tensor in stored(tmp_path / "out").values()} == {wanted}
     model, info = loaded(tmp_path / "out", CLASSES[family])
     assert info["missing_keys"] == info["unexpected_keys"] == []
-    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
-    assert differing(model, built(source, family, wanted)) == []
+    built(source, family, wanted).save_pretrained(tmp_path / "theirs")
+    kinds = [{tensor.dtype for _, tensor in stored(tmp_path / name).values()} for name in ("out", "theirs")]
+    assert kinds[0] == kinds[1] >= {wanted}
+    theirs, _ = loaded(tmp_path / "theirs", CLASSES[family])
+    dtypes = {name: tensor.dtype for name, tensor in tensors(theirs).items()}  # some versions keep some in float32
+    assert {name: tensor.dtype for name, tensor in tensors(model).items()} == dtypes
+    assert wanted in dtypes.values()
+    assert differing(model, theirs) == []
     assert checkpoint.verify(tmp_path / "out").problems == ()
 
 
@@ -237,6 +242,9 @@ def test_mixtral_is_written_with_the_names_of_the_modules(written, tmp_path):
     ours, theirs = stored(out), stored(tmp_path)
     assert ours.keys() == dict(expected.named_parameters()).keys()
     experts = "model.layers.1.mlp.experts"
+    if transformers.__version__.startswith("4."):  # each expert is a module: there are no other names
+        assert ours.keys() == theirs.keys()
+        return
     released = "model.layers.1.block_sparse_moe.experts"
     assert f"{experts}.gate_up_proj" not in theirs
     assert f"{released}.3.w1.weight" in theirs

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_the_lower_bounds_are_those_that_are_tested():
     assert [name for name, _ in bounds] == [name for name, _ in pins]
     for (_, bound), (_, pin) in zip(bounds, pins, strict=True):
         assert pin == bound or pin == f"{bound}.0"
+
+
+def test_the_bounds_of_torch_are_those_that_are_tested():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pins, newest = (
+        dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "tests" / f"{name}-torch.txt").read_text(), re.MULTILINE))
+        for name in ("oldest", "newest")
+    )
+    assert list(newest) == ["torch"]
+    bounds = [re.fullmatch(r"([\w-]+)>=([\d.]+)", text).groups() for name in ("torch", "hf") for text in extras[name]]
+    assert [name for name, _ in bounds] == ["torch", "transformers", "torch"]
+    assert all(pins[name] == f"{bound}.0" for name, bound in bounds)

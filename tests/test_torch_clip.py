@@ -423,8 +423,11 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("make", PARAMETERS.values(), ids=PARAMETERS)
 def test_any_parameters_do_what_they_do_in_torch(make):
-    assert_same("clip_grad_norm_", make, 0.5)
-    assert_same("clip_grad_norm_", make, "x")
+    for maximum in (0.5, "x"):
+        result, told, *after = outcome("clip_grad_norm_", OURS, make, maximum)
+        if torch.__version__ < (2, 8):  # the first to warn of an empty generator; we do for all
+            told = {warning for warning in told if "empty generator" not in warning[1]}
+        assert (result, told, *after) == outcome("clip_grad_norm_", TORCHS, make, maximum)
     assert_same("clip_grads_with_norm_", make, 0.5, torch.tensor(5.0))
     assert_same("clip_grad_value_", make, 0.5)
     assert_same("get_total_norm", make)
@@ -494,12 +497,16 @@ def test_a_dispatch_mode_sees_torchs_operations(name, own):
 
 
 def test_compiled_code_has_torchs_operations():
-    def step(parameters):
-        return ft.clip_grad_norm_(parameters, 1.0)
+    def compiled(functions, fullgraph):
+        parameters, function = plain(), functions["clip_grad_norm_"]
+        step = torch.compile(lambda parameters: function(parameters, 1.0), backend="eager", fullgraph=fullgraph)
+        try:
+            return step(parameters).item(), parameters[1].grad.item()
+        except RuntimeError as error:  # a PyTorch that does not compile its own function as one graph
+            return type(error)
 
-    parameters = plain()
-    assert torch.compile(step, backend="eager", fullgraph=True)(parameters).item() == 5
-    assert_allclose(parameters[1].grad, 0.8, rtol=1e-6)
+    assert compiled(OURS, fullgraph=True) == compiled(TORCHS, fullgraph=True)
+    assert compiled(OURS, fullgraph=False) == pytest.approx((5, 0.8))
 
 
 def test_autograd_sees_that_gradients_have_changed():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from models import bits, differing, tensors
 from torch import nn
+from torch.utils import _python_dispatch
 
 import fastinit as fi
 from fastinit.torch import fast_init, materialize, normal_, record
@@ -46,6 +47,17 @@ def test_what_is_saved_in_the_block_is_there():
         again = pickle.loads(pickle.dumps(torch.full((4,), 5.0)))
     assert torch.equal(loaded["weight"], layer.weight)
     assert again.tolist() == [5] * 4
+
+
+def test_what_is_printed_is_there():
+    """A text is shown, and no answer: a constructor that prints its weights is recorded."""
+    with fast_init(seed=0):
+        assert "5., 5." in str(torch.full((4,), 5.0))
+    texts = []
+    plan = record(lambda: texts.append(f"{(w := torch.randn(3))}") or module(w=w))
+    assert plan["w"].distribution == fi.Normal()
+    assert len({*texts, str(torch.zeros(3))}) == 2
+    assert "e-" not in texts[0]
 
 
 def test_what_is_saved_is_no_constant_of_a_plan():
@@ -254,7 +266,10 @@ def test_all_that_is_random_has_a_seed(draw):
 # --- blocks that end oddly ---
 
 
-def test_blocks_that_close_out_of_order_leave_nothing_behind():
+def test_blocks_that_close_out_of_order_leave_nothing_behind(monkeypatch):
+    # Modes of PyTorch that close out of order leave these set, and PyTorch 2.8 then compiles nothing more.
+    for name in ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode"):
+        monkeypatch.setattr(_python_dispatch, name, False)
     first, second = fast_init(0), fast_init(1)
     first.__enter__()
     second.__enter__()

@@ -25,11 +25,12 @@ import fastinit.torch as ours
 from fastinit.torch._record.recorder import active
 
 theirs = torch.nn.init
+THEIRS = [name for name, value in vars(theirs).items() if inspect.isfunction(value) and not name.startswith("_")]
 
 DTYPES = {torch.float16: np.float16, torch.bfloat16: ml_dtypes.bfloat16, torch.float32: np.float32}
 DTYPES[torch.float64] = np.float64
 ADDITIONS = ("lecun_uniform_", "lecun_normal_", "variance_scaling_")
-DEPRECATED = tuple(name for name in theirs.__all__ if not name.endswith("_") and name != "calculate_gain")
+DEPRECATED = tuple(name for name in THEIRS if not name.endswith("_") and name != "calculate_gain")
 WITHOUT_CHANCE = {"constant_": {"val": 0.3}, "ones_": {}, "zeros_": {}, "eye_": {}}
 RANDOM = {  # the random functions with what they need
     "uniform_": {},
@@ -99,7 +100,7 @@ def no_torch(monkeypatch):
 
 
 def test_every_name_of_torch_is_here():
-    assert set(theirs.__all__) <= set(ours.__all__)
+    assert set(THEIRS) <= set(ours.__all__)
     assert set(ours.__all__) >= set(ADDITIONS)
     assert all(callable(getattr(ours, name)) for name in ours.__all__)
     assert len(set(ours.__all__)) == len(ours.__all__)
@@ -109,7 +110,7 @@ def test_signatures_are_those_of_torch():
     def parameters(function):
         return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
-    for name in theirs.__all__:
+    for name in THEIRS:
         assert parameters(getattr(ours, name)) == parameters(getattr(theirs, name))
         assert getattr(ours, name).__name__ == name
         assert len(getattr(ours, name).__doc__.split()) > 5
@@ -385,9 +386,19 @@ def test_what_is_not_random_leaves_the_generator_alone():
 def test_nothing_to_draw_leaves_the_generator_alone():
     for name in OURS:
         state = torch.get_rng_state()
-        for tensor in (torch.empty(0, 3), torch.empty(2, 3, device="meta")):
-            getattr(ours, name)(tensor, **OURS[name])
-            assert torch.equal(torch.get_rng_state(), state)
+        getattr(ours, name)(torch.empty(0, 3), **OURS[name])
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_tensor_without_values_advances_the_generator_as_in_torch():
+    for name, arguments in OURS.items():
+        states = []
+        for module in (ours, theirs if hasattr(theirs, name) else None):
+            torch.manual_seed(0)
+            if module is not None:  # otherwise it is ours alone, and nothing is drawn
+                getattr(module, name)(torch.empty(2, 3, device="meta"), **arguments)
+            states.append(torch.get_rng_state())
+        assert torch.equal(*states)
 
 
 def test_a_refused_call_leaves_the_generator_and_the_tensor_alone():
@@ -587,7 +598,7 @@ def test_errors_and_warnings_are_those_of_torch(name):
 
 
 def test_no_argument_is_the_error_of_torch():
-    for name in theirs.__all__:
+    for name in THEIRS:
         assert outcome(getattr(ours, name)) == outcome(getattr(theirs, name))
 
 

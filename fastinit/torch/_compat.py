@@ -45,11 +45,16 @@ FALLBACKS = {
 }
 
 # What `distribute_tensor` makes the shards with; each takes `tensor`, `mesh`, `mesh_dim` and `src_data_rank`.
-_DISTRIBUTING = (
+_DISTRIBUTING: tuple[str, ...] = (
     "torch.distributed.tensor.Shard._make_shard_tensor",
     "torch.distributed.tensor.placement_types._StridedShard._make_shard_tensor",
     "torch.distributed.tensor.Replicate._make_replicate_tensor",
 )
+if torch.__version__ < "2.10":  # compared as versions
+    _DISTRIBUTING = (
+        "torch.distributed.tensor.Shard._shard_tensor",
+        "torch.distributed.tensor.Replicate._replicate_tensor",
+    )
 FALLBACKS |= dict.fromkeys(_DISTRIBUTING, "in fast_init distribute_tensor sends values, whose draws have no names")
 
 COMPILER = "torch._dynamo"  # in sys.modules once something may be compiled
@@ -118,7 +123,7 @@ def _is_device_mode(mode: object) -> bool:
 
 @functools.cache
 def distributing() -> list[tuple[Any, str]]:
-    """The static methods that make the shards of a tensor: classes and names."""
+    """The methods that make the shards of a tensor: classes and names."""
     parts = [name.rpartition(".") for name in _DISTRIBUTING if optional(name) is not None]
     return [(pkgutil.resolve_name(owner), method) for owner, _, method in parts]
 

@@ -37,9 +37,9 @@ def patched() -> Iterator[None]:
     """Calls in this thread go to its recorder; in other threads PyTorch's functions do what they always do."""
     global _users
     with _lock:
-        _users += 1
-        if _users == 1:
+        if _users == 0:
             _replace()
+        _users += 1
     try:
         yield
     finally:
@@ -52,14 +52,15 @@ def patched() -> Iterator[None]:
 
 
 def _replace() -> None:
-    optional(TRUNCATED)  # warns
+    optional(TRUNCATED)  # warns, before anything is replaced: a warning may be an error
+    methods = distributing() if "torch.distributed.tensor" in sys.modules else []
     for name, drop_in in DROP_INS.items():
         original = getattr(torch.nn.init, name, None)
         if original is not None:
             _put(torch.nn.init, name, _recorded(original, inspect.unwrap(drop_in)))
-    if "torch.distributed.tensor" in sys.modules:
-        for owner, name in distributing():
-            _put(owner, name, staticmethod(_without_communication(getattr(owner, name))))
+    for owner, name in methods:
+        function = _without_communication(getattr(owner, name))
+        _put(owner, name, staticmethod(function) if isinstance(vars(owner)[name], staticmethod) else function)
 
 
 def _put(owner: Any, name: str, replacement: Any) -> None:
@@ -77,10 +78,15 @@ def _without_communication(original: Callable[..., torch.Tensor]) -> Callable[..
         recorder, call = active.recorder, signature.bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
-        if recorder is not None and given["src_data_rank"] is not None and recorder.knows(given["tensor"]):
+        tensor = given["tensor"]
+        if recorder is None or not recorder.knows(tensor):
+            return original(*call.args, **call.kwargs)
+        if given["src_data_rank"] is not None:
             check_same_seed(recorder, given["mesh"], given["mesh_dim"])
             given["src_data_rank"] = None
-        return original(*call.args, **call.kwargs)
+        part = original(*call.args, **call.kwargs)
+        # Before PyTorch 2.10 a part is a view; as a copy it remembers the whole, and does not keep its memory.
+        return part.clone() if part.numel() < tensor.numel() and recorder.shares_memory(part, tensor) else part
 
     return function
 

@@ -52,9 +52,10 @@ def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]
     - A draw that no module's tensor holds at the end is keyed by its place in the order of all random draws,
       `Key(seed) / "unowned" / "7"`.
     - An operator that reads draws before the end (a norm, a decomposition) gets provisional values, keyed by their
-      order, and is called again at the end with those that the names give. Where values leave PyTorch (`tolist`,
-      `item`, `numpy`, another device, communication), or a branch would be taken in another way, the draws behind them
-      keep the provisional values. Of what is kept to be called again 1 GiB at most: then the names of the moment count.
+      order, and is called again at the end with those that the names give. Where values leave PyTorch (`numpy`,
+      another device, communication), or a number that code has got (`item`, `tolist`, `bool`) would be another one,
+      the draws behind them keep the provisional values. Of what is kept to be called again 1 GiB at most: then the
+      names of the moment count.
     - Torch's other random operators (`randperm`, `bernoulli_`, ...) run with torch's generator seeded by their order;
       its state outside does not change, and `generator=` has no effect on deferred fills.
     - Sharded tensors (DTensors on the CPU) get their part of the tensor that the same code makes without sharding,
@@ -126,7 +127,8 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
 
     Raises:
         TypeError: the factory returns no module.
-        ValueError: the constructor takes numbers out of random values; a tensor is sharded, sparse or lazy; or two
+        ValueError: the constructor gets numbers out of random values (`item`, `bool`, `tolist`) that are not the same
+            for nine seeds, or memory (`numpy`); a tensor is sharded, sparse or lazy; or two
             tensors share part of their memory.
         MemoryError: the address space (`ulimit -v`) is smaller than the tensors.
 
@@ -153,10 +155,7 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         _recordable(name, tensor)
     # The names that `fast_init` would give count in the keys, also where they are not those of the model.
     settle(recorder.known, _owners(roots(), recorder), recorder.log.drawn(), recorder.origins)
-    plan = Plan(_tensors(recorder, named, _passing(model)))
-    if recorder.log.has_decisions and not any(isinstance(t.distribution, Computed) for t in plan.filled.values()):
-        recorder.seen("a decision")  # which nothing would check
-    return plan
+    return Plan(_tensors(recorder, named, _passing(model)))
 
 
 def _recordable(name: str, tensor: torch.Tensor) -> None:

@@ -24,7 +24,7 @@ from fastinit.torch._record.execute import draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, settle
 from fastinit.torch._record.operators import Operator, aten
-from fastinit.torch._record.replay import DecisionError, Event, Log, Memory, replayed
+from fastinit.torch._record.replay import Event, Log, Memory, answer_of, replayed
 
 # Bytes of tensors that a block keeps in order to call operators again. Beyond that, draws get their final keys at once.
 LIMIT = 1 << 30
@@ -160,9 +160,7 @@ class Calls:
             self.becomes_random(storage_of(tensor), overwritten=whole)
         out = run(func, args, kwargs, self.key, stream)
         made = tensors_in(out)
-        decision = out if isinstance(out, bool) else None
-        leaves = not made and not written and decision is None and out is not None  # without a result, it is a check
-        if leaves or not all(map(_on_cpu, made)):
+        if not all(map(_on_cpu, made)):
             self.seen(func, *given)
             return out
         for tensor in made:
@@ -171,8 +169,19 @@ class Calls:
             self.overwritten(tensor)
         storages = [storage for storage in map(storage_of, (*given, *made)) if storage in self._random]
         call = func, *kept, [tensor.detach() for tensor in made], stream
-        self._append(Event(list(filter(None, storages)), call=call, decision=decision))
+        self._append(Event(list(filter(None, storages)), call=call, answer=answer_of(func, out)))
         return out
+
+    def listed(self, tensor: torch.Tensor) -> Any:
+        """`tolist`, which is no operator, but as one."""
+        values = tensor.tolist()
+        if self.is_random(tensor):
+            method = torch.Tensor.tolist
+            answer = answer_of(method, values)
+            self._append(
+                Event([tensor.untyped_storage()], call=(method, (tensor.detach(),), {}, [], None), answer=answer)
+            )
+        return values
 
     def seen(self, what: object, *tensors: torch.Tensor) -> None:
         """Values that depend on the key have left: the draws behind them keep the keys that they have now."""
@@ -193,6 +202,11 @@ class Calls:
     def _append(self, event: Event) -> None:
         self.log.events.append(event)
         self._kept_bytes += max(LEAST, sum(storage.nbytes() for storage in event.storages))
+        if event.answer is not None:
+            self.answered(event)
+
+    def answered(self, event: Event) -> None:
+        """Called when code has got a number that depends on the key."""
 
     def _limit(self) -> None:
         if self._kept_bytes > self.limit:
@@ -203,11 +217,9 @@ class Calls:
     def settle(self, owners: Sequence[Owner]) -> None:
         """Give all draws their final keys; what was computed from those that had none is computed again."""
         settle(self.known, owners, self.log.drawn(), self.origins)
-        streams = [draw.stream for _, _, draw in self.log.drawn()]
-        if any(one.homes[0].path != one.unowned or one.done[1] != one.shared for one in streams):
-            for storage, stand_in in self._decided(self.log.events).items():
-                if storage is not None and storage in self._random:
-                    bytes_of(storage).copy_(bytes_of(stand_in))
+        for storage, stand_in in self._decided().items():
+            if storage is not None and storage in self._random:
+                bytes_of(storage).copy_(bytes_of(stand_in))
         self._close_log()
 
     def _close_log(self) -> None:
@@ -227,14 +239,15 @@ class Calls:
         self.known.clear()
         self.pending.clear()
 
-    def _decided(self, events: list[Event]) -> Memory:
-        """The memory after all events, with decisions as they were made: where a final key would change one, the draws
-        that it depends on keep the first."""
-        for _ in range(len(events)):
-            try:
-                return replayed(events, self.key)
-            except DecisionError as error:
-                self.log.pin(*error.event.storages)
+    def _decided(self) -> Memory:
+        """The memory after all events, with answers as they were given: where a final key would change one, the draws
+        that it depends on keep the first. Empty where nothing changes."""
+        streams = [draw.stream for _, _, draw in self.log.drawn()]
+        while any(not one.is_pinned or one.done[1] != one.shared for one in streams):
+            memory, differing = replayed(self.log.events, self.key)
+            pinned = [self.log.pin(*event.storages) for event in differing]
+            if not any(pinned):
+                return memory
         return {}
 
 

@@ -73,6 +73,11 @@ class Stream:
         """When somebody may have seen its elements: 0 for never before the end, None for at any time."""
         return None if self.shared else self.done[0]
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it has the key of the ordinal for good."""
+        return bool(self.homes) and self.homes[0].path == self.unowned
+
     def pin(self) -> None:
         """Keep the key of the ordinal: values that it has made were seen."""
         self.homes = ()

@@ -112,9 +112,12 @@ class Recorder(DispatchMode, Calls):
         """Call a method that hands out memory or values."""
         if method is torch.Tensor.__deepcopy__ and self._can_deep_copy(tensor):
             return args[0][id(tensor)] if id(tensor) in args[0] else self._deep_copy(tensor, args[0])
-        if method in (torch.Tensor.data_ptr, torch.Tensor.share_memory_):  # nothing is read or written yet
+        if method in self._reads.LOOKS:
             self.flush(tensor)
-        elif method in (torch.Tensor.tolist, torch.Tensor.__deepcopy__):
+        elif method is torch.Tensor.tolist:
+            self.flush(tensor)
+            return self.listed(tensor)
+        elif method is torch.Tensor.__deepcopy__:
             self.flush(tensor)
             if self.is_random(tensor):
                 self.seen(method.__name__, tensor)
@@ -376,21 +379,30 @@ class Recorder(DispatchMode, Calls):
         """Whether all values of a tensor are draws that are known."""
         return on_host(tensor) and self._known(tensor, tensor) is not None
 
+    @_own_work
+    def shares_memory(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether two tensors have one storage; asked so, it is not handed out."""
+        return storage_of(one) is storage_of(other)
+
 
 class _Reads(TorchFunctionMode):
     """Sees methods that hand out memory and are no operators."""
 
-    METHODS = {  # noqa: RUF012
+    LOOKS = {  # noqa: RUF012  # these read and write nothing yet, or read only to show it
+        torch.Tensor.data_ptr,
+        torch.Tensor.share_memory_,
+        torch.Tensor.__repr__,
+        torch.Tensor.__format__,
+    }
+    METHODS = LOOKS | {
         torch.Tensor.numpy,
         torch.Tensor.tolist,
         torch.Tensor.__array__,
         torch.Tensor.__dlpack__,
         torch.Tensor.__deepcopy__,
         torch.Tensor.__reduce_ex__,
-        torch.Tensor.share_memory_,
         torch.Tensor.untyped_storage,  # pickle takes it without a method that is seen
         torch.Tensor.storage,
-        torch.Tensor.data_ptr,
     }
 
     def __init__(self, recorder: Recorder) -> None:

@@ -13,7 +13,7 @@ from fastinit._core.composite import as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
 from fastinit._runtime.arrays import Array
-from fastinit.torch._compat import is_traced
+from fastinit.torch._compat import is_traced, tree_map
 from fastinit.torch._record.draws import Draw, Stream, map_tensors, storage_of, tensors_in
 from fastinit.torch._record.execute import draw_into, run
 from fastinit.torch._record.geometry import Geometry, geometry, tensor_at
@@ -30,16 +30,39 @@ class Event(NamedTuple):
     storages: list[torch.UntypedStorage]  # of random values, that it reads or writes
     draw: tuple[Geometry, Draw] | None = None
     call: tuple[Operator, Any, Any, Any, Stream | None] | None = None  # operator, arguments, result
-    decision: bool | None = None  # the result, where the code has branched on it
+    answer: str | None = None  # what of the result the code may have branched on
+
+    @property
+    def asked(self) -> str:
+        """The name of what was called."""
+        assert self.call is not None
+        func = self.call[0]
+        return str(func) if hasattr(func, "overloadpacket") else func.__name__
 
 
 class DecisionError(ValueError):
     """With a key, code branches in another way than it did."""
 
     def __init__(self, event: Event) -> None:
-        assert event.call is not None
-        super().__init__(f"with this seed the constructor branches in another way (in {event.call[0]}); use fast_init")
-        self.event = event
+        super().__init__(f"with this seed the constructor branches in another way (in {event.asked}); use fast_init")
+
+
+def answer_of(func: Operator, out: Any) -> str | None:
+    """All of a result that is not the values of tensors: numbers, and shapes where values decide on them.
+
+    >>> answer_of(torch.ops.aten.equal.default, False), answer_of(torch.ops.aten.neg.default, torch.ones(2))
+    ('[False]', None)
+    """
+    facts: list[object] = []
+
+    def note(leaf: object) -> None:
+        if not isinstance(leaf, torch.Tensor):
+            facts.extend([] if leaf is None else [leaf])
+        elif torch.Tag.dynamic_output_shape in getattr(func, "tags", ()):
+            facts.append(tuple(leaf.shape))
+
+    tree_map(note, out)
+    return repr(facts) if facts else None  # exact, and so that NaN equals NaN
 
 
 @dataclass(slots=True)
@@ -48,20 +71,15 @@ class Log:
 
     events: list[Event] = field(default_factory=list)
 
-    def needed(self, *storages: torch.UntypedStorage | None, decisions: bool = True) -> list[Event]:
-        """The events that the values in storages may depend on; decisions count, since what follows them depends on
+    def needed(self, *storages: torch.UntypedStorage | None, answers: bool = True) -> list[Event]:
+        """The events that the values in storages may depend on; answers count, since what follows them depends on
         them all."""
         wanted, found = set(storages), []
         for event in reversed(self.events):
-            if not wanted.isdisjoint(event.storages) or (decisions and event.decision is not None):
+            if not wanted.isdisjoint(event.storages) or (answers and event.answer is not None):
                 wanted.update(event.storages)
                 found.append(event)
         return found[::-1]
-
-    @property
-    def has_decisions(self) -> bool:
-        """Whether code has branched on random values."""
-        return any(event.decision is not None for event in self.events)
 
     def drawn(self) -> Iterator[Drawn]:
         """The draws, and where they went."""
@@ -69,11 +87,13 @@ class Log:
             if event.draw is not None:
                 yield event.storages[0], *event.draw
 
-    def pin(self, *storages: torch.UntypedStorage | None) -> None:
-        """Keep the keys of all draws that the values in storages depend on."""
-        for event in self.needed(*storages, decisions=False):
-            if event.draw is not None:
-                event.draw[1].stream.pin()
+    def pin(self, *storages: torch.UntypedStorage | None) -> bool:
+        """Keep the keys of all draws that the values in storages depend on; whether some had others."""
+        streams = {event.draw[1].stream for event in self.needed(*storages, answers=False) if event.draw is not None}
+        others = [stream for stream in streams if not stream.is_pinned]
+        for stream in others:
+            stream.pin()
+        return bool(others)
 
     def replay(self, tensor: torch.Tensor, key: Key) -> torch.Tensor:
         """The values that a tensor has with a key.
@@ -81,27 +101,45 @@ class Log:
         Raises:
             DecisionError: a decision differs.
         """
-        events = self.needed(storage_of(tensor))
-        if not is_traced():
-            return over(replayed(events, key), tensor)
-        with ThreadPoolExecutor(1) as thread:  # without the modes of this one
-            return over(thread.submit(replayed, events, key).result(), tensor)
+        memory, differing = replayed(self.needed(storage_of(tensor)), key)
+        if differing:
+            raise DecisionError(differing[0])
+        return over(memory, tensor)
+
+    def stands(self, event: Event, key: Key) -> bool:
+        """Whether an event has the same answer with another key."""
+        try:
+            _, differing = replayed(self.needed(*event.storages, answers=False), key)
+        except RuntimeError:  # of an operator: no answer
+            return False
+        return not differing
+
+
+def replayed(events: list[Event], key: Key) -> tuple[Memory, list[Event]]:
+    """The memory that events leave behind with a key, and the events whose answers differ from what they were."""
+    if not is_traced():
+        return _replayed(events, key)
+    with ThreadPoolExecutor(1) as thread:  # without the modes of this one
+        return thread.submit(_replayed, events, key).result()
 
 
 @torch.no_grad()
-def replayed(events: list[Event], key: Key) -> Memory:
-    """The memory that events leave behind with a key.
-
-    Raises:
-        DecisionError: a decision differs.
-    """
+def _replayed(events: list[Event], key: Key) -> tuple[Memory, list[Event]]:
     memory: Memory = {}
+    differing: list[Event] = []
     for event in events:
-        _do(event, memory, key)
-    return memory
+        try:
+            if not _repeat(event, memory, key):
+                differing.append(event)
+        except Exception:
+            if not differing:
+                raise
+            break  # the code would not have come here
+    return memory, differing
 
 
-def _do(event: Event, memory: Memory, key: Key) -> None:
+def _repeat(event: Event, memory: Memory, key: Key) -> bool:
+    """Do again what an event says; whether its answer is the same."""
     if event.draw is not None:
         where, draw = event.draw
         draw_into(_stand_in(memory, event.storages[0]), where, draw, key)
@@ -115,11 +153,12 @@ def _do(event: Event, memory: Memory, key: Key) -> None:
         before = {*memory, *map(storage_of, tensors_in((args, kwargs)))}
         args, kwargs = map_tensors(real, (args, kwargs))
         made = run(func, args, kwargs, key, stream)
-        if event.decision is not None and bool(made) is not event.decision:
-            raise DecisionError(event)
+        if event.answer is not None and answer_of(func, made) != event.answer:
+            return False
         for recorded, result in zip(tensors_in(out), tensors_in(made), strict=True):
             if storage_of(recorded) not in before:
                 over(memory, recorded).copy_(result)
+    return True
 
 
 def _stand_in(memory: Memory, recorded: torch.UntypedStorage) -> torch.UntypedStorage:
