@@ -26,3 +26,13 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def compiles(monkeypatch):
+    """`torch.compile` compiles, whatever ran before.
+
+    Modes that close out of order or in several threads leave these set, and until PyTorch 2.8 nothing is compiled then.
+    """
+    for name in ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode"):
+        monkeypatch.setattr(f"torch.utils._python_dispatch.{name}", False)

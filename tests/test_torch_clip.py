@@ -496,7 +496,7 @@ def test_a_dispatch_mode_sees_torchs_operations(name, own):
     assert own == [name]
 
 
-def test_compiled_code_has_torchs_operations():
+def test_compiled_code_has_torchs_operations(compiles):
     def compiled(functions, fullgraph):
         parameters, function = plain(), functions["clip_grad_norm_"]
         step = torch.compile(lambda parameters: function(parameters, 1.0), backend="eager", fullgraph=fullgraph)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from models import bits, differing, tensors
 from torch import nn
-from torch.utils import _python_dispatch
 
 import fastinit as fi
 from fastinit.torch import fast_init, materialize, normal_, record
@@ -266,10 +265,7 @@ def test_all_that_is_random_has_a_seed(draw):
 # --- blocks that end oddly ---
 
 
-def test_blocks_that_close_out_of_order_leave_nothing_behind(monkeypatch):
-    # Modes of PyTorch that close out of order leave these set, and PyTorch 2.8 then compiles nothing more.
-    for name in ("_is_in_torch_dispatch_mode", "_is_in_non_infra_torch_dispatch_mode"):
-        monkeypatch.setattr(_python_dispatch, name, False)
+def test_blocks_that_close_out_of_order_leave_nothing_behind():
     first, second = fast_init(0), fast_init(1)
     first.__enter__()
     second.__enter__()

@@ -803,7 +803,7 @@ def test_forward_derivatives_are_those_of_torch():
         assert torch.equal(forward_ad.unpack_dual(dual).tangent, torch.zeros(3))
 
 
-def test_compiled_code_is_that_of_torch():
+def test_compiled_code_is_that_of_torch(compiles):
     results = []
     for module in (ours, theirs):
         torch.manual_seed(0)
