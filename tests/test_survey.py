@@ -272,7 +272,7 @@ def test_a_checkpoint_without_tensors(tmp_path):
 BAD = {
     "nothing there": (lambda p: p / "no.safetensors", FileNotFoundError, "No such file"),
     "an empty folder": (lambda p: p, ValueError, "holds no model.safetensors.index.json and no .safetensors file"),
-    "an empty file": (lambda p: _file(p, b""), ValueError, "no safetensors file, or cut off"),
+    "an empty file": (lambda p: _file(p, b""), ValueError, "no safetensors file: it is empty"),
     "text": (lambda p: _file(p, b"hello, world, this is a text"), ValueError, "no safetensors file"),
     "cut off": (lambda p: _cut(p), ValueError, "the tensors must take 400 bytes after the header. Received: 399"),
     "no index": (lambda p: _file(p, b'{"a": 1}', "x.json"), ValueError, "weight_map must hold a file for each name"),
