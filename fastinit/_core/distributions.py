@@ -65,7 +65,7 @@ class Distribution:
         self.pack(dtype)
 
     def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
-        """Memory that making all of a tensor takes beside the tensor itself, as far as it grows with the shape."""
+        """Return the bytes of work memory that making a whole tensor takes in addition to the tensor itself."""
         return 0
 
     def affine(self, factor: float, shift: float) -> Distribution:

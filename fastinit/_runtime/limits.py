@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ROOT = Path("/")
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2^63 where there is no limit
-# What a thread takes of the address space beside its buffers: a heap of glibc's malloc, and its stack.
+# What a thread takes of the address space in addition to its buffers: a heap of glibc's malloc, and its stack.
 _HEAP, _STACK = 64 << 20, 8 << 20
 
 

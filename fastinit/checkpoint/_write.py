@@ -76,7 +76,7 @@ def write(
     """Write a plan as safetensors files into a folder, as Hugging Face's libraries name and split them.
 
     Each thread makes blocks of 16 MB in a buffer of its own and writes them, on fewer threads where a limit of memory
-    (of a container, `ulimit -v`) has no space for so many buffers; laws whose elements depend on each other
+    (of a container, `ulimit -v`) has no space for so many buffers; distributions whose elements depend on each other
     (orthogonal, sparse) are made whole, one tensor at a time. Until all is complete the files lie in a hidden folder
     inside. If a run is stopped, the same call goes on from the files that are complete, after it has compared them
     with what they should be, and the result is the same bit for bit.
