@@ -10,6 +10,7 @@ import functools
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from fastinit._runtime.arrays import Array
 
 UNFINISHED = ".tmp"
+MOST_TEXT = 100_000_000  # bytes of a document that is read whole: as many as a safetensors header may have
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 # What a file system answers that does not have a call, or not for folders.
 _UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -67,10 +69,58 @@ def remove_quietly(path: Path) -> None:
         path.unlink()
 
 
-def read(path: Path) -> bytes:
-    """All of a small file."""
+def check_regular(path: Path, status: os.stat_result) -> None:
+    """Raise IsADirectoryError for a folder, and ValueError for a pipe, a socket or a device.
+
+    To open one of these may wait for another process, or have an effect on the device.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} must be a file. Received: {_kind(status.st_mode)}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        "a folder": stat.S_ISDIR,
+        "a link": stat.S_ISLNK,
+        "a named pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+    }
+    return next((name for name, check in kinds.items() if check(mode)), "something else")
+
+
+@contextlib.contextmanager
+def opened_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[tuple[int, int]]:
+    """Open a file that is there for a with-block; give the descriptor and the file's size in bytes.
+
+    A link to a file is followed unless `flags` has O_NOFOLLOW. Errors inside the block get the path, as in `opened`.
+
+    Raises:
+        IsADirectoryError, ValueError: as `check_regular`, before anything is opened.
+    """
     with naming(path):
-        return path.read_bytes()
+        check_regular(path, os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW))
+    # O_NONBLOCK: it may have become a pipe in between. Files do not know it.
+    with opened(path, flags | os.O_NONBLOCK | os.O_NOCTTY) as descriptor:
+        status = os.fstat(descriptor)
+        check_regular(path, status)
+        yield descriptor, status.st_size
+
+
+def read(path: Path, most: int = MOST_TEXT) -> bytes:
+    """All of a file that is small enough to be read whole.
+
+    Raises:
+        IsADirectoryError, ValueError: it is no file, or has more than `most` bytes.
+    """
+    with opened_regular(path) as (descriptor, size):
+        with open(descriptor, "rb", closefd=False) as file:
+            found = file.read(most + 1) if size <= most else None
+        if found is None or len(found) > most:
+            raise ValueError(f"{path} must have at most {most:,} bytes. Received: {size:,}")
+    return found
 
 
 @contextlib.contextmanager

@@ -8,13 +8,28 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 
-def printable(text: str) -> str:
+_CUT = "..."
+LONGEST_LINE = 500  # characters of an error or a warning
+
+
+def printable(text: str, most: int | None = None) -> str:
     r"""Escape the characters that a terminal would obey, or that a page cannot hold.
+
+    Args:
+        text: any.
+        most: characters of the result; of a longer one the middle is left out. Default: any number.
 
     >>> printable("a\x1b[2Jb\u202e")
     'a\\x1b[2Jb\\u202e'
+    >>> printable("model.layers.11.weight", 13)
+    'model...eight'
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    part = text if most is None or len(text) <= most else text[:most] + text[-most:]  # it may be of many megabytes
+    shown = part if part.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in part)
+    if most is None or max(len(text), len(shown)) <= most:
+        return shown
+    kept = most - len(_CUT)
+    return shown[: kept - kept // 2] + _CUT + shown[len(shown) - kept // 2 :]
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
