@@ -101,7 +101,7 @@ def opened_regular(path: Path, flags: int = os.O_RDONLY) -> Iterator[tuple[int, 
         IsADirectoryError, ValueError: as `check_regular`, before anything is opened.
     """
     with naming(path):
-        check_regular(path, os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW))
+        check_regular(path, path.stat(follow_symlinks=not flags & os.O_NOFOLLOW))
     # O_NONBLOCK: it may have become a pipe in between. Files do not know it.
     with opened(path, flags | os.O_NONBLOCK | os.O_NOCTTY) as descriptor:
         status = os.fstat(descriptor)

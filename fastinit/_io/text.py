@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
-
 _CUT = "..."
 LONGEST_LINE = 500  # characters of an error or a warning
 
