@@ -81,14 +81,8 @@ def check_regular(path: Path, status: os.stat_result) -> None:
 
 
 def _kind(mode: int) -> str:
-    kinds = {
-        "a folder": stat.S_ISDIR,
-        "a link": stat.S_ISLNK,
-        "a named pipe": stat.S_ISFIFO,
-        "a socket": stat.S_ISSOCK,
-        "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
-    }
-    return next((name for name, check in kinds.items() if check(mode)), "something else")
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 @contextlib.contextmanager
