@@ -31,15 +31,6 @@ CONSTANTS = (
     "LN2_HIGH_32", "LN2_LOW_32", "EDGE_32", "EDGE_SQUARED_32",
     "LN2_HIGH_64", "LN2_LOW_64", "EDGE_SQUARED_64", "TAIL_64",
 )  # fmt: skip
-    "LN2_HIGH_32",
-    "LN2_LOW_32",
-    "EDGE_32",
-    "EDGE_SQUARED_32",
-    "LN2_HIGH_64",
-    "LN2_LOW_64",
-    "EDGE_SQUARED_64",
-    "TAIL_64",
-)
 
 KEYS = {"A": fi.Key(0), "B": fi.Key(0) / "layers.0.weight", "C": fi.Key(2**64 + 1) / "a" / "ü"}
 BLOCKS = (0, 1, 2**32 - 1, 2**32, 2**63 + 5)
