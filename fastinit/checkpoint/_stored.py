@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastinit._io.files import naming
+import numpy as np
+
+from fastinit._io.files import opened_regular, read_at
 from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
@@ -126,12 +128,12 @@ def _add(found: Examined, path: Path, shard: Shard | None, plan: Plan) -> None:
     """Enter a file: the planned shard, or one with the tensors that its header names."""
     size = path.stat().st_size
     stored: dict[str, Stored] = {}
-    if shard is None or not _begins_with(path, shard.header):
+    if shard is None or not path.is_file() or not _begins_with(path, shard.header):
         found.as_planned = False
         try:
             start, stored = read_header(path, whole=False)
         except ValueError as error:
-            if shard is None or shard.nbytes != size:
+            if shard is None or shard.nbytes != size or not path.is_file():
                 found.problems.append(str(error).removeprefix(f"{path.parent}/"))
                 return
         else:
@@ -169,8 +171,8 @@ def _shard(found: Examined, file: str, start: int, tensors: dict[str, Stored], p
 
 def _begins_with(path: Path, header: bytes) -> bool:
     """Whether a file begins with a header, or with as much of it as the file has bytes."""
-    with naming(path), path.open("rb") as file:
-        return header.startswith(file.read(len(header)))
+    with opened_regular(path) as (descriptor, _):
+        return header.startswith(read_at(descriptor, np.empty(len(header), np.uint8), 0).tobytes())
 
 
 def _first_names(names: Iterable[str], plan: Plan) -> set[str]:
