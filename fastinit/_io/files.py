@@ -127,12 +127,14 @@ def read(path: Path, most: int = MOST_TEXT) -> bytes:
 
 
 class Copy(bytes):
-    """The bytes of a file that is copied, with its status: a copy gives nobody rights that the file does not give."""
+    """Bytes for a file that is to give nobody rights that another one does not give, the one that they were read from.
 
-    source: os.stat_result
+    `source` is the status of that one.
+    """
 
-    def __new__(cls, data: bytes, source: os.stat_result) -> Self:
-        """Keep the bytes and the status of the file that they are of."""
+    source: os.stat_result | None
+
+    def __new__(cls, data: bytes, source: os.stat_result | None) -> Self:
         copy = super().__new__(cls, data)
         copy.source = source
         return copy
@@ -160,7 +162,7 @@ def check_replaceable(paths: Iterable[Path]) -> None:
     """
     there = [path for path in paths if os.path.lexists(path)]
     for folder in dict.fromkeys(path.parent for path in there):
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     for path in there:
         mode = path.lstat().st_mode
@@ -285,7 +287,9 @@ def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
 def create(path: Path, replaces: Path | None = None, source: os.stat_result | None = None) -> int:
     """A new file, open for writing. Its mode is 0666 less the umask, as for any new file, and less the rights that the
     file that it will replace does not give, nor the one that it is a copy of."""
-    limits = [status for status in (replaces and _status(replaces), source) if status and stat.S_ISREG(status.st_mode)]
+    limits = [
+        status for status in (replaces and status_of(replaces), source) if status and stat.S_ISREG(status.st_mode)
+    ]
     mode = functools.reduce(operator.and_, (status.st_mode for status in limits), 0o666)
     descriptor = os.open(path, _CREATE | os.O_CLOEXEC, mode)
     new = os.fstat(descriptor)
@@ -298,7 +302,8 @@ def create(path: Path, replaces: Path | None = None, source: os.stat_result | No
     return descriptor
 
 
-def _status(path: Path) -> os.stat_result | None:
+def status_of(path: Path) -> os.stat_result | None:
+    """The status of the file that a path leads to; None where there is none."""
     try:
         return path.stat()
     except OSError as error:

@@ -123,8 +123,9 @@ class Folder:
         if not (self.staging / MANIFEST).exists():
             known = _holds(self.path, job) and not overwrite
             text = files.read(self.path / MANIFEST) if known else job.text()
+            target = self.staging / MANIFEST
             with contextlib.suppress(FileExistsError):  # another part was first
-                files.put(self.staging / MANIFEST, text, replace=False, sync=self._sync)
+                files.put(target, text, replace=False, sync=self._sync, replaces=self.path / MANIFEST)
         staged = self.staged_job()
         if staged is None or staged != job:
             raise BlockingIOError(self.busy)
@@ -230,6 +231,7 @@ class Folder:
         files.check_replaceable([*targets.values(), *old, index, self.path / MANIFEST])
         self.staging.mkdir(exist_ok=True)  # after a job that was finished before, and has lost its index
         files.put(self.staging / MOVING, b"", sync=self._sync)
+        rights = files.status_of(index)
         index.unlink(missing_ok=True)
         self._settle()
         for path, target in targets.items():
@@ -238,7 +240,7 @@ class Folder:
             path.unlink(missing_ok=True)
         files.put(self.path / MANIFEST, job.text(), sync=self._sync)
         if job.layout.index is not None:
-            files.put(index, job.layout.index, sync=self._sync)
+            files.put(index, files.Copy(job.layout.index, rights), sync=self._sync)
         (self.staging / MOVING).unlink(missing_ok=True)
         self._clear_quietly()  # all is complete: what is left of the hidden folder does no harm
         self._settle()
