@@ -328,6 +328,21 @@ def test_a_repair_replaces_dangling_links_and_pipes(sound):
     assert contents(sound.parent / "elsewhere") == {"tokenizer.json": b"mine"}
 
 
+def test_a_repair_does_not_remove_what_an_index_names(sound):
+    """It may name any file of the folder."""
+    save_file({"lora": np.ones(3, np.float32)}, sound / "adapter.safetensors")
+    (sound / "tokenizer.json").write_text("mine")
+    (sound / "big.json").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    expected = contents(sound)
+    for path in sound.glob("model-*"):
+        path.unlink()
+    save_file({"w0": np.ones((16, 16), np.float32)}, sound / "x.safetensors")
+    others = {"a": "tokenizer.json", "w1": "config.json", "lora": "adapter.safetensors", "w2": "big.json"}
+    (sound / INDEX).write_text(json.dumps({"weight_map": others | {"w0": "x.safetensors"}}))
+    assert checkpoint.verify(sound, repair=True).repaired
+    assert contents(sound) == expected
+
+
 def test_a_repair_finds_a_folder_before_it_changes_anything(sound):
     trained(sound / FIRST)
     (sound / SECOND).unlink()

@@ -141,8 +141,8 @@ class Copy(bytes):
 
 
 def check_folder(path: Path) -> None:
-    """Raise NotADirectoryError for anything but a folder, also for a link to one."""
-    if not stat.S_ISDIR(path.lstat().st_mode):
+    """Raise NotADirectoryError for what is there and is no folder, also for a link to one."""
+    if os.path.lexists(path) and not stat.S_ISDIR(path.lstat().st_mode):
         raise NotADirectoryError(f"{path} must be a folder, and no link to one")
 
 

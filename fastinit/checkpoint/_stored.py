@@ -18,7 +18,7 @@ from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
 from fastinit.checkpoint._job import Job
-from fastinit.checkpoint._layout import INDEX_NAME, Entry, Shard, index_text
+from fastinit.checkpoint._layout import INDEX_NAME, SHARD_NAME, Entry, Shard, index_text
 from fastinit.plan._plan import Plan
 
 
@@ -76,7 +76,7 @@ def examine(place: Folder, job: Job) -> Examined:
     _plan_repair(found, planned, model, missing)
     if found.rewritten:
         pointers = [place.path / name for name in model.absent if name not in planned]
-        found.removed += [path for path in pointers if path.exists()]
+        found.removed += [path for path in pointers if path.exists() and _is_replaced(found, path)]
     if len(found.rewritten) == len(planned) or (not sound and names == planned.keys()):
         found.index = job.layout.index
     elif not sound or (found.rewritten and names != planned.keys()):
@@ -210,4 +210,10 @@ def _plan_repair(found: Examined, planned: dict[str, Shard], model: Model, missi
     kept = [path for path in model.files if path.name not in rewritten]
     if any(path.name in found._bad or found._names[path.name] & written for path in kept):
         found.rewritten = list(planned.values())
-        found.removed = [path for path in kept if path.name not in planned]
+        found.removed = [path for path in kept if path.name not in planned and _is_replaced(found, path)]
+
+
+def _is_replaced(found: Examined, path: Path) -> bool:
+    """Whether the planned files take the place of a file. An index may name any, such as a tokenizer or an adapter."""
+    is_model = bool(found._names.get(path.name)) or SHARD_NAME.fullmatch(path.name) is not None
+    return is_model and path.suffix == ".safetensors"

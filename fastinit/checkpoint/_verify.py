@@ -75,9 +75,10 @@ def verify(
     Args:
         folder: of the checkpoint.
         sample: the fraction of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.
-        repair: write what differs or is missing, which needs all of it compared. Elements are written where the files
-            have them. If tensors are missing, have another dtype or shape or are none of the plan's, their files are
-            written as `write` does; all files are, and those of another layout removed, where that does not fit.
+        repair: write what differs or is missing, which needs all of it compared. A file with elements that differ is
+            replaced by a copy without them; no file is written to, since it may have other names, or be the one that a
+            link leads to. If tensors are missing, have another dtype or shape or are none of the plan's, their files
+            are written as `write` does; all files are, and those of another layout removed, where that does not fit.
         threads: how many. Default: as many as a large fill has.
         progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
             bytes that are done, and all of them.
@@ -85,6 +86,7 @@ def verify(
     Raises:
         FileNotFoundError: there is no such folder, no `fastinit.json` in it, or an unfinished `write`.
         BlockingIOError: a run writes into the folder.
+        PermissionError: a file that a repair would replace is another user's, in a folder as /tmp. Nothing was changed.
         MemoryError: as `write`.
     """
     start = time.perf_counter()
