@@ -44,7 +44,7 @@ class Source:
 
     `dtype` is the one that was asked for instead of the source's own. `models` are the folders of a source that holds
     several models: the names of the plan's tensors begin with them. `packed` says that the source is a checkpoint of
-    quantised weights, whose integers the plan keeps.
+    quantised weights, whose integers the plan keeps. `folder` is the source's folder where the config is its own.
     """
 
     plan: Plan
@@ -52,16 +52,22 @@ class Source:
     dtype: str | None = None
     models: tuple[str, ...] = ()
     packed: bool = False
+    folder: Path | None = None
 
     def extra_files(self) -> dict[str, bytes]:
-        """The files that belong beside a checkpoint, name -> bytes.
+        """The files that belong beside a checkpoint, name -> bytes. They give nobody rights that the originals do not.
 
         A config says the dtype that the weights have: transformers loads them in the one that it finds there. What it
         says of quantisation is left out, with a warning, unless the tensors are quantised (`packed`).
+
+        Raises:
+            ValueError: the source's own config is a link to a file outside of the source. It may be anybody's.
         """
         if self.config is None:
             return {}
-        data = files.read(self.config)
+        if self.folder is not None:
+            _check_inside(self.config, self.folder)
+        data, status = files.read(self.config), self.config.stat()
         table, dropped = documents.read(self.config, infinite=True), list[str]()
         if not self.packed:
             table = _unquantised(table, dropped)
@@ -73,7 +79,18 @@ class Source:
             table["dtype"] = self.dtype
         if dropped or self.dtype is not None:
             data = (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
-        return {"config.json": data}
+        return {"config.json": files.Copy(data, status)}
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Raise ValueError for a file that a link leads out of a folder, except to the blobs of a snapshot in the Hub's
+    cache."""
+    root, target = folder.resolve(), path.resolve()
+    snapshots = [above for above in (root, *root.parents) if above.parent.name == "snapshots"]
+    if not any(target.is_relative_to(inside) for inside in (root, *(s.parent.parent / "blobs" for s in snapshots))):
+        raise ValueError(
+            f"{path} leads out of {folder}, to {target}, and is not copied. Give the file that you mean by --config"
+        )
 
 
 def _unquantised(table: dict[str, Any], dropped: list[str], path: str = "") -> dict[str, Any]:
@@ -124,7 +141,10 @@ def read(
     rules = list(rules)
     if rules or scheme is not None or without_rule:
         plan = plan.with_rules(rules, scheme=scheme, without_rule=without_rule)
-    return Source(plan, own if config is None else config, dtype, models, packed)
+    if config is not None:
+        return Source(plan, config, dtype, models, packed)
+    folder = snapshot(Path(source)) if Path(source).is_dir() else Path(source).parent
+    return Source(plan, own, dtype, models, packed, None if own is None else folder)
 
 
 class Found(NamedTuple):

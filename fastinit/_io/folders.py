@@ -167,6 +167,20 @@ def snapshot(path: Path) -> Path:
     return found[commit] if commit in found else next(iter(found.values()))
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that may be read where a path is given: the file, or those of a folder's models; and what is beside.
+
+    Nothing is said about what is wrong with them: reading does that.
+    """
+    found = [path]
+    with contextlib.suppress(OSError, ValueError):
+        found.append(snapshot(path) / "config.json")
+        for model in choose(path, []):
+            found += [*model.files, *([model.index] if model.index is not None else [])]
+    documents_beside = {file.with_name(name) for file in found for name in ("config.json", "fastinit.json")}
+    return [file for file in (*found, *documents_beside) if file.is_file()]
+
+
 def has_weights(folder: Path) -> bool:
     """Return True if a folder, or one inside, has safetensors files or an index."""
     return bool(_groups(folder) or _below(folder))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -46,23 +46,25 @@ class Difference:
         return f"{self.file}: {where} must be {self.expected!r}. {received}"
 
 
-def compare(
-    items: Iterable[tuple[Block, Path]],
-    key: Key,
-    threads: int,
-    progress: Callable[[int], None],
-    *,
-    repair: bool = False,
-) -> list[Difference]:
-    """The differences of blocks of files, in the order of the files: the first one of every tensor, and of what a file
-    lacks at its end.
+class Comparison(NamedTuple):
+    """What differs: the first difference of every tensor, and of what a file lacks at its end; and the blocks."""
+
+    differences: list[Difference]
+    blocks: list[Block]
+
+
+def compare(items: Iterable[tuple[Block, Path]], key: Key, threads: int, progress: Callable[[int], None]) -> Comparison:
+    """Compare blocks of files with what they should be. What differs is given in the order of the files.
 
     Args:
         items: blocks, in their order, and the files that they should be in.
-        repair: write what should be there.
+        key: of the values.
+        threads: how many.
+        progress: called with the bytes that are compared.
     """
     maker, lock = Maker(key), threading.Lock()
     found: list[tuple[str, int, Difference]] = []
+    differing_blocks: list[Block] = []
 
     def worker() -> Callable[[tuple[Block, Path]], None]:
         made, read = np.empty(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)
@@ -70,13 +72,12 @@ def compare(
         def work(item: tuple[Block, Path]) -> None:
             block, path = item
             expected = maker.make(block, made)
-            with files.opened(path, os.O_RDWR if repair else os.O_RDONLY) as descriptor:
+            with files.opened(path, os.O_RDONLY) as descriptor:
                 received = files.read_at(descriptor, read[: block.nbytes], block.start)
-                differing = list(_differences(block, expected, received))
-                if repair and differing:
-                    files.write_at(descriptor, expected, block.start)
+            differing = list(_differences(block, expected, received))
             with lock:
                 found.extend((block.shard.name, block.start, one) for one in differing)
+                differing_blocks.extend([block] * bool(differing))
             progress(block.nbytes)
 
         return work
@@ -88,7 +89,7 @@ def compare(
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None
         first.setdefault((one.file, None if ended else one.tensor, ended), one)
-    return list(first.values())
+    return Comparison(list(first.values()), sorted(differing_blocks, key=lambda block: (block.shard.name, block.start)))
 
 
 def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:

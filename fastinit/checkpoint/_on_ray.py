@@ -181,8 +181,9 @@ def _write_in_steps(job: Job, number: int, folder: Path, threads: int, fsync: bo
 def _write_shard(job: Job, number: int, folder: Path, threads: int, fsync: bool) -> None:
     """Write a shard on a worker."""
     shard = job.layout.shards[number]
+    files.check_folder(folder)
     files.remove_unfinished(folder, [shard.name])  # of a worker that died
-    write_shards(job, [shard], folder, How(threads, fsync, advance=lambda nbytes: None))
+    write_shards(job, [shard], folder, How(threads, fsync, advance=lambda nbytes: None, place=folder.parent))
 
 
 def _stop(pending: dict[ObjectRef[None], _Task], folder: Path) -> None:

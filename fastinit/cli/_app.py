@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -125,11 +125,19 @@ def show(text: str) -> None:
         print(text.translate(_PLAIN).encode("ascii", "backslashreplace").decode())
 
 
-def report_file(path: Path | None, data: bytes | None = None) -> None:
+def report_file(path: Path | None, data: bytes | None = None, read: Iterable[Path] = ()) -> None:
     """Write a report, which is there as a whole or not at all; without data see to it that it can be written.
 
+    A link in its place is replaced, not followed. A pipe or a device is written to.
+
+    Args:
+        path: of the report.
+        data: its bytes.
+        read: the files that it must not replace, since the command reads them.
+
     Raises:
-        OSError: there is no such folder, or the path is one.
+        OSError: there is no such folder, the path is one, or nobody reads the pipe.
+        ValueError: it would replace a file that is read.
     """
     if path is None:
         return
@@ -137,15 +145,29 @@ def report_file(path: Path | None, data: bytes | None = None) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    if path.is_file() and any(path.samefile(file) for file in read):
+        raise ValueError(f"a report must not replace a file that the command reads. Received: {path}")
     if data is None:
         return
     from fastinit._io.files import naming, put
 
-    if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced
-        with naming(path):
-            path.write_bytes(data)
-    else:
-        put(path.resolve(), data, sync=False)
+    if not _is_device(path):
+        put(path, data, sync=False)
+        return
+    with naming(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe may have no reader
+        with os.fdopen(descriptor, "wb") as file:
+            os.set_blocking(descriptor, True)
+            file.write(data)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a pipe or a device, which must not be replaced; of links only the system's own, as /dev/stdout.
+    Anybody may put another link into a folder."""
+    if path.is_symlink():
+        folder = path.parent.resolve()
+        return folder == Path("/dev") or folder.is_relative_to("/proc")
+    return path.exists() and not path.is_file()
 
 
 def main() -> None:

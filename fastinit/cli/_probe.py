@@ -46,6 +46,8 @@ def probe(
     widths = parse_sizes(sizes)
     for path in (plot, html):
         report_file(path)
+    if plot is not None and html is not None and plot.resolve() == html.resolve():
+        raise ValueError(f"--plot and --html must be two files. Received: {plot} for both")
     from fastinit._probe.probe import compare
 
     if plot is not None:

@@ -41,8 +41,9 @@ def stats(
     Example: fastinit stats gpt2-init --name '*.attn.*.weight' --html gpt2.html
     """
     from fastinit import checkpoint
+    from fastinit._io.folders import files_of
 
-    report_file(html)
+    report_file(html, read=[*files_of(path), *(files_of(Path(plan)) if plan else ())])
     planned = None
     if plan is not None:
         from fastinit.sources import read
