@@ -66,7 +66,7 @@ def probe(
     if plot is not None:
         plots.save(plots.layers(found), plot)
     if as_json:
-        print(found.to_json())
+        show(found.to_json())
         return
     show("\n\n".join(map(str, found)))
     if len(found) > 1:
