@@ -72,7 +72,11 @@ def as_toml(table: dict[str, Any]) -> str:
 
     # A shape on one line; no string holds a line break that is not escaped.
     text = _ARRAY_OF_INTS.sub(lambda found: f"[{' '.join(found[1].split())[:-1]}]", tomli_w.dumps(table))
-    return _NOT_ASCII.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
+    return _NOT_ASCII.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
 
 
 def only(table: dict[str, Any], allowed: Iterable[str]) -> None:

@@ -52,18 +52,30 @@ def progress_bar(progress: Progress, total: int, unit: str = "bytes") -> Iterato
 
 @contextlib.contextmanager
 def _bar(stderr: Any, total: int, unit: str) -> Iterator[Callable[[int, int], object]]:
-    if not stderr.isatty() or os.environ.get("TERM") in _WITHOUT_CURSOR:
+    console = _console(stderr)
+    if console is None:
         yield _lines(unit)
         return
-    from rich import console, progress
+    from rich import progress
 
     counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     if unit != "bytes":
         counts = [progress.MofNCompleteColumn()]
     columns = [progress.BarColumn(), *counts, progress.TimeRemainingColumn()]
-    with progress.Progress(*columns, console=console.Console(file=stderr)) as bar:
+    with progress.Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
         yield lambda done, _: bar.update(task, completed=done)
+
+
+def _console(stderr: Any) -> Any:
+    """Return a terminal on which a bar can be drawn, or None."""
+    if not stderr.isatty() or os.environ.get("TERM") in _WITHOUT_CURSOR:
+        return None
+    from rich.console import Console
+
+    with contextlib.suppress(ValueError):  # COLUMNS or LINES of digits that are no number
+        return Console(file=stderr)
+    return None
 
 
 def _lines(unit: str) -> Callable[[int, int], object]:

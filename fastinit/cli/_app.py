@@ -118,7 +118,8 @@ def _report(error: BaseException) -> int:
             kind, last = type(error).__name__, [*traceback.walk_tb(error.__traceback__)][-1]
             place = f"{Path(last[0].f_code.co_filename).name}, line {last[1]}"
             advice = f"{TRACEBACK}=1 shows the traceback; report it if the fault is fastinit's"
-            say(_one_line(f"fastinit: unexpected {kind} in {place}: {_text(error)}. {advice}"))
+            text = ": ".join(filter(None, [f"unexpected {kind} in {place}", _text(error).rstrip(".")]))
+            say(_one_line(f"fastinit: {text}. {advice}"))
     return 1
 
 
@@ -174,9 +175,9 @@ def _options(
     """Fill the weights of large neural networks at memory speed."""
 
 
-def show(text: str) -> None:
+def show(*lines: str) -> None:
     """Print lines on stdout, escaped, in characters that it has."""
-    print(encodable("\n".join(map(printable, text.split("\n"))), sys.stdout))
+    print(encodable("\n".join(map(printable, lines)), sys.stdout))
 
 
 def report_file(path: Path | None, data: bytes | None = None) -> None:

@@ -62,7 +62,7 @@ def plan(
     found = read(source, scheme=scheme, rules=rule or (), dtype=dtype).plan
     found = found if seed is None else found.with_seed(seed)
     if as_json or as_toml:
-        show((found.to_json() if as_json else found.to_toml()).removesuffix("\n"))
+        show(*(found.to_json() if as_json else found.to_toml()).splitlines())
     else:
         _show(found)
 
@@ -79,8 +79,7 @@ def _show(plan: Plan) -> None:
         )
         for name, t in plan.filled.items()
     ]
-    for line in aligned(lines, left=range(5)):
-        show(line)
+    show(*aligned(lines, left=range(5)))
     show(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
 
 

@@ -16,7 +16,7 @@ def schemes() -> None:
     """
     from fastinit.schemes._registry import table
 
-    show(table())
+    show(*table().splitlines())
 
 
 @command
@@ -29,7 +29,7 @@ def info(as_json: AsJson = False) -> None:
 
     found = collect()
     if as_json:
-        show(json.dumps(found, indent=1))
+        show(*json.dumps(found, indent=1).splitlines())
         return
     for name, version in found.pop("versions").items():
         show(f"{name:<16}  {version}")

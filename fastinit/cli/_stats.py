@@ -61,4 +61,4 @@ def stats(
     if as_json:
         show(found.to_json())
     else:
-        show(str(found))
+        show(*str(found).splitlines())
