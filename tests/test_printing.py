@@ -4,6 +4,7 @@ also into streams that take nothing, or not every character."""
 import base64
 import contextlib
 import json
+import logging
 import os
 import pty
 import re
@@ -195,6 +196,33 @@ def test_a_warning_is_one_line(monkeypatch):
         out, err = clean(command("info"))
     assert out == ["cgroup            \\x1b[2J\\n"]
     assert err[0].startswith("fastinit: warning: \\x1b[2J a xxx")
+
+
+def test_a_log_of_a_library_is_one_line(monkeypatch):
+    def logs():
+        logger, handler = logging.getLogger("test_printing"), logging.StreamHandler(sys.stderr)
+        logger.addHandler(handler)
+        try:
+            logger.warning("a %s\n\u202e%s", "\x1b[2J", "x" * 10**6)
+        finally:
+            logger.removeHandler(handler)
+        return {"versions": {}, "threads_reason": "", "memory_limit_reason": ""}
+
+    before = logging.getLogRecordFactory()
+    monkeypatch.setattr(machine, "info", logs)
+    _, (line,) = clean(command("info"))
+    assert line.startswith("a \\x1b[2J \\u202exxx")
+    assert logging.getLogRecordFactory() is before
+
+
+@pytest.mark.slow
+def test_what_transformers_logs_of_a_config(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "llama", "hidden_size": 16, "use_return_dict": "\\u001b[2J"}')
+    done = shell('$RUN plan "$1"', config)
+    assert done.returncode == 1
+    assert "\\x1b[2J" in done.stderr
+    assert all(line.isprintable() and len(line) <= LONGEST_LINE for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("text", [*HOSTILE[:-1], "\udcff", "x" * 100_000])
@@ -430,7 +458,8 @@ def test_exit_codes_where_nothing_can_be_printed(job, monkeypatch, script, code,
 
 def test_a_name_in_a_process_without_unicode(tmp_path):
     saved(tmp_path / "é\x1b.safetensors", ["é☃", "a\x1b[2J"])
-    done = shell('cd "$1"; $RUN stats .; $RUN plan . --scheme normal; $RUN verify é; $RUN schemes', tmp_path, PYTHONIOENCODING="ascii:strict")
+    script = 'cd "$1"; $RUN stats .; $RUN plan . --scheme normal; $RUN verify é; $RUN schemes'
+    done = shell(script, tmp_path, PYTHONIOENCODING="ascii:strict")
     assert "\n\\xe9\\u2603        float32" in done.stdout
     assert "\na\\x1b[2J  float32" in done.stdout
     assert "\na\\x1b[2J  2  float32  normal" in done.stdout

@@ -45,7 +45,10 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     >>> aligned([("name", "std"), ("a", "0.25")], left=[0])
     ['name   std', 'a     0.25']
     """
-    shown = [[printable(cell, LONGEST_CELL) for cell in row] for row in rows]
+    shown = [  # a call for each cell would take longer than all else
+        [cell if len(cell) <= LONGEST_CELL and cell.isprintable() else printable(cell, LONGEST_CELL) for cell in row]
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     formats = [f"{'<' if i in left else '>'}{width}" for i, width in enumerate(widths)]
     return ["  ".join(map(format, row, formats)).rstrip() for row in shown]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import io
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
@@ -53,11 +55,12 @@ _UsageError: Any = typer.BadParameter.__base__  # typer itself defines it, or cl
 class _Application(typer.core.TyperGroup):
     """The commands. Errors of the command line, and of printing, are shown as those of the commands are."""
 
-    def main(self, *arguments: Any, standalone_mode: bool = True, **options: Any) -> Any:
-        if not standalone_mode:
-            return super().main(*arguments, standalone_mode=False, **options)
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        raising = options | {"standalone_mode": False}
+        if not options.get("standalone_mode", True):
+            return super().main(*arguments, **raising)
         try:
-            code = super().main(*arguments, standalone_mode=False, **options) or 0
+            code = super().main(*arguments, **raising) or 0
             if not code:
                 sys.stdout.flush()
         except Exception as error:
@@ -83,7 +86,7 @@ def command(function: Command) -> Command:
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> None:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _one_line_logs():
                 warnings.showwarning = _show_warning
                 function(*args, **options)
         except (typer.Exit, typer.Abort, _UsageError):
@@ -148,6 +151,24 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     say(_one_line(f"fastinit: warning: {_text(message)}"))
 
 
+@contextlib.contextmanager
+def _one_line_logs() -> Iterator[None]:
+    """Escape and shorten what libraries log for a with-block: transformers quotes a config's values, and all of it."""
+    make = logging.getLogRecordFactory()
+
+    def shortened(*arguments: Any, **options: Any) -> logging.LogRecord:
+        record = make(*arguments, **options)
+        with contextlib.suppress(Exception):  # arguments that do not fit, which the handler reports
+            record.msg, record.args = _one_line(record.getMessage(), LONGEST_LINE - 100), ()  # the rest: names, times
+        return record
+
+    logging.setLogRecordFactory(shortened)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
+
+
 def _text(error: object) -> str:
     try:
         return str(error)
@@ -155,9 +176,9 @@ def _text(error: object) -> str:
         return "no message"
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, most: int = LONGEST_LINE) -> str:
     """A message without line breaks and signs that a terminal obeys, and not too long: names may hold any."""
-    return printable(" ".join(line.strip() for line in text.splitlines()), LONGEST_LINE)
+    return printable(" ".join(line.strip() for line in text.splitlines()), most)
 
 
 def _show_version(wanted: bool) -> None:
