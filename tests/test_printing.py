@@ -20,6 +20,7 @@ from processes import command, environment
 
 import fastinit as fi
 from fastinit import checkpoint
+from fastinit._io.html import page, table
 from fastinit._io.progress import progress_bar
 from fastinit._io.text import LONGEST_CELL, LONGEST_LINE, aligned
 from fastinit._runtime import environment as machine
@@ -123,18 +124,14 @@ def test_the_schemes_of_a_plan_from_a_file(tmp_path):
     assert len(lines[0]) < 2 * LONGEST_CELL
 
 
-def test_half_a_surrogate_pair(tmp_path):
-    path = saved(tmp_path / "a.safetensors", ["\ud800"])
-    page = tmp_path / "x.html"
-    assert json.loads(clean(command("stats", path, "--json", "--html", page))[0][0])["tensors"][0]["name"] == "\ud800"
-    assert "\\ud800" in page.read_text(encoding="utf-8")
-    assert "\\ud800" in clean(command("stats", path))[0][1]
-    assert "\\ud800" in one_line(command("plan", path, "--scheme", "normal"))
+def test_half_a_surrogate_pair(job, tmp_path):
+    """JSON can spell one; no text file can hold it."""
+    saved(tmp_path / "a.safetensors", ["\ud800"])
+    assert "\\ud800" in one_line(command("plan", tmp_path / "a.safetensors", "--scheme", "normal"))
+    assert b"\\ud800" in page("\ud800", ["\ud800", table(["\ud800"], [["\ud800"]])], ["\ud800"]).encode()
     config = tmp_path / "config.json"
     config.write_text('{"model_type": "x", "name": "\\ud800"}')
-    (tmp_path / "job.toml").write_text(JOB)
-    options = "--out", tmp_path / "out", "--config", config, "--dtype", "bfloat16"
-    clean(command("write", tmp_path / "job.toml", *options))
+    clean(command("write", job, "--out", tmp_path / "out", "--config", config, "--dtype", "bfloat16"))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["name"] == "\ud800"
 
 
@@ -147,9 +144,9 @@ def test_a_printed_plan_holds_ascii_and_is_the_same_plan(tmp_path):
         assert fi.Plan.from_file(path).to_table() == plan.to_table()
 
 
-def test_a_name_of_a_megabyte(tmp_path):
-    long = "m" * 1_000_000
-    path = saved(tmp_path / "model.safetensors", [long, *(f"n.{i}" for i in range(2000))])
+def test_a_very_long_name(tmp_path):
+    long = "m" * 60_000
+    path = saved(tmp_path / "model.safetensors", [long, *(f"n.{i}" for i in range(200))])
     for arguments in ("stats", path), ("plan", path, "--scheme", "normal"):
         lines, _ = clean(command(*arguments))
         assert max(map(len, lines)) < 4 * LONGEST_CELL
@@ -312,7 +309,7 @@ BROKEN = [
     *((("seed",), value) for value in (MISSING, None, -1, 1.0, 1.5, True, "x", [], {})),
     *((("path",), value) for value in (MISSING, *NO_NAMES, ["\ud800"])),
     *((("max_shard_bytes",), value) for value in (MISSING, None, 0, -1, 1e9, float("inf"), True, "5GB", [], {})),
-    *((("computed",), value) for value in (MISSING, *NO_NAMES, ["none"], ["tied"])),
+    *((("computed",), value) for value in (MISSING, *NO_NAMES, ["none"])),
     *((("tensors",), value) for value in (MISSING, None, 1, "a", [], [1], {"a": 1}, {"a": {}}, {"": {}})),
     *((("tensors", "a"), value) for value in (None, 1, "zeros", [], {}, {"tied": 1}, {"tied": "none"}, {"tied": "a"})),
     *((("tensors", "a", "shape"), value) for value in (MISSING, None, "x", [-1], [1.5], ["x"], [[1]], [True], {})),

@@ -48,7 +48,7 @@ class Part:
             return cls.from_environment(os.environ)
         found = re.fullmatch(rf"({_DIGITS})/({_DIGITS})", text)
         if found is None or not int(found[2]):
-            raise ValueError(f"a part must be of the form 2/8, or auto. Received: {text!r}")
+            raise ValueError(f"a part must be of the form 2/8, or auto. Received: {text!r:.200}")
         return cls(int(found[1]), int(found[2]))
 
     @classmethod
@@ -87,5 +87,5 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     if text is None and default is not None:
         return default
     if text is None or not re.fullmatch(_DIGITS, text):
-        raise ValueError(f"{name} must be a number. Received: {text!r}")
+        raise ValueError(f"{name} must be a number. Received: {text!r:.200}")
     return int(text)

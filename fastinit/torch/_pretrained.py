@@ -53,8 +53,7 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
         except MemoryError as error:
             raise MemoryError(f"{path}: {error}") from error
         except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
-            what = str(error).splitlines() or [""]
-            what[0] = ": ".join(filter(None, [type(error).__name__, what[0]]))  # of a KeyError the text is only the key
+            what = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: {kind.__name__} cannot be built of it: {what[0]}") from error
         return _with_axes(plan, built[0])
 
