@@ -22,6 +22,7 @@ from fastinit._core.distributions import Constant
 from fastinit._io import documents, files
 from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
 from fastinit._io.safetensors import CODES, Stored
+from fastinit._io.text import LONGEST_LINE, printable
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit._runtime.checks import unknown
 from fastinit.plan._fills import Fill
@@ -73,12 +74,14 @@ class Source:
             table = _unquantised(table, dropped)
         if dropped:
             what = f"{', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} left out of the copied config"
-            warnings.warn(f"{self.config}: the tensors are written unquantised: {what}", stacklevel=2)
+            note = f"{self.config}: the tensors are written unquantised: {what}"
+            warnings.warn(printable(note, LONGEST_LINE), stacklevel=2)
         if self.dtype is not None:
             table.pop("torch_dtype", None)  # the name until transformers 4
             table["dtype"] = self.dtype
         if dropped or self.dtype is not None:
-            data = (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
+            text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
+            data = text.encode(errors="backslashreplace")  # half a surrogate pair, which JSON writes in the same way
         return {"config.json": files.Copy(data, status)}
 
 
@@ -186,7 +189,8 @@ def _folder(folder: Path, dtype: str | None) -> Found:
     inside = models[0].files[0].parent
     if len(models) > 1 or inside == folder:
         return _stored(folder)
-    warnings.warn(f"{folder}: {inside} is taken, the only folder inside with weights", stacklevel=4)
+    note = f"{folder}: {inside} is taken, the only folder inside with weights"
+    warnings.warn(printable(note, LONGEST_LINE), stacklevel=4)
     return _folder(inside, dtype)
 
 

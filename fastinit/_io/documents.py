@@ -57,11 +57,12 @@ def read(path: Path, *, toml: bool = False, infinite: bool = False) -> dict[str,
     return found
 
 
+_NOT_ASCII = re.compile(r"[^\n -~]")
 _ARRAY_OF_INTS = re.compile(r"\[\n((?: +\d+,\n)+)\]")
 
 
 def as_toml(table: dict[str, Any]) -> str:
-    """A table as TOML text.
+    """A table as TOML text, in printable ASCII: TOML has escapes for all other characters, as JSON has.
 
     >>> print(as_toml({"tensors": {"a.b": {"shape": [3, 4]}}}), end="")
     [tensors."a.b"]
@@ -70,7 +71,12 @@ def as_toml(table: dict[str, Any]) -> str:
     import tomli_w
 
     # A shape on one line; no string holds a line break that is not escaped.
-    return _ARRAY_OF_INTS.sub(lambda found: f"[{' '.join(found[1].split())[:-1]}]", tomli_w.dumps(table))
+    text = _ARRAY_OF_INTS.sub(lambda found: f"[{' '.join(found[1].split())[:-1]}]", tomli_w.dumps(table))
+    return _NOT_ASCII.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
 
 
 def only(table: dict[str, Any], allowed: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from fastinit._io import documents
 from fastinit._io.files import naming
 from fastinit._io.files import read as read_file
 from fastinit._io.safetensors import INDEX_NAME, LFS_POINTER, Stored, read_header
+from fastinit._io.text import LONGEST_CELL, LONGEST_LINE, printable
 
 PIPELINE = "model_index.json"  # of diffusers: the folder's models lie in folders below it
 
@@ -77,7 +78,7 @@ def read_checkpoint(path: Path) -> list[StoredFile]:
     notes: list[str] = []
     found = [file for model in choose(path, notes) for file in _read(model, notes)]
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(printable(note, LONGEST_LINE), stacklevel=3)
     return found
 
 
@@ -367,5 +368,6 @@ def _there(paths: Iterable[Path]) -> Model:
 def _some(names: Iterable[str], most: int = 4) -> str:
     """The first of some names, for people."""
     listed = list(names)
+    shown = (printable(name, LONGEST_CELL // most) for name in listed[:most])
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    return ", ".join(shown) + more

@@ -10,6 +10,8 @@ from typing import Any
 
 from fastinit._core.key import Key
 from fastinit._core.structured import is_portable
+from fastinit._io.documents import parse_json
+from fastinit._runtime.checks import positive_int
 from fastinit.checkpoint._layout import Layout, layout
 from fastinit.plan._patterns import escape
 from fastinit.plan._plan import Plan
@@ -78,18 +80,37 @@ class Job:
             ValueError: it describes none.
         """
         try:
-            table = json.loads(text)
-            if table["format"] != FORMAT:
-                raise ValueError(f"its format must be {FORMAT!r}. Received: {table['format']!r}")
-            key = Key(table["seed"], tuple(table["path"]))
-            plan = Plan({}, key.seed)
-            if table["tensors"] != {}:  # a job file without tensors is a mistake, a model without is not
-                plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
-            return cls(plan, key, table["max_shard_bytes"], computed=frozenset(table["computed"]))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return cls._from_table(parse_json(text))
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{source} is no description of a checkpoint: {error}") from None
+
+    @classmethod
+    def _from_table(cls, table: Any) -> Job:
+        """The job of a table, in which anything may be wrong: people edit it."""
+        if not isinstance(table, dict):
+            raise ValueError(f"it must be an object. Received: {type(table).__name__}")
+        if table.get("format") != FORMAT:
+            raise ValueError(f"its format must be {FORMAT!r}. Received: {table.get('format')!r:.100}")
+        missing = [name for name in ("seed", "path", "max_shard_bytes", "computed", "tensors") if name not in table]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} must be in it")
+        key = Key(table["seed"], tuple(_names("path", table["path"])))
+        plan = Plan({}, key.seed)
+        if table["tensors"] != {}:  # a job file without tensors is a mistake, a model without is not
+            plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
+        computed = _names("computed", table["computed"])
+        unknown = [name for name in computed if name not in plan.filled]
+        if unknown:
+            raise ValueError(f"computed must be names of its tensors. Received: {unknown[0]!r}")
+        return cls(plan, key, positive_int("max_shard_bytes", table["max_shard_bytes"]), computed=frozenset(computed))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self._identity == other._identity
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _names(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key} must be a list of names. Received: {key}={value!r:.100}")
+    return value

@@ -13,6 +13,7 @@ from fastinit._core.key import Key
 from fastinit._io import files
 from fastinit._io.folders import snapshot
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._io.text import LONGEST_LINE, printable
 from fastinit._runtime.checks import finite
 from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._blocks import Block, blocks
@@ -36,7 +37,8 @@ class Verification:
         layout: "planned" if the files and their headers are those that `write` makes, "other" if another program has
             saved the checkpoint: into other files, in another order, with other metadata. That is no problem.
         problems: in words: files and tensors that are missing or of another size, shape or dtype, then the first
-            difference of every tensor that differs, up to where its file ends.
+            difference of every tensor that differs, up to where its file ends. Control characters are escaped, and each
+            has at most 500 characters; `differing` has the names as they are.
         differing: the names of the tensors that differ.
         repaired: whether all of it was written anew.
         key: the checkpoint's seed, as a `Key`.
@@ -101,7 +103,7 @@ def verify(
             raise FileNotFoundError(_unverifiable(place))
         found = examine(place, job)
         for note in found.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(printable(note, LONGEST_LINE), stacklevel=2)
         chosen = _sample([block for shard in found.shards for block in blocks(shard)], fraction)
         items = ((block, place.path / block.shard.name) for block in chosen)
         nbytes = sum(block.nbytes for block in chosen)
@@ -116,7 +118,7 @@ def verify(
         nbytes=nbytes,
         seconds=time.perf_counter() - start,
         layout="planned" if found.as_planned else "other",
-        problems=tuple(problems),
+        problems=tuple(printable(problem, LONGEST_LINE) for problem in problems),
         differing=tuple(
             dict.fromkeys([*found.differing, *(one.tensor for one in differences if one.tensor is not None)])
         ),

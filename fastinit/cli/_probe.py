@@ -68,11 +68,12 @@ def probe(
     if plot is not None:
         plots.save(plots.layers(found), plot)
     if as_json:
-        print(found.to_json())
+        show(found.to_json())
         return
-    show("\n\n".join(map(str, found)))
+    shown = "\n\n".join(map(str, found))
     if len(found) > 1:
-        show(f"\n{found}")
+        shown += f"\n\n{found}"
+    show(*shown.splitlines())
 
 
 def parse_sizes(text: str) -> list[int]:

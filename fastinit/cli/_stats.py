@@ -60,6 +60,6 @@ def stats(
     if html is not None:
         report_file(html, found.to_html().encode())
     if as_json:
-        print(found.to_json())
+        show(found.to_json())
     else:
-        show(str(found))
+        show(*str(found).splitlines())

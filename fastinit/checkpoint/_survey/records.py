@@ -9,7 +9,7 @@ from typing import Any
 
 from fastinit._core.distributions import Distribution
 from fastinit._io.html import bars, page, table
-from fastinit._io.text import aligned, plain, printable
+from fastinit._io.text import LONGEST_LINE, aligned, plain, printable
 from fastinit.checkpoint._survey.comparison import in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
@@ -106,7 +106,9 @@ class Survey:
 
     def _remarks(self) -> list[str]:
         count = sum(tensor.count for tensor in self.tensors)
-        missing = [f"not in the checkpoint, though in the plan: {printable(name)}" for name in self.missing[:20]]
+        missing = [
+            printable(f"not in the checkpoint, though in the plan: {name}", LONGEST_LINE) for name in self.missing[:20]
+        ]
         more = [f"and {len(self.missing) - 20:,} more"] if len(self.missing) > 20 else []
         return [*missing, *more, f"{len(self.tensors):,} tensors, {count:,} elements, {self.nbytes:,} bytes"]
 
@@ -140,4 +142,4 @@ def _line(tensor: Tensor) -> tuple[str, ...]:
     values = [getattr(tensor, name) for name in NUMBERS[1:]]
     numbers = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if math.isfinite(v) else "" for v in values]
     looks, ks = in_words(tensor.fit.distribution), f"{tensor.fit.ks:.4f}" if math.isfinite(tensor.fit.ks) else ""
-    return printable(tensor.name), tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict
+    return tensor.name, tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict
