@@ -14,11 +14,13 @@ from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._core.structured import is_portable
 from fastinit._io import documents
+from fastinit._io.documents import MOST_NAMES
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array
 from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
-from fastinit.plan._patterns import escape, expand
+from fastinit.plan._patterns import escape, expand, number
+from fastinit.plan._serialization import MOST_VALUES, Budget
 
 __all__ = ["Fill", "Given", "Plan", "Tied"]
 
@@ -177,11 +179,17 @@ class Plan(Mapping[str, "Fill | Tied"]):
         """The plan as plain values: what `from_table` makes the same plan of, law for law and bit for bit.
 
         Raises:
-            ValueError: a tensor whose values a model's code computes; it is named.
+            ValueError: a tensor whose values a model's code computes; it is named. Or given values of more than 200 MB.
 
         >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
         {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
         """
+        given = [tensor.nbytes for tensor in self.filled.values() if not tensor.drawn]
+        if sum(given) > MOST_VALUES:
+            raise ValueError(
+                f"a plan cannot be saved with given values of more than {MOST_VALUES:,} bytes. Received: "
+                f"{sum(given):,} in {len(given):,} tensors"
+            )
         return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 
     def to_toml(self) -> str:
@@ -206,18 +214,22 @@ class Plan(Mapping[str, "Fill | Tied"]):
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
         tensors: dict[str, Fill | Tied] = {}
+        budget, names = Budget(), 0
         for pattern, row in tables.items():
             try:
-                tensor = tensor_of(row, table.get("dtype", "float32"))
+                names += number(pattern)
+                if names > MOST_NAMES:
+                    raise ValueError(f"the patterns stand for more than {MOST_NAMES:,} names")
+                tensor = tensor_of(row, table.get("dtype", "float32"), budget)
                 for name in expand(pattern):
                     if name in tensors:
                         raise ValueError(f"{name!r} is named twice")
                     tensors[name] = tensor
             except (TypeError, ValueError) as error:
-                raise ValueError(f'[tensors."{pattern}"]: {error}') from None
+                raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
         given = table.get("rules", {})
         if not isinstance(given, dict) or not all(isinstance(scheme, str) for scheme in given.values()):
-            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r}')
+            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r:.200}')
         try:
             plan = cls(tensors, table.get("seed", 0))
         except TypeError as error:
