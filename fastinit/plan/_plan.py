@@ -12,7 +12,7 @@ import numpy as np
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key, Seed, as_key
-from fastinit._core.structured import is_portable
+from fastinit._core.structured import is_portable, made_of
 from fastinit._io import documents
 from fastinit._io.documents import MOST_NAMES
 from fastinit._io.progress import Progress, progress_bar
@@ -184,11 +184,11 @@ class Plan(Mapping[str, "Fill | Tied"]):
         >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
         {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
         """
-        given = [tensor.nbytes for tensor in self.filled.values() if not tensor.drawn]
-        if sum(given) > MOST_VALUES:
+        laws = (law for tensor in self.filled.values() for law in made_of(tensor.distribution))
+        nbytes = sum(law.array.nbytes for law in laws if isinstance(law, Values))
+        if nbytes > MOST_VALUES:
             raise ValueError(
-                f"a plan cannot be saved with given values of more than {MOST_VALUES:,} bytes. Received: "
-                f"{sum(given):,} in {len(given):,} tensors"
+                f"a plan with given values of more than {MOST_VALUES:,} bytes cannot be saved. It has {nbytes:,}"
             )
         return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 

@@ -9,7 +9,6 @@ from typing import Any
 from fastinit._core.distributions import Distribution
 from fastinit.schemes._registry import distribution, find
 
-
 LONGEST_TEXT = 1_000  # characters; Python's parser and the walk over its tree go deeper with every one
 
 
