@@ -7,7 +7,7 @@ import bisect
 import itertools
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import numpy as np
@@ -48,7 +48,7 @@ class Blocks:
     """
 
     def __init__(self, shards: Iterable[tuple[Shard, int | None]]) -> None:
-        found = [(shard, start, stop) for shard, size in shards for start, stop in _ranges(shard, size)]
+        found = [part for shard, size in shards for part in _ranges(shard, size)]
         self._ranges = [part for part in found if part[1] < part[2]]
         self._ends = list(itertools.accumulate(_number(start, stop) for _, start, stop in self._ranges))
 
@@ -70,17 +70,19 @@ class Blocks:
         return sum(stop - start for _, start, stop in self._ranges)
 
 
-def _ranges(shard: Shard, size: int | None) -> Iterator[tuple[int, int]]:
-    """The bytes of a file of some size that are looked at."""
-    whole = [(0, shard.nbytes)] if shard.header else [(entry.offset, entry.end) for entry in shard.entries]
-    if size is None or size >= shard.nbytes:
-        yield from whole
-        return
-    cut = [entry.offset for entry in shard.entries if entry.end > size and needs_all(entry.fill.distribution)]
-    for start, stop in whole:
-        if start <= size:
-            ends = start + ((size - start) // BLOCK_BYTES + 1) * BLOCK_BYTES
-            yield start, min(stop, ends, *cut)
+def _ranges(shard: Shard, size: int | None) -> Iterator[tuple[Shard, int, int]]:
+    """The bytes of a file of some size that are looked at, with the shard that has the tensors in them."""
+    stop = shard.nbytes
+    if size is not None and size < stop:
+        cut = [entry for entry in shard.entries if entry.end > size and needs_all(entry.fill.distribution)]
+        stop = min([stop, *(entry.offset for entry in cut)])
+        shard = replace(shard, entries=tuple(entry for entry in shard.entries if entry not in cut))
+    whole = [(0, stop)] if shard.header else [(entry.offset, entry.end) for entry in shard.entries]
+    for start, end in whole:
+        if size is None or size >= end:
+            yield shard, start, end
+        elif start <= size:
+            yield shard, start, min(end, start + ((size - start) // BLOCK_BYTES + 1) * BLOCK_BYTES)
 
 
 def _number(start: int, stop: int) -> int:

@@ -44,7 +44,7 @@ class Part:
             return text
         if text == "auto":
             return cls.from_environment(os.environ)
-        found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text)
+        found = re.fullmatch(r"(\d{1,19})/(\d{1,19})", text)
         if found is None or not int(found[2]):
             raise ValueError(f"a part must be of the form 2/8, or auto. Received: {text!r:.200}")
         return cls(int(found[1]), int(found[2]))

@@ -9,8 +9,9 @@ import fnmatch
 import functools
 import itertools
 import math
+import operator
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from fastinit._io.documents import MOST_NAMES
@@ -18,7 +19,7 @@ from fastinit._io.documents import MOST_NAMES
 LONGEST_PATTERN = 100_000  # characters; a list of a thousand names takes 50,000
 _PIECES = re.compile(r"(\[[{}]\])|\{((?:\[[{}]\]|[^{}])*+)\}")  # a brace itself, or what stands between two
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})")
-_GLOB = re.compile(r"\*+|\?|\[!?+\]?+[^\]]*+\]|[^*?\[]++|\[")
+_GLOB = re.compile(r"\[!?+\]?+[^\]]*+\]|[^\[]++|\[")  # a class of characters, or what is none
 
 
 def expand(pattern: str) -> Iterable[str]:
@@ -62,8 +63,8 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a whole name is one of those that a pattern means: `*` is any text, `?` any character, `[a-c]` one of
     some, `[!a-c]` one of the others; and braces as in `expand`. Case counts.
 
-    The time grows with the product of the two lengths at most: where the parts of a pattern may end in a name is
-    followed for all ways at once.
+    The time is at most proportional to the product of the two lengths. A pattern that stands for few others is a
+    regular expression of these, which `fnmatch` makes without backtracking. Of others `_Name` follows all ways at once.
 
     Raises:
         ValueError: a pattern that is none.
@@ -71,72 +72,97 @@ def matches(pattern: str, name: str) -> bool:
     >>> [matches("*.{o,down}_proj.weight", name) for name in ("h.0.o_proj.weight", "h.0.q_proj.weight")]
     [True, False]
     """
-    ends: Collection[int] = (0,)
-    for choices in _compiled(pattern):
+    compiled = _compiled(pattern)
+    if isinstance(compiled, re.Pattern):
+        return compiled.match(name) is not None
+    found, reached = _Name(name), 1  # bit i: the pieces so far match the first i characters
+    for choices in compiled:
         if isinstance(choices, range):
-            ends = _ends_of_numbers(choices, name, ends)
+            reached = found.after_number(choices, reached)
         else:
-            found = [_ends(choice, name, ends) for choice in choices]
-            ends = found[0] if len(found) == 1 else set().union(*found)
-    return len(name) in ends
+            reached = functools.reduce(operator.or_, [found.after(choice, reached) for choice in choices])
+    return bool(reached >> len(name) & 1)
 
 
 # --- matching ---
 
-_Glob: TypeAlias = "Sequence[str | re.Pattern[str]]"  # "*", "?", a literal text after a "=", or a class of characters
+_Glob: TypeAlias = "list[str | re.Pattern[str]]"  # "*", "?", a literal character after a "=", a class of characters
+
+
+_MOST_TEXT = 10_000  # characters of all patterns that one with braces stands for, to make a regular expression of them
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> list[range | list[_Glob]]:
-    return [piece if isinstance(piece, range) else list(map(_parts, piece)) for piece in _pieces(pattern)]
+def _compiled(pattern: str) -> re.Pattern[str] | list[range | list[_Glob]]:
+    pieces = _pieces(pattern)
+    if math.prod(map(len, pieces)) * len(pattern) <= _MOST_TEXT:
+        globs = map("".join, itertools.product(*(map(str, piece) for piece in pieces)))
+        return re.compile("|".join(map(fnmatch.translate, globs)))
+    return [piece if isinstance(piece, range) else list(map(_parts, piece)) for piece in pieces]
 
 
 def _parts(glob: str) -> _Glob:
     """A pattern without braces as its parts."""
-    return [_part(found[0]) for found in _GLOB.finditer(glob)]
-
-
-def _part(text: str) -> str | re.Pattern[str]:
-    if text[0] in "*?":
-        return text[0]
-    if text[0] == "[" and len(text) > 1:
-        return re.compile(fnmatch.translate(text))
-    return f"={text}"
-
-
-def _ends(glob: _Glob, name: str, starts: Collection[int]) -> Collection[int]:
-    """Where a pattern may end in a name that begins at one of some places."""
-    for part in glob:
-        if not starts:
-            break
-        if part == "*":
-            starts = range(min(starts), len(name) + 1)
-        elif part == "?":
-            starts = {i + 1 for i in starts if i < len(name)}
-        elif isinstance(part, str):
-            starts = _ends_of_text(part[1:], name, starts)
+    parts: _Glob = []
+    end = glob.rfind("]") + 1  # no class ends after it
+    for found in _GLOB.finditer(glob, 0, end):
+        text = found[0]
+        if text[0] == "[" and len(text) > 1:
+            parts.append(re.compile(fnmatch.translate(text)))
         else:
-            starts = {i + 1 for i in starts if i < len(name) and part.match(name[i])}
-    return starts
+            parts += _plain(text)
+    return parts + _plain(glob[end:])
 
 
-def _ends_of_text(text: str, name: str, starts: Collection[int]) -> Collection[int]:
-    if not isinstance(starts, range):
-        return {i + len(text) for i in starts if name.startswith(text, i)}
-    ends, found = [], name.find(text, starts.start)
-    while found >= 0:
-        ends.append(found + len(text))
-        found = name.find(text, found + 1)
-    return ends
+def _plain(glob: str) -> _Glob:
+    return [character if character in "*?" else f"={character}" for character in glob]
 
 
-def _ends_of_numbers(numbers: range, name: str, starts: Collection[int]) -> Collection[int]:
-    lengths = range(len(str(numbers[0])), len(str(numbers[-1])) + 1)
-    return {i + n for i in starts for n in lengths if i + n <= len(name) and _is_one(name[i : i + n], numbers)}
+class _Name:
+    """A name, and where in it what a pattern needs is found; places are bits of integers."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._all = text, (1 << len(text) + 1) - 1
+        self._places: dict[object, int] = {}
+        for i, character in enumerate(text):
+            key = f"={character}"
+            self._places[key] = self._places.get(key, 0) | 1 << i
+        self._characters = tuple(self._places.items())
+
+    def after(self, glob: _Glob, reached: int) -> int:
+        """Where a pattern may end that begins at one of some places."""
+        for part in glob:
+            if part == "*":
+                reached = self._all & -(reached & -reached)  # the lowest place and all above it
+            elif part == "?":
+                reached = reached << 1 & self._all
+            else:
+                reached = (reached & self._where(part)) << 1
+        return reached
+
+    def _where(self, part: str | re.Pattern[str]) -> int:
+        """The places of a character, or of those in a class."""
+        if isinstance(part, str):
+            return self._places.get(part, 0)
+        if part not in self._places:
+            same = [places for key, places in self._characters if part.match(str(key)[1:])]
+            self._places[part] = functools.reduce(operator.or_, same, 0)
+        return self._places[part]
+
+    def after_number(self, numbers: range, reached: int) -> int:
+        """Where one of some numbers may end, spelled as `str` does."""
+        found = 0
+        for digits in range(len(str(numbers[0])), len(str(numbers[-1])) + 1):
+            key = numbers, digits
+            if key not in self._places:
+                starts = range(len(self._text) - digits + 1)
+                here = (1 << i for i in starts if _is_one(self._text[i : i + digits], numbers))
+                self._places[key] = functools.reduce(operator.or_, here, 0)
+            found |= (reached & self._places[key]) << digits
+        return found
 
 
 def _is_one(text: str, numbers: range) -> bool:
-    """Whether a text is one of some numbers, spelled as `str` does."""
     return text.isascii() and text.isdigit() and (text[0] != "0" or len(text) == 1) and int(text) in numbers
 
 

@@ -215,11 +215,15 @@ class Plan(Mapping[str, "Fill | Tied"]):
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
         tensors: dict[str, Fill | Tied] = {}
         budget, names = Budget(), 0
-        for pattern, row in tables.items():
+        for pattern in tables:  # counted before the first of them is made
             try:
                 names += number(pattern)
-                if names > MOST_NAMES:
-                    raise ValueError(f"the patterns stand for more than {MOST_NAMES:,} names")
+            except ValueError as error:
+                raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
+        if names > MOST_NAMES:
+            raise ValueError(f"[tensors] must stand for at most {MOST_NAMES:,} names. Received: patterns of {names:,}")
+        for pattern, row in tables.items():
+            try:
                 tensor = tensor_of(row, table.get("dtype", "float32"), budget)
                 for name in expand(pattern):
                     if name in tensors:
@@ -276,7 +280,8 @@ def _as_tensor(name: str, value: Given) -> Fill | Tied:
         raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
     if name in ("", "__metadata__") or "\0" in name:
         raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
-    Key(0) / name  # raises what no key can hold
+    if not documents.is_unicode(name):
+        Key(0) / name  # raises that no key can hold it
     if isinstance(value, Tied):
         return value
     if isinstance(value, Fill):

@@ -206,10 +206,10 @@ def _same_as(table: dict[str, Any], whole: tuple[int, ...], found: Distribution)
 
 
 def _number(key: str, value: Any) -> int:
-    found = as_shape(value, key)
-    if len(found) != 1:
-        raise ValueError(f"{key} must be a number. Received: {key}={value!r:.200}")
-    return found[0]
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        what = "must not be negative" if type(value) is int and value < 0 else "must be a number below 2^63"
+        raise ValueError(f"{key} {what}. Received: {key}={value!r:.200}")
+    return value
 
 
 def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
