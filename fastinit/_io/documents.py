@@ -25,8 +25,9 @@ MOST_LEVELS = 64  # of arrays and tables inside each other; plans and configs ha
 _MOST_DENSE_VALUES, _BYTES_OF_A_VALUE = 500_000, 8
 _MOST_DIGITS = 4000  # of an integer; Python reads and prints 4,300
 _TOO_DEEP = f"nested too deeply: at most {MOST_LEVELS} levels are allowed"
-_LONG_KEY = re.compile(
-    rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_MOST_PARTS_OF_A_KEY}}}""", re.ASCII
+_PART_AND_DOT = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_LONG_KEY = re.compile(  # where a key begins: at a line's beginning, or in a table in braces
+    rf"(?:^[ \t]*+\[{{0,2}}+|[{{,])\s*+(?:{_PART_AND_DOT}){{{_MOST_PARTS_OF_A_KEY}}}", re.ASCII | re.MULTILINE
 )
 _LONG_NUMBER = re.compile(rf"\b0[xob][0-9a-fA-F_]{{{_MOST_DIGITS}}}")
 

@@ -74,9 +74,10 @@ def _ranges(shard: Shard, size: int | None) -> Iterator[tuple[Shard, int, int]]:
     """The bytes of a file of some size that are looked at, with the shard that has the tensors in them."""
     stop = shard.nbytes
     if size is not None and size < stop:
-        cut = [entry for entry in shard.entries if entry.end > size and needs_all(entry.fill.distribution)]
-        stop = min([stop, *(entry.offset for entry in cut)])
-        shard = replace(shard, entries=tuple(entry for entry in shard.entries if entry not in cut))
+        kept = tuple(e for e in shard.entries if e.end <= size or not needs_all(e.fill.distribution))
+        if len(kept) < len(shard.entries):
+            stop = next(e.offset for e in shard.entries if e.end > size and needs_all(e.fill.distribution))
+            shard = replace(shard, entries=kept)
     whole = [(0, stop)] if shard.header else [(entry.offset, entry.end) for entry in shard.entries]
     for start, end in whole:
         if size is None or size >= end:
