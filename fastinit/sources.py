@@ -68,8 +68,8 @@ class Source:
             return {}
         if self.folder is not None:
             _check_inside(self.config, self.folder)
-        data, status = files.read(self.config), self.config.stat()
-        table, dropped = documents.read(self.config, infinite=True), list[str]()
+        data, status = files.read(self.config, documents.MOST_CONFIG), self.config.stat()
+        table, dropped = documents.read(self.config, infinite=True, most=documents.MOST_CONFIG), list[str]()
         if not self.packed:
             table = _unquantised(table, dropped)
         if dropped:
@@ -181,7 +181,7 @@ def _found(source: str, dtype: str | None) -> Found:
 def _folder(folder: Path, dtype: str | None) -> Found:
     folder = snapshot(folder)
     config = folder / "config.json"
-    if config.exists() and "model_type" in documents.read(config, infinite=True):
+    if config.exists() and "model_type" in documents.read(config, infinite=True, most=documents.MOST_CONFIG):
         return _document(config, dtype)
     if not has_weights(folder):
         raise no_weights(folder, "config.json with a model_type, no ")
@@ -201,6 +201,7 @@ def _document(path: Path, dtype: str | None) -> Found:
     if "weight_map" in table:
         return _stored(path)
     if "model_type" in table:
+        documents.read(path, infinite=True, most=documents.MOST_CONFIG)  # a config has a smaller limit
         from fastinit.torch._pretrained import plan_of_config
 
         return Found(plan_of_config(_unquantised(table, []), path, dtype), path)
@@ -265,5 +266,6 @@ def _fill(path: Path, start: int, stored: Stored) -> Fill:
         raise ValueError(f"{CODES[stored.dtype]} has no law: give a source in bfloat16 or float32")
     if not stored.end - stored.start:
         return Fill(stored.shape, stored.dtype, Values(np.empty(stored.shape, stored.dtype)))
-    memory = np.memmap(path, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
+    with files.opened_regular(path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
+        memory = np.memmap(file, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
     return Fill(stored.shape, stored.dtype, Values(np.asarray(memory).view(stored.dtype).reshape(stored.shape)))

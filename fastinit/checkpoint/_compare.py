@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def compare(items: Iterable[tuple[Block, Path]], key: Key, threads: int, progres
         def work(item: tuple[Block, Path]) -> None:
             block, path = item
             expected = maker.make(block, made)
-            with files.opened(path, os.O_RDONLY) as descriptor:
+            with files.opened_regular(path) as (descriptor, _):
                 received = files.read_at(descriptor, read[: block.nbytes], block.start)
             differing = list(_differences(block, expected, received))
             with lock:
@@ -82,14 +82,24 @@ def compare(items: Iterable[tuple[Block, Path]], key: Key, threads: int, progres
 
         return work
 
-    blocks = list(items)
-    check_memory(dict.fromkeys(block.shard for block, _ in blocks))
-    workers.each(blocks, worker, max(1, min(threads, len(blocks))), 2 * BLOCK_BYTES)  # no more threads than blocks
+    source = iter(items)
+    begin = list(itertools.islice(source, threads))  # no more threads than blocks; there may be billions
+    workers.each(_checked(itertools.chain(begin, source)), worker, max(1, len(begin)), 2 * BLOCK_BYTES)
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None
         first.setdefault((one.file, None if ended else one.tensor, ended), one)
     return Comparison(list(first.values()), sorted(differing_blocks, key=lambda block: (block.shard.name, block.start)))
+
+
+def _checked(items: Iterable[tuple[Block, Path]]) -> Iterator[tuple[Block, Path]]:
+    """The same; before the first block of a file `check_memory` looks at it."""
+    shard = None
+    for block, path in items:
+        if block.shard is not shard:
+            shard = block.shard
+            check_memory([shard])
+        yield block, path
 
 
 def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # Pairs of variables, which of so many processes this is, counted from 0: torchrun and its like.
 _RANKS = ("RANK", "WORLD_SIZE")
 _SLURM_TASK = ("SLURM_PROCID", "SLURM_NTASKS")
+_MOST_DIGITS = 18
 _SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
 _DIGITS = "[0-9]{1,18}"  # int() takes digits of other scripts too, and no more than 4300 of them
 

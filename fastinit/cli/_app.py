@@ -217,6 +217,8 @@ def report_file(path: Path | None, data: bytes | None = None, read: Iterable[Pat
     """
     if path is None:
         return
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # raises what is wrong with a path, as a loop of links
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
