@@ -15,6 +15,7 @@ import typer
 
 from fastinit import __version__
 from fastinit._io.text import printable
+from fastinit.cli._settings import ignore_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -152,4 +153,11 @@ def main() -> None:
     """The entry point of the `fastinit` command."""
     if sys.stdout is None:  # closed, as by `>&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
+    try:
+        ignored = ignore_settings()
+    except (ImportError, OSError) as error:
+        print(f"fastinit: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+    for name in ignored:
+        _show_warning(f"{name} in the current folder is ignored: settings come from the environment")
     app()
