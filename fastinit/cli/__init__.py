@@ -14,7 +14,7 @@ import sys
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     del sys.path[0]
 
-from fastinit.cli import _checkpoints, _stats, _probe, _machine  # noqa: E402, F401, I001  their commands, in this order
-from fastinit.cli._app import main  # noqa: E402
+from fastinit.cli import _checkpoints, _stats, _probe, _machine  # noqa: F401, I001  their commands, in this order
+from fastinit.cli._app import main
 
 __all__ = ["main"]
