@@ -12,6 +12,7 @@ import typer
 
 from fastinit._io.text import aligned, printable
 from fastinit.cli._app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
+from fastinit.cli._settings import keep_ray_away
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
@@ -113,6 +114,8 @@ def write(
         raise ValueError(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"
         )
+    if engine == "ray":
+        keep_ray_away()
     report = checkpoint.write(
         found.plan,
         out,

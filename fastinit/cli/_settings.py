@@ -1,4 +1,4 @@
-"""Settings that libraries would take from the current folder. It may be a stranger's, so none of them count."""
+"""What libraries would take from the current folder. It may be a stranger's, so neither settings nor code counts."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def ignore_settings() -> list[str]:
             with contextlib.suppress(ImportError):  # the command that needs it says so
                 importlib.import_module(_READERS[name])
     return found
+
+
+def keep_ray_away() -> None:
+    """Keep Ray's workers from importing modules that lie in the current folder."""
+    from fastinit.checkpoint import _on_ray
+
+    _on_ray.starting = _elsewhere
 
 
 @contextlib.contextmanager
