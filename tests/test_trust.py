@@ -38,6 +38,8 @@ class Marker:
 def run(*command, cwd, **variables):
     """Run a process: (exit code, output, lines of stderr)."""
     env = processes.environment(**variables)
+    if "NUMBA_CACHE_DIR" not in variables:
+        env.pop("NUMBA_CACHE_DIR", None)
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout.strip(), done.stderr.splitlines()
 
