@@ -119,7 +119,7 @@ def read(
 
     - a job file or a saved plan (.toml, .json);
     - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with the
-      installed transformers; nothing is downloaded and no remote code is run;
+      installed transformers. Nothing is downloaded, no code that it names is run, at any depth, and nothing is asked;
     - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and `rules`;
       tensors of integers and bools keep their values. Which files of a folder count is told by `checkpoint.survey`;
     - `module:function`, a function in code that can be imported from the current folder, which returns a torch

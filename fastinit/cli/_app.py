@@ -21,6 +21,7 @@ import typer.core
 from fastinit import __version__
 from fastinit._io.terminal import encodable, say
 from fastinit._io.text import LONGEST_LINE, printable
+from fastinit.cli._settings import ignore_settings
 
 SourceName = Annotated[
     str,
@@ -257,4 +258,11 @@ def main() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  until the end
+    try:
+        ignored = ignore_settings()
+    except (ImportError, OSError) as error:
+        say(f"fastinit: {_one_line(error)}")
+        raise SystemExit(1) from None
+    for name in ignored:
+        _show_warning(f"{name} in the current folder is ignored: settings come from the environment")
     app()

@@ -22,6 +22,7 @@ from fastinit.cli._app import (
     command,
     show,
 )
+from fastinit.cli._settings import keep_ray_away
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
@@ -122,6 +123,8 @@ def write(
         raise ValueError(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"
         )
+    if engine == "ray":
+        keep_ray_away()
     report = checkpoint.write(
         found.plan,
         out,
