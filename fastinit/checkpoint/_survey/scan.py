@@ -62,8 +62,7 @@ class TensorScan:
 
     @property
     def dtype(self) -> str:
-        """What the kernels read, where they can: a complex number is two of its parts."""
-        return "float32" if self.stored.dtype == "complex64" else self.stored.dtype
+        return _read_as(self.stored.dtype)
 
     @functools.cached_property
     def numbers(self) -> int:
@@ -114,6 +113,17 @@ class TensorScan:
         """All was seen: what is known, from all the chunks in their order."""
         rows, _ = self.allocate()
         self.summary, self._rows = merged(rows, self.numbers), None
+
+
+def _read_as(dtype: str) -> str:
+    """What the kernels read, where they can: a complex number is two of its parts."""
+    return "float32" if dtype == "complex64" else dtype
+
+
+def load_kernels(dtype: str) -> None:
+    """Load what tensors of a dtype need, so that no thread has to."""
+    name = _read_as(dtype)
+    quick_kernel(name if name in DTYPES else "float64")
 
 
 class _Piece(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._folder import Folder
 from fastinit.checkpoint._survey.comparison import PlanComparison, compare
 from fastinit.checkpoint._survey.records import NUMBERS, Survey, Tensor
-from fastinit.checkpoint._survey.scan import PIECE_BYTES, TensorScan, scan
+from fastinit.checkpoint._survey.scan import PIECE_BYTES, TensorScan, load_kernels, scan
 from fastinit.plan._patterns import matches
 from fastinit.plan._plan import Plan
 from fastinit.stats._fitting import Fit, Sample, fit
@@ -58,6 +60,25 @@ def survey(
     return Survey(contents.path, tuple(found), contents.missing, contents.nbytes, contents.seconds)
 
 
+class _Header:
+    """The tensors of a file in 30 bytes each and their names; as a dict of `Stored` they take 250."""
+
+    def __init__(self, file: StoredFile) -> None:
+        self.file, stored = file._replace(tensors={}), file.tensors.values()
+        self._names, self._ends_of_names = "".join(file.tensors), array("q", accumulate(map(len, file.tensors)))
+        self._starts, self._ends = array("q", [one.start for one in stored]), array("q", [one.end for one in stored])
+        kinds: dict[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...]]] = {}
+        self._kinds = [kinds.setdefault(one[:2], one[:2]) for one in stored]
+
+    def names(self) -> Iterator[str]:
+        for start, end in pairwise(chain([0], self._ends_of_names)):
+            yield self._names[start:end]
+
+    def __iter__(self) -> Iterator[tuple[str, Stored]]:
+        rows = zip(self.names(), self._kinds, self._starts, self._ends, strict=True)
+        return ((name, Stored(*kind, start, end)) for name, kind, start, end in rows)
+
+
 class Contents:
     """The tensors of a checkpoint that are asked for, known by their headers and not yet looked at. The arguments and
     exceptions are those of `survey`.
@@ -72,17 +93,19 @@ class Contents:
     ) -> None:
         self._start, self._threads = time.perf_counter(), num_threads(threads)
         self._patterns = [names] if isinstance(names, str) else list(names)
-        self.path, self._files = str(path), read_checkpoint(Path(path))
+        self.path, self._files = str(path), list(map(_Header, read_checkpoint(Path(path))))
         for pattern in self._patterns:
-            if not any(matches(pattern, name) for file in self._files for name in file.tensors):
+            if not any(matches(pattern, name) for header in self._files for name in header.names()):
                 raise ValueError(f"no tensor matches {pattern!r}")
         if plan is None:
-            several = any(file.prefix for file in self._files)
-            job = None if several else Folder(self._files[0].path.parent).placed_job()
+            first = self._files[0].file
+            job = None if first.prefix else Folder(first.path.parent).placed_job()
             plan = None if job is None else job.plan
         self._plan, self.missing = plan, () if plan is None else tuple(self._absent(plan))
-        self.number = sum(1 for _ in self._chosen())
-        self.nbytes = sum(stored.end - stored.start for _, _, stored in self._chosen())
+        self.number, self.nbytes, self._dtypes = 0, 0, set[str]()
+        for _, _, stored in self._chosen():
+            self.number, self.nbytes = self.number + 1, self.nbytes + stored.end - stored.start
+            self._dtypes.add(stored.dtype)
 
     @property
     def seconds(self) -> float:
@@ -93,22 +116,24 @@ class Contents:
         """Look at all tensors, and give them to `sink` one by one, in their order: no more than some wait in memory."""
         describe = functools.partial(_tensor, plan=self._plan, histograms=histograms)
         threads = min(self._threads, self.number + self.nbytes // PIECE_BYTES)
+        for dtype in self._dtypes:  # here: a worker thread has a heap of its own, and would take new memory for them
+            load_kernels(dtype)
         with progress_bar(progress, self.nbytes) as advance:
             tensors = (TensorScan(place, *row) for place, row in enumerate(self._chosen()))
             scan(tensors, threads, describe, sink, advance)
 
     def _chosen(self) -> Iterator[tuple[str, StoredFile, Stored]]:
-        for file in self._files:
-            for name, stored in file.tensors.items():
+        for header in self._files:
+            for name, stored in header:
                 if self._wanted(name):
-                    yield name, file, stored
+                    yield name, header.file, stored
 
     def _wanted(self, name: str) -> bool:
         return not self._patterns or any(matches(pattern, name) for pattern in self._patterns)
 
     def _absent(self, plan: Plan) -> Iterator[str]:
         """The tensors that a checkpoint of a plan has, but not this one."""
-        stored = {name for file in self._files for name in file.tensors}
+        stored = {name for header in self._files for name in header.names()}
         for name, tensor in plan.filled.items():
             if tensor.persistent and name not in stored and self._wanted(name):
                 yield name
