@@ -24,9 +24,7 @@ MOST_LEVELS = 64  # of arrays and tables inside each other; plans and configs ha
 _MOST_DENSE_VALUES, _BYTES_OF_A_VALUE = 500_000, 8
 _MOST_DIGITS = 4000  # of an integer; Python reads and prints 4,300
 _TOO_DEEP = f"nested too deeply: at most {MOST_LEVELS} levels are allowed"
-_LONG_KEY = re.compile(
-    rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}""", re.ASCII
-)
+_LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}""", re.ASCII)
 _LONG_NUMBER = re.compile(rf"\b0[xob][0-9a-fA-F_]{{{_MOST_DIGITS}}}")
 
 

@@ -184,9 +184,7 @@ def _tensors(text: bytes) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # many tensors share one: a few objects instead of many
     if len(text) <= LONGEST_ROW or not text.startswith(b"{"):
-        parse_json(
-            text[:LONGEST_ROW].decode()
-        )  # of a short text, or one of another kind, the errors of JSON are better
+        parse_json(text[:LONGEST_ROW].decode())  # of a short text, or one of another kind, the errors of JSON are better
     reader, ordered, last = _Reader(text), True, (0, 0)
     for name in reader.names("the header"):
         if name in found:

@@ -274,9 +274,7 @@ def nbytes_of(shape: tuple[int, ...], dtype: str, name: str = "shape") -> int:
     nbytes = np.dtype(dtype).itemsize * math.prod(shape)
     if nbytes >= 1 << 63 or (not nbytes and math.prod(n or 1 for n in shape) * np.dtype(dtype).itemsize >= 1 << 63):
         received = [n if n < 1 << 63 else "2^63 or more" for n in shape]  # Python prints no more than 4,300 digits
-        raise ValueError(
-            f"{name} must be smaller than 2^63 bytes, a size of 0 counted as 1. Received: shape {received}"
-        )
+        raise ValueError(f"{name} must be smaller than 2^63 bytes, a size of 0 counted as 1. Received: shape {received}")
     return nbytes
 
 

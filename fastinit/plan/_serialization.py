@@ -212,7 +212,9 @@ def _number(key: str, value: Any) -> int:
     return found[0]
 
 
-def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
+def _from_scheme(
+    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
+) -> Distribution:
     parameters = dict(table)
     scheme = parameters.pop("scheme")
     if not isinstance(scheme, str):
@@ -220,7 +222,9 @@ def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budg
     return schemes.distribution_of(schemes.find(scheme).name, shape, "oi", (), parameters)
 
 
-def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
+def _from_parts(
+    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
+) -> Distribution:
     only(table, ["parts"])
     parts = table["parts"]
     if not isinstance(parts, list) or not parts:
@@ -240,7 +244,9 @@ def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budge
     return Patched(tuple(found))
 
 
-def _from_values(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
+def _from_values(
+    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
+) -> Distribution:
     only(table, ["values", "values_dtype"])
     kind = np.dtype(_named("values_dtype", table.get("values_dtype", dtype), any_dtype))
     text = table["values"]
