@@ -43,6 +43,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 DtypeName = Annotated[
     str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for all that is drawn.")
 ]
+MaxTensors = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tensors", help="Of a model that is built from a config or code. Default: 200,000.", metavar="N"
+    ),
+]
 SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Default: those that `fastinit info` shows.")]

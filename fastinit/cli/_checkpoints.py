@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastinit._io.text import aligned, printable
-from fastinit.cli._app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
+from fastinit.cli._app import (
+    AsJson,
+    DtypeName,
+    Folder,
+    MaxTensors,
+    Rules,
+    SchemeName,
+    SeedNumber,
+    SourceName,
+    Threads,
+    command,
+)
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
@@ -38,6 +49,7 @@ def plan(
     rule: Rules = None,
     dtype: DtypeName = None,
     seed: SeedNumber = None,
+    max_tensors: MaxTensors = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, itself a source.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the plan as a job file, itself a source.")] = False,
 ) -> None:
@@ -49,7 +61,7 @@ def plan(
 
     if as_json and as_toml:
         raise ValueError("--json and --toml exclude each other")
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype).plan
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, max_tensors=max_tensors).plan
     found = found if seed is None else found.with_seed(seed)
     if as_json or as_toml:
         sys.stdout.buffer.write((found.to_json() if as_json else found.to_toml()).encode())
@@ -88,6 +100,7 @@ def write(
     max_shard_bytes: Annotated[
         str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
+    max_tensors: MaxTensors = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -108,7 +121,7 @@ def write(
     from fastinit import checkpoint
     from fastinit.sources import read
 
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config)
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, max_tensors=max_tensors)
     if found.models:
         raise ValueError(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"

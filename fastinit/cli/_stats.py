@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastinit.cli._app import AsJson, Threads, command, report_file, show
+from fastinit.cli._app import AsJson, MaxTensors, Threads, command, report_file, show
 
 
 @command
@@ -34,6 +34,7 @@ def stats(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with histograms too.", metavar="FILE")
     ] = None,
+    max_tensors: MaxTensors = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +50,7 @@ def stats(
     if plan is not None:
         from fastinit.sources import read
 
-        planned = read(plan).plan
+        planned = read(plan, max_tensors=max_tensors).plan
     contents = Contents(path, name or (), plan=planned, threads=threads)
     if html is not None:
         check_page(contents.number)
