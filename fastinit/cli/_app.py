@@ -45,9 +45,7 @@ DtypeName = Annotated[
 ]
 MaxTensors = Annotated[
     int | None,
-    typer.Option(
-        "--max-tensors", help="Of a model that is built from a config or code. Default: 200,000.", metavar="N"
-    ),
+    typer.Option("--max-tensors", help="Of a model that a config or code builds. Default: 200,000.", metavar="N"),
 ]
 SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]

@@ -43,7 +43,8 @@ def plan_of_config(
         config: what a config.json holds.
         path: where it was read from.
         dtype: of the weights. Default: the config's own, or float32.
-        max_tensors: as in `record`. Numbers that would give more are refused before anything is made.
+        max_tensors: as in `record`. Numbers that would give more are refused before anything is made, those of a model
+            within the default never.
 
     Raises:
         ImportError: transformers is missing.
@@ -54,7 +55,7 @@ def plan_of_config(
         raise ImportError(f"{path} needs transformers: pip install 'fastinit[hf]'")
     most = MOST_TENSORS if max_tensors is None else positive_int("max_tensors", max_tensors)
     try:
-        _check_counts(config, most)
+        _check_counts(config, max(most, MOST_TENSORS))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     with _offline():
