@@ -61,8 +61,8 @@ class Source:
         """
         if self.config is None:
             return {}
-        data = files.read(self.config)
-        table, dropped = documents.read(self.config, infinite=True), list[str]()
+        data = files.read(self.config, documents.MOST_CONFIG)
+        table, dropped = documents.read(self.config, infinite=True, most=documents.MOST_CONFIG), list[str]()
         if not self.packed:
             table = _unquantised(table, dropped)
         if dropped:
@@ -161,7 +161,7 @@ def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
 def _folder(folder: Path, dtype: str | None, max_tensors: int | None) -> Found:
     folder = snapshot(folder)
     config = folder / "config.json"
-    if config.exists() and "model_type" in documents.read(config, infinite=True):
+    if config.exists() and "model_type" in documents.read(config, infinite=True, most=documents.MOST_CONFIG):
         return _document(config, dtype, max_tensors)
     if not has_weights(folder):
         raise no_weights(folder, "config.json with a model_type, no ")
@@ -180,6 +180,7 @@ def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
     if "weight_map" in table:
         return _stored(path)
     if "model_type" in table:
+        documents.read(path, infinite=True, most=documents.MOST_CONFIG)  # a config has a smaller limit
         from fastinit.torch._pretrained import plan_of_config
 
         return Found(plan_of_config(_unquantised(table, []), path, dtype, max_tensors), path)
@@ -244,5 +245,6 @@ def _fill(path: Path, start: int, stored: Stored) -> Fill:
         raise ValueError(f"{CODES[stored.dtype]} has no law: give a source in bfloat16 or float32")
     if not stored.end - stored.start:
         return Fill(stored.shape, stored.dtype, Values(np.empty(stored.shape, stored.dtype)))
-    memory = np.memmap(path, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
+    with files.opened_regular(path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
+        memory = np.memmap(file, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
     return Fill(stored.shape, stored.dtype, Values(np.asarray(memory).view(stored.dtype).reshape(stored.shape)))

@@ -16,7 +16,8 @@ from fastinit._runtime.checks import unknown
 
 MOST_NAMES = 1_000_000  # of tensors in a header, an index or a job: no model has as many, a slip of the keyboard has
 MOST_CONFIG = 10_000_000  # bytes of a config.json or model_index.json; the largest in use list 20,000 classes in 1 MB
-MOST_TOML = 10_000_000  # bytes; they take 4 s to parse, and as JSON 0.1
+MOST_TOML = 5_000_000  # bytes, some 40,000 tensors; they take 2 s to parse, and as JSON 0.1
+_MOST_PARTS_OF_A_KEY = 16  # in TOML, as the 3 of tensors."a.b".shape
 MOST_LEVELS = 64  # of arrays and tables inside each other; plans and configs have below 20
 
 # A value takes up to 70 bytes of memory, whether it is spelled in two bytes or in twenty. Plans, configs and indices
@@ -24,7 +25,10 @@ MOST_LEVELS = 64  # of arrays and tables inside each other; plans and configs ha
 _MOST_DENSE_VALUES, _BYTES_OF_A_VALUE = 500_000, 8
 _MOST_DIGITS = 4000  # of an integer; Python reads and prints 4,300
 _TOO_DEEP = f"nested too deeply: at most {MOST_LEVELS} levels are allowed"
-_LONG_KEY = re.compile(rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}""", re.ASCII)
+_PART_AND_DOT = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_LONG_KEY = re.compile(  # where a key begins: at a line's beginning, or in a table in braces
+    rf"(?:^[ \t]*+\[{{0,2}}+|[{{,])\s*+(?:{_PART_AND_DOT}){{{_MOST_PARTS_OF_A_KEY}}}", re.ASCII | re.MULTILINE
+)
 _LONG_NUMBER = re.compile(rf"\b0[xob][0-9a-fA-F_]{{{_MOST_DIGITS}}}")
 
 
@@ -61,7 +65,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     """
     _check_number_of_values(text)
     if _LONG_KEY.search(text):  # tomllib's time grows with the square of the parts
-        raise ValueError(f"a key must have at most {MOST_LEVELS} parts")
+        raise ValueError(f"a key must have at most {_MOST_PARTS_OF_A_KEY} parts")
     if _LONG_NUMBER.search(text):  # tomllib reads them, and no message could print them
         raise ValueError(f"an integer must have fewer than {_MOST_DIGITS:,} digits")
     try:
@@ -85,7 +89,9 @@ def read(path: Path, *, toml: bool = False, infinite: bool = False, most: int = 
         OSError: the file cannot be read.
         ValueError: it holds no such, or is too large; the file is named.
     """
-    data = files.read(path, min(most, MOST_TOML) if toml else most)
+    if toml and path.stat().st_size > MOST_TOML and path.is_file():
+        raise ValueError(f"{path}: TOML must have at most {MOST_TOML:,} bytes: save a larger plan as JSON")
+    data = files.read(path, most)
     try:
         text = data.decode("utf-8-sig")
         del data

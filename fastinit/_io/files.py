@@ -19,6 +19,7 @@ from fastinit._runtime.arrays import Array
 
 UNFINISHED = ".tmp"
 MOST_TEXT = 100_000_000  # bytes of a document that is read whole: as many as a safetensors header may have
+_SMALL = 1 << 12  # bytes to ask for of a file that says nothing of its size, as those of /proc
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 # What a file system answers that does not have a call, or not for folders.
 _UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -110,11 +111,15 @@ def read(path: Path, most: int = MOST_TEXT) -> bytes:
         IsADirectoryError, ValueError: it is no file, or has more than `most` bytes.
     """
     with opened_regular(path) as (descriptor, size):
+        parts, left = [], most + 1 if size <= most else 0
         with open(descriptor, "rb", closefd=False) as file:
-            found = file.read(most + 1) if size <= most else None
-        if found is None or len(found) > most:
+            # No more is asked for than seems to be there: a buffer is made of what is asked for.
+            while left and (part := file.read(min(left, max(size, _SMALL) + 1))):
+                parts.append(part)
+                left -= len(part)
+        if not left:
             raise ValueError(f"{path} must have at most {most:,} bytes. Received: {size:,}")
-    return found
+    return b"".join(parts)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from fastinit._runtime.arrays import MOST_DIMENSIONS, nbytes_of
 INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
 METADATA = "__metadata__"  # a header's own entry: texts by name
 MOST_METADATA = 10_000  # names in it; the largest in use, of trainers of adapters, have a hundred
+MOST_FILES = 100_000  # of a model; the largest in use have some hundred
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
 LONGEST_NAME = 65_536  # bytes of a tensor's name
@@ -71,7 +72,7 @@ class Stored(NamedTuple):
 def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Stored]]:
     """The bytes before the data, and the tensors in the order of their bytes.
 
-    A tensor is checked as soon as its row of the header is read. So a header that is wrong takes its own size of memory.
+    A tensor is checked as soon as its row of the header is read: what is wrong takes no more memory than its text.
 
     Args:
         path: of the file.
@@ -83,6 +84,8 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
             a name that stands twice, a dtype that is unknown, or tensors that overlap, leave holes or lie beyond the
             file's end. The file is named, and the tensor.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: no safetensors file, but a folder or a device")
     with contextlib.ExitStack() as stack:
         descriptor, size = stack.enter_context(opened_regular(path))
         if not size:
@@ -184,7 +187,9 @@ def _tensors(text: bytes) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # many tensors share one: a few objects instead of many
     if len(text) <= LONGEST_ROW or not text.startswith(b"{"):
-        parse_json(text[:LONGEST_ROW].decode())  # of a short text, or one of another kind, the errors of JSON are better
+        parse_json(
+            text[:LONGEST_ROW].decode()
+        )  # of a short text, or one of another kind, the errors of JSON are better
     reader, ordered, last = _Reader(text), True, (0, 0)
     for name in reader.names("the header"):
         if name in found:

@@ -56,9 +56,10 @@ def dtype_or_none(dtype: Any) -> np.dtype[Any] | None:
     if isinstance(dtype, str) and len(dtype) > _LONGEST_DTYPE:
         return None
     try:
-        return np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError, OverflowError, RecursionError):  # of lists, dicts and texts with commas
         return None
+    return found
 
 
 # JAX takes memory over instead of copying it where it begins at a multiple of this: a cache line.
@@ -274,7 +275,9 @@ def nbytes_of(shape: tuple[int, ...], dtype: str, name: str = "shape") -> int:
     nbytes = np.dtype(dtype).itemsize * math.prod(shape)
     if nbytes >= 1 << 63 or (not nbytes and math.prod(n or 1 for n in shape) * np.dtype(dtype).itemsize >= 1 << 63):
         received = [n if n < 1 << 63 else "2^63 or more" for n in shape]  # Python prints no more than 4,300 digits
-        raise ValueError(f"{name} must be smaller than 2^63 bytes, a size of 0 counted as 1. Received: shape {received}")
+        raise ValueError(
+            f"{name} must be smaller than 2^63 bytes, a size of 0 counted as 1. Received: shape {received}"
+        )
     return nbytes
 
 

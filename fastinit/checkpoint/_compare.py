@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +71,7 @@ def compare(
         def work(item: tuple[Block, Path]) -> None:
             block, path = item
             expected = maker.make(block, made)
-            with files.opened(path, os.O_RDWR if repair else os.O_RDONLY) as descriptor:
+            with files.opened_regular(path, os.O_RDWR if repair else os.O_RDONLY) as (descriptor, _):
                 received = files.read_at(descriptor, read[: block.nbytes], block.start)
                 differing = list(_differences(block, expected, received))
                 if repair and differing:
@@ -81,14 +82,24 @@ def compare(
 
         return work
 
-    blocks = list(items)
-    check_memory(dict.fromkeys(block.shard for block, _ in blocks))
-    workers.each(blocks, worker, max(1, min(threads, len(blocks))), 2 * BLOCK_BYTES)  # no more threads than blocks
+    source = iter(items)
+    begin = list(itertools.islice(source, threads))  # no more threads than blocks; there may be billions
+    workers.each(_checked(itertools.chain(begin, source)), worker, max(1, len(begin)), 2 * BLOCK_BYTES)
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None
         first.setdefault((one.file, None if ended else one.tensor, ended), one)
     return list(first.values())
+
+
+def _checked(items: Iterable[tuple[Block, Path]]) -> Iterator[tuple[Block, Path]]:
+    """The same; before the first block of a file `check_memory` looks at it."""
+    shard = None
+    for block, path in items:
+        if block.shard is not shard:
+            shard = block.shard
+            check_memory([shard])
+        yield block, path
 
 
 def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:

@@ -252,7 +252,7 @@ def _place(folders: Iterable[Path], shard: Shard) -> Path | None:
 def _sound(path: Path, shard: Shard) -> bool:
     """Whether there is a file of a shard's size and header."""
     try:
-        with files.naming(path), path.open("rb") as file:
-            return path.stat().st_size == shard.nbytes and file.read(len(shard.header)) == shard.header
+        with files.opened_regular(path) as (descriptor, size), open(descriptor, "rb", closefd=False) as file:
+            return size == shard.nbytes and file.read(len(shard.header)) == shard.header
     except FileNotFoundError:
         return False

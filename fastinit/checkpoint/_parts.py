@@ -10,6 +10,7 @@ from dataclasses import dataclass
 # Pairs of variables, which of so many processes this is, counted from 0: torchrun and its like.
 _RANKS = ("RANK", "WORLD_SIZE")
 _SLURM_TASK = ("SLURM_PROCID", "SLURM_NTASKS")
+_MOST_DIGITS = 18
 _SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
 
 
@@ -43,9 +44,9 @@ class Part:
             return text
         if text == "auto":
             return cls.from_environment(os.environ)
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"(\d{1,19})/(\d{1,19})", text)
         if found is None or not int(found[2]):
-            raise ValueError(f"a part must be of the form 2/8, or auto. Received: {text!r}")
+            raise ValueError(f"a part must be of the form 2/8, or auto. Received: {text!r:.200}")
         return cls(int(found[1]), int(found[2]))
 
     @classmethod
@@ -80,6 +81,6 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     text = environment.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not text.isdecimal():
-        raise ValueError(f"{name} must be a number. Received: {text!r}")
+    if text is None or not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise ValueError(f"{name} must be a number. Received: {text!r:.200}")
     return int(text)

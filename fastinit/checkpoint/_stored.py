@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastinit._io.files import naming
+from fastinit._core.structured import needs_all
+from fastinit._io.files import opened_regular
 from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
@@ -140,6 +141,8 @@ def _add(found: Examined, path: Path, shard: Shard | None, plan: Plan) -> None:
     found.shards.append(shard)
     if size != shard.nbytes:
         found.problems.append(f"{path.name} must have {shard.nbytes:,} bytes. Received: {size:,}")
+        cut = (entry for entry in shard.entries if entry.end > size and needs_all(entry.fill.distribution))
+        found.differing += [entry.name for entry in cut]  # they are not made to be compared
     for name in stored or [entry.name for entry in shard.entries]:
         if name in found._weight_map:
             found.problems.append(f"{path.name}: {name} is in {found._weight_map[name]} too")
@@ -169,7 +172,7 @@ def _shard(found: Examined, file: str, start: int, tensors: dict[str, Stored], p
 
 def _begins_with(path: Path, header: bytes) -> bool:
     """Whether a file begins with a header, or with as much of it as the file has bytes."""
-    with naming(path), path.open("rb") as file:
+    with opened_regular(path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
         return header.startswith(file.read(len(header)))
 
 

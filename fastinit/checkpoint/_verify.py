@@ -7,6 +7,7 @@ import os
 import random
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fastinit._io.folders import snapshot
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.checks import finite
 from fastinit._runtime.threads import num_threads
-from fastinit.checkpoint._blocks import Block, blocks
+from fastinit.checkpoint._blocks import Block, Blocks
 from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import MANIFEST, Folder
 from fastinit.checkpoint._job import Job
@@ -100,9 +101,10 @@ def verify(
         found = examine(place, job)
         for note in found.notes:
             warnings.warn(note, stacklevel=2)
-        chosen = _sample([block for shard in found.shards for block in blocks(shard)], fraction)
+        # What a file has not is not made again, unless it is to be written.
+        sizes = ((shard, None if repair else (place.path / shard.name).stat().st_size) for shard in found.shards)
+        chosen, nbytes = _sample(Blocks(sizes), fraction)
         items = ((block, place.path / block.shard.name) for block in chosen)
-        nbytes = sum(block.nbytes for block in chosen)
         with progress_bar(progress, nbytes) as advance:
             differences = compare(items, job.key, number, advance, repair=repair)
         problems = [*found.problems, *map(str, differences)]
@@ -143,10 +145,13 @@ def _unverifiable(place: Folder) -> str:
     return f"{place.path / MANIFEST} is missing: only checkpoints that fastinit wrote can be verified"
 
 
-def _sample(every: list[Block], fraction: float) -> list[Block]:
-    """Some of the blocks, in their order."""
+def _sample(every: Blocks, fraction: float) -> tuple[Iterable[Block], int]:
+    """Some of the blocks, in their order, and their bytes."""
+    if fraction == 1:
+        return every, every.nbytes
     chosen = random.sample(range(len(every)), math.ceil(fraction * len(every)))
-    return [every[i] for i in sorted(chosen)]
+    some = [every.at(i) for i in sorted(chosen)]
+    return some, sum(block.nbytes for block in some)
 
 
 def _restore(place: Folder, job: Job, found: Examined, threads: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -137,17 +138,22 @@ def report_file(path: Path | None, data: bytes | None = None) -> None:
     """
     if path is None:
         return
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()  # raises what is wrong with a path, as a loop of links
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     if data is None:
         return
-    from fastinit._io.files import naming, put
+    from fastinit._io.files import opened, put
 
     if path.exists() and not path.is_file():  # a device or a pipe, which must not be replaced
-        with naming(path):
-            path.write_bytes(data)
+        # Without O_NONBLOCK a pipe that nobody reads would wait for a reader.
+        with opened(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY) as descriptor:
+            os.set_blocking(descriptor, True)
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(data)
     else:
         put(path.resolve(), data, sync=False)
 

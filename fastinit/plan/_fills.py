@@ -17,7 +17,17 @@ from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._core.structured import Structured
 from fastinit._io import documents
-from fastinit._runtime.arrays import DTYPES, Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name, nbytes_of
+from fastinit._runtime.arrays import (
+    DTYPES,
+    Array,
+    as_dtype,
+    as_region,
+    as_shape,
+    boxes,
+    check_target,
+    dtype_name,
+    nbytes_of,
+)
 from fastinit.plan import _serialization as spec
 
 

@@ -206,15 +206,13 @@ def _same_as(table: dict[str, Any], whole: tuple[int, ...], found: Distribution)
 
 
 def _number(key: str, value: Any) -> int:
-    found = as_shape(value, key)
-    if len(found) != 1:
-        raise ValueError(f"{key} must be a number. Received: {key}={value!r:.200}")
-    return found[0]
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        what = "must not be negative" if type(value) is int and value < 0 else "must be a number below 2^63"
+        raise ValueError(f"{key} {what}. Received: {key}={value!r:.200}")
+    return value
 
 
-def _from_scheme(
-    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
-) -> Distribution:
+def _from_scheme(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
     parameters = dict(table)
     scheme = parameters.pop("scheme")
     if not isinstance(scheme, str):
@@ -222,9 +220,7 @@ def _from_scheme(
     return schemes.distribution_of(schemes.find(scheme).name, shape, "oi", (), parameters)
 
 
-def _from_parts(
-    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
-) -> Distribution:
+def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
     only(table, ["parts"])
     parts = table["parts"]
     if not isinstance(parts, list) or not parts:
@@ -244,9 +240,7 @@ def _from_parts(
     return Patched(tuple(found))
 
 
-def _from_values(
-    table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int
-) -> Distribution:
+def _from_values(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
     only(table, ["values", "values_dtype"])
     kind = np.dtype(_named("values_dtype", table.get("values_dtype", dtype), any_dtype))
     text = table["values"]

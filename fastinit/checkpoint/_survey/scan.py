@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -231,7 +233,7 @@ def scan(
                 if handle is None or file is not read.file:
                     if handle is not None:
                         handle.close()
-                    file, handle = read.file, handles.enter_context(FileIO(read.file.path))
+                    file, handle = read.file, _opened(read.file.path, handles)
                 look = _large if read.nbytes > buffer.size else _small
                 with files.naming(read.file.path):
                     seen = list(look(read, handle.fileno(), buffer))
@@ -247,6 +249,12 @@ def scan(
             return work_or_fail
 
         workers.each(_reads(tensors), worker, threads, BLOCK_BYTES)
+
+
+def _opened(path: Path, handles: contextlib.ExitStack) -> FileIO:
+    """Open a file that is there, for as long as nothing closes it."""
+    with files.opened_regular(path) as (descriptor, _):
+        return handles.enter_context(FileIO(os.dup(descriptor)))
 
 
 def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
