@@ -114,6 +114,7 @@ def read(
     rules: Iterable[str] = (),
     dtype: str | None = None,
     config: Path | None = None,
+    max_tensors: int | None = None,
 ) -> Source:
     """The plan that a source holds or describes. A source is one of
 
@@ -130,6 +131,8 @@ def read(
         scheme, rules: as in `Plan.with_rules`; they come after the source's own.
         dtype: for all tensors that are drawn. Default: the source's own.
         config: the config.json that goes with the plan. Default: the source's own.
+        max_tensors: of a model that is recorded; more are an error, and so are numbers in a config that would give
+            more. Default: 200,000, twice as many as the largest models have.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -139,7 +142,7 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule, models, packed = _found(source, dtype)
+    plan, own, without_rule, models, packed = _found(source, dtype, max_tensors)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
@@ -160,13 +163,13 @@ class Found(NamedTuple):
     packed: bool = False
 
 
-def _found(source: str, dtype: str | None) -> Found:
+def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
     path = Path(source)
     if path.is_dir():
-        return _folder(path, dtype)
+        return _folder(path, dtype, max_tensors)
     if not path.exists():
         if _CODE.fullmatch(source):
-            return Found(_code(source))
+            return Found(_code(source, max_tensors))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
     match path.suffix:
         case ".toml":
@@ -174,15 +177,15 @@ def _found(source: str, dtype: str | None) -> Found:
         case ".safetensors":
             return _stored(path)
         case ".json":
-            return _document(path, dtype)
+            return _document(path, dtype, max_tensors)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
 
 
-def _folder(folder: Path, dtype: str | None) -> Found:
+def _folder(folder: Path, dtype: str | None, max_tensors: int | None) -> Found:
     folder = snapshot(folder)
     config = folder / "config.json"
     if config.exists() and "model_type" in documents.read(config, infinite=True, most=documents.MOST_CONFIG):
-        return _document(config, dtype)
+        return _document(config, dtype, max_tensors)
     if not has_weights(folder):
         raise no_weights(folder, "config.json with a model_type, no ")
     models = choose(folder, [])
@@ -191,10 +194,10 @@ def _folder(folder: Path, dtype: str | None) -> Found:
         return _stored(folder)
     note = f"{folder}: {inside} is taken, the only folder inside with weights"
     warnings.warn(printable(note, LONGEST_LINE), stacklevel=4)
-    return _folder(inside, dtype)
+    return _folder(inside, dtype, max_tensors)
 
 
-def _document(path: Path, dtype: str | None) -> Found:
+def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
     table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
         return Found(Plan.from_file(path))
@@ -204,14 +207,14 @@ def _document(path: Path, dtype: str | None) -> Found:
         documents.read(path, infinite=True, most=documents.MOST_CONFIG)  # a config has a smaller limit
         from fastinit.torch._pretrained import plan_of_config
 
-        return Found(plan_of_config(_unquantised(table, []), path, dtype), path)
+        return Found(plan_of_config(_unquantised(table, []), path, dtype, max_tensors), path)
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
 
 
 # --- code ---
 
 
-def _code(source: str) -> Plan:
+def _code(source: str, max_tensors: int | None) -> Plan:
     module, _, name = source.partition(":")
     with _importable_from(str(Path.cwd())):
         try:
@@ -225,7 +228,7 @@ def _code(source: str) -> Plan:
         from fastinit.torch import record
 
         try:
-            return record(function)
+            return record(function, max_tensors=max_tensors)
         except TypeError as error:
             raise ValueError(f"{source}: {error}") from error
 

@@ -79,7 +79,7 @@ def read_checkpoint(path: Path) -> list[StoredFile]:
     notes: list[str] = []
     found = [file for model in choose(path, notes) for file in _read(model, notes)]
     for note in notes:
-        warnings.warn(printable(note, LONGEST_LINE), stacklevel=3)
+        warnings.warn(printable(note, LONGEST_LINE), stacklevel=4)  # of `survey`
     return found
 
 

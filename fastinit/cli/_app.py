@@ -43,6 +43,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 DtypeName = Annotated[
     str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for all that is drawn.")
 ]
+MaxTensors = Annotated[
+    int | None,
+    typer.Option("--max-tensors", help="Of a model that a config or code builds. Default: 200,000.", metavar="N"),
+]
 SeedNumber = Annotated[int | None, typer.Option("--seed", help="Instead of the source's own.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a checkpoint.", metavar="DIR")]
 Threads = Annotated[int | None, typer.Option("--threads", help="Default: those that `fastinit info` shows.")]
@@ -261,7 +265,7 @@ def main() -> None:
     try:
         ignored = ignore_settings()
     except (ImportError, OSError) as error:
-        say(f"fastinit: {_one_line(error)}")
+        say(_one_line(f"fastinit: {_text(error)}"))
         raise SystemExit(1) from None
     for name in ignored:
         _show_warning(f"{name} in the current folder is ignored: settings come from the environment")

@@ -14,6 +14,7 @@ from fastinit.cli._app import (
     AsJson,
     DtypeName,
     Folder,
+    MaxTensors,
     Rules,
     SchemeName,
     SeedNumber,
@@ -49,6 +50,7 @@ def plan(
     rule: Rules = None,
     dtype: DtypeName = None,
     seed: SeedNumber = None,
+    max_tensors: MaxTensors = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, itself a source.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the plan as a job file, itself a source.")] = False,
 ) -> None:
@@ -60,7 +62,7 @@ def plan(
 
     if as_json and as_toml:
         raise ValueError("--json and --toml exclude each other")
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype).plan
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, max_tensors=max_tensors).plan
     found = found if seed is None else found.with_seed(seed)
     if as_json or as_toml:
         show(*(found.to_json() if as_json else found.to_toml()).splitlines())
@@ -98,6 +100,7 @@ def write(
     max_shard_bytes: Annotated[
         str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
+    max_tensors: MaxTensors = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -118,7 +121,7 @@ def write(
     from fastinit import checkpoint
     from fastinit.sources import read
 
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config)
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, max_tensors=max_tensors)
     if found.models:
         raise ValueError(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"

@@ -15,12 +15,26 @@ from typing import Any
 
 import torch
 
+from fastinit._io.text import printable
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
-from fastinit._runtime.checks import unknown
+from fastinit._runtime.checks import positive_int, unknown
+from fastinit._runtime.limits import address_space
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import axes_of, clean
-from fastinit.torch.construct import record
+from fastinit.torch.construct import MOST_TENSORS, record
+
+# What the key of a number says, and how many tensors each counts for at least; the first that matches. A layer has some
+# ten. A position is a row of tables that are computed, some 16 bytes. Of the defaults of 800 configs the largest
+# numbers are 16,384 experts, which are rows of embeddings, 50,257 labels and 1,048,576 positions.
+_LAYERS = r"(?<![a-z])(layer|block|depth|stage|level|expert|head|group|codebook|quantizer|dense)s?(?![a-z])"
+_COUNTED = (
+    (re.compile(r"vocab|theta|token|(size|dim|channels|width|rank|capacity)$"), 0.0),  # sizes of tensors
+    (re.compile(r"position|max_seq|n_ctx"), 1 / 60),
+    (re.compile(_LAYERS), 10.0),
+    (re.compile(r"(?<![a-z])num_"), 1.0),
+)
+_MOST_CONFIG_MEMORY = 128 << 20  # that the class of a config may take to make it of its values; the largest take 1 MB
 
 # Left out of a config, at any depth: classes that are defined in the model's folder; the implementation of attention
 # and experts, which may be code from the Hub ("kernels-community/..."); the names by which transformers asks a config
@@ -30,7 +44,9 @@ _TIMM_NAMES = "architecture", "backbone"  # the latter of transformers' own mode
 _FLOAT = "__float__"  # how transformers 5 writes what JSON has no number for
 
 
-def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None) -> Plan:
+def plan_of_config(
+    config: dict[str, Any], path: Path, dtype: str | None = None, max_tensors: int | None = None
+) -> Plan:
     """The plan of the model that a config describes, of the class that its `architectures` names first, or else of
     `AutoModelForCausalLM`.
 
@@ -38,6 +54,8 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
         config: what a config.json holds.
         path: where it was read from, for messages.
         dtype: of the weights. Default: the config's own, or float32.
+        max_tensors: as in `record`. Numbers that would give more are refused before anything is made, those of a model
+            within the default never.
 
     Raises:
         ImportError: transformers is missing.
@@ -46,6 +64,11 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
     """
     if importlib.util.find_spec("transformers") is None:
         raise ImportError(f"{path} needs transformers: pip install 'fastinit[hf]'")
+    most = MOST_TENSORS if max_tensors is None else positive_int("max_tensors", max_tensors)
+    try:
+        _check_counts(config, max(most, MOST_TENSORS))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     with _offline():
         kind, settings = _model_class(config, path)
     name = dtype or str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
@@ -62,13 +85,33 @@ def plan_of_config(config: dict[str, Any], path: Path, dtype: str | None = None)
             return built[0]
 
         try:
-            plan = record(build)
+            plan = record(build, max_tensors=most)
         except MemoryError as error:
             raise MemoryError(f"{path}: {error}") from error
         except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
             what = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{path}: {kind.__name__} cannot be built of it: {what[0]}") from error
         return _with_axes(plan, built[0])
+
+
+def _check_counts(value: Any, max_tensors: int, key: str = "") -> None:
+    """Raise ValueError for a number of layers, experts or the like that would give more tensors than are allowed.
+
+    A config's class makes lists of that length, and a model's constructor runs as long, before the first tensor.
+    """
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_counts(inner, max_tensors, key if str(name).isdecimal() else name)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_counts(inner, max_tensors, key)
+    elif isinstance(value, int | float):
+        each = next((each for words, each in _COUNTED if words.search(key.lower())), 0.0)
+        if each and value > max_tensors / each:
+            raise ValueError(
+                f"{printable(key, 80)} must be at most {max_tensors / each:,.0f}. Received: {value!s:.30}. If the "
+                "model is meant to be as large, allow more tensors by max_tensors (--max-tensors)"
+            )
 
 
 def _with_axes(plan: Plan, model: torch.nn.Module) -> Plan:
@@ -98,12 +141,17 @@ def _model_class(config: dict[str, Any], path: Path) -> tuple[Any, Any]:
         raise ValueError(f"{path}: {near} The installed transformers is {transformers.__version__}")
     architectures = config.get("architectures") or []
     named = architectures[0] if isinstance(architectures, list) and architectures else None
+    config_class = CONFIG_MAPPING[model_type]
     try:
         data = _without_code(config, CONFIG_MAPPING, path)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     try:
-        settings = CONFIG_MAPPING[model_type](**data)
+        with address_space(_MOST_CONFIG_MEMORY):
+            settings = config_class(**data)
+    except MemoryError:
+        what = f"its numbers make lists of more than {_MOST_CONFIG_MEMORY:,} bytes: check them"
+        raise ValueError(f"{path}: {what}") from None
     except Exception as error:  # whatever its own checks raise
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     kind = getattr(transformers, named, None) if isinstance(named, str) else None
