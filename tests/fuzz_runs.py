@@ -36,7 +36,7 @@ _PROGRESS = re.compile(r"[\d,]+ of [\d,]+ bytes")
 _WARNING = "fastinit: warning: "
 
 
-class Stopped(BaseException):
+class _Stopped(BaseException):
     """A command was stopped by the watchdog."""
 
 
@@ -143,15 +143,15 @@ def _guarded(arguments, dump):
     """The result of a command, with faults of memory, time, descriptors and threads; `dump` gets a traceback where
     nothing but the end of the process helps."""
     before = _resources()
-    code, out, err, faults = 1, "", "", []
-    try:
-        with _limited(dump), mock.patch("builtins.input", side_effect=Stopped("asks")):
+    faults: list[str] = []
+    with _limited(dump, faults), mock.patch("builtins.input", side_effect=EOFError("input was asked for")):
+        try:
             done = CliRunner().invoke(cli._app.app, arguments)
-        code, out, err = done.exit_code, done.stdout, done.stderr
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            faults.append(f"traceback: {_said(done.exception)}")
-    except Stopped as stopped:
-        faults.append(f"{stopped.args[0]} in {_place(stopped)}")
+            code, out, err, error = done.exit_code, done.stdout, done.stderr, done.exception
+        except _Stopped as stopped:  # CliRunner catches what is an Exception
+            code, out, err, error = 1, "", "", stopped
+    if error is not None and not isinstance(error, SystemExit):
+        faults.append(f"traceback: {_said(error)}")
     after = _resources()
     grown = after["peak"] - before["memory"]
     if grown > MEMORY:
@@ -175,7 +175,7 @@ def _resources():
 
 
 @contextlib.contextmanager
-def _limited(dump):
+def _limited(dump, faults):
     """Limits of time, which stop a command, and of address space, which the command sees as any other limit."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
@@ -184,7 +184,10 @@ def _limited(dump):
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + SPACE, space[1]))
 
     def stop(number, frame):
-        raise Stopped(f"time: more than {SECONDS:g} s" if number == signal.SIGPROF else f"waits: {WAIT:g} s")
+        place = _place(traceback.extract_stack(frame))
+        faults.append(f"time: {SECONDS:g} s of work" if number == signal.SIGPROF else f"time: {WAIT:g} s")
+        faults[-1] += f", in {place}"
+        raise _Stopped
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
     with dump.open("w") as file:
@@ -203,15 +206,15 @@ def _limited(dump):
                 resource.setrlimit(resource.RLIMIT_AS, space)
 
 
-def _place(error):
-    """The innermost place in fastinit that an error went through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [f"{Path(f.filename).name}:{f.name}" for f in frames if "/fastinit/" in f.filename]
-    return ours[-1] if ours else f"{Path(frames[-1].filename).name}:{frames[-1].name}"
+def _place(frames):
+    """The innermost place in fastinit."""
+    ours = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if "/fastinit/" in frame.filename]
+    return ours[-1] if ours else "elsewhere"
 
 
 def _said(error):
-    return f"{type(error).__name__} in {_place(error)}: {ascii(str(error))[:150]}"
+    place = _place(traceback.extract_tb(error.__traceback__))
+    return f"{type(error).__name__} in {place}: {ascii(str(error))[:150]}"
 
 
 # --- what a command prints ---
@@ -225,6 +228,8 @@ def _faults_of_output(arguments, result):
     for line in lines:
         if not line.startswith("fastinit: "):
             faults.append(f"stderr: no line of ours: {ascii(line)[:100]}")
+        if line.startswith("fastinit: unexpected"):  # an error that nobody thought of
+            faults.append(f"traceback: {ascii(line)[:300]}")
         if not line.isprintable():
             faults.append(f"stderr: not printable: {ascii(line)[:100]}")
         if len(line) > LONGEST_LINE:
@@ -234,7 +239,7 @@ def _faults_of_output(arguments, result):
     errors = [line for line in lines if not line.startswith(_WARNING)]
     differs = arguments[0] == "verify" and result.out  # its problems are its output
     wanted = 1 if result.code == 1 and not differs else 0
-    if len(errors) != wanted and not any(fault.startswith(("traceback", "time", "waits")) for fault in result.faults):
+    if len(errors) != wanted and not result.faults:
         faults.append(f"stderr: {len(errors)} errors with exit code {result.code}: {ascii(result.err)[:100]}")
     if len(result.out) > OUTPUT:
         faults.append(f"stdout: {len(result.out):,} characters")

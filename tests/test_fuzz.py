@@ -213,8 +213,11 @@ def test_much_hostile_input(world, name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_documents(world, name):
     file = name.partition(": ")[0]
-    for command in OF_FILES if file != "config.json" else ["plan"]:
+    for command in ["plan"] if file == "config.json" else OF_FILES:
         check(world, File(file, KNOWN[name], command))
+    if file.startswith(("model", "fastinit")):
+        for command in "verify", "verify --repair", "finalize", "stats":
+            check(world, InFolder(Hostile("many", (Entry(file, "document", KNOWN[name]),)), command))
 
 
 @pytest.mark.parametrize("command", ["verify", "verify --sample", "verify --repair", "finalize", "stats"])
