@@ -321,7 +321,7 @@ def _record(**values):
 MANY_LAYERS = LLAMA | {"num_hidden_layers": 10**9}
 NESTED = NASTY["nested distributions"]["distribution"]
 KNOWN = {
-    "model.safetensors: millions of dimensions": Written("header", _row([1] * 3_000_000, 4), 4),
+    "model.safetensors: a million dimensions": Written("header", _row([1] * 1_000_000, 4), 4),
     "model.safetensors: 65 dimensions": Written("header", _row([1] * 65, 4), 4),
     "model.safetensors: more than 2**63 bytes": Written("header", _row([2**31, 2**31, 2**31])),
     "model.safetensors: 2**58 elements": Written("header", _row([2**58], 2**60), 100),
@@ -335,6 +335,7 @@ KNOWN = {
     "plan.json: values": Written("json", _plan(values=NASTY["zlib bomb"])),
     "plan.json: deep": Written("json", RAW["deep list"]),
     "plan.json: 65 dimensions": Written("json", _plan(shape=[1] * 65)),
+    "plan.json: 2**58 elements": Written("json", _plan(shape=[2**58])),
     "plan.json: 2**63 elements": Written("json", _plan(shape=[2**63])),
     "plan.toml: deep": Written("toml", f"a = {RAW['deep list']}"),
     "plan.toml: deep key": Written("toml", "a." * 50_000 + "a = 1"),

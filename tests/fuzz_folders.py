@@ -36,6 +36,7 @@ BELONGS = {  # what a name's documents are made of
     ".fastinit": (),
     ".fastinit/fastinit.json": ("many fastinit.json", "one fastinit.json"),
     ".fastinit/moving": ("pipeline",),
+    ".fastinit/notes.json": ("pipeline",),
     ".fastinit/model.safetensors": HEADERS,
     ".fastinit/model-00001-of-00003.safetensors": HEADERS,
     ".fastinit/model-00002-of-00003.safetensors": HEADERS,
@@ -171,6 +172,8 @@ _held: list[tempfile.TemporaryDirectory[str]] = []
 
 def _lay(folder, outside, entry):
     path = folder / entry.name
+    if not path.parent.resolve().is_relative_to(folder.resolve()):  # below a link
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = BELONGS.get(entry.name, HEADERS)
     right = entry.document or (Document(kinds[0]) if kinds else None)

@@ -28,11 +28,14 @@ from fastinit import cli
 from fastinit._io.text import LONGEST_LINE
 
 SECONDS = 3.0  # of all processors; a command alone needs less than one
-WAIT = 60.0  # by the clock: for one that sleeps
+WAIT = 20.0  # by the clock: for one that sleeps
 MEMORY = 200_000_000  # bytes
 SPACE = 3_000_000_000  # bytes of address space: the test machine is not to be exhausted
-OUTPUT = 50_000_000  # characters
 _PROGRESS = re.compile(r"[\d,]+ of [\d,]+ bytes")
+_OF_A_JOB = re.compile(
+    r".*/\.fastinit(/.*)?|.*/(fastinit\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|\.[^/]*\.tmp)",
+    re.DOTALL,
+)
 _WARNING = "fastinit: warning: "
 
 
@@ -73,6 +76,11 @@ class World:
     def _watched(self):
         return state(self.root, but=(self.inside, self.out))
 
+    def _inside(self, changes):
+        """What a command must leave alone in the folder that it is given."""
+        found = state(self.inside) if self.inside.exists() else {}
+        return {name: what for name, what in found.items() if not (changes and _is_of_a_job(name, what))}
+
     def clear(self) -> None:
         """Remove what the last case had."""
         for path in (self.inside, self.out):
@@ -87,14 +95,13 @@ class World:
             environment: further variables.
         """
         arguments = [str(argument) for argument in arguments]
-        inside = None if changes or not self.inside.exists() else state(self.inside)
+        before = self._inside(changes)
         with mock.patch.dict(os.environ, environment or {}), contextlib.chdir(self.cwd):
             result = _guarded(arguments, self.root.parent / "traceback.txt")
         result.faults += _faults_of_output(arguments, result)
         after = self._watched()
         result.faults += _differences("outside", self._before, after)
-        if inside is not None:
-            result.faults += _differences("the source", inside, state(self.inside))
+        result.faults += _differences("inside", before, self._inside(changes))
         if after != self._before:
             self._restore()
         return result
@@ -126,6 +133,10 @@ def state(folder, but=()):
     return found
 
 
+def _is_of_a_job(path, what):
+    return stat.S_ISDIR(what[0]) or _OF_A_JOB.fullmatch(path)
+
+
 def _differences(what, before, after):
     gone, new = before.keys() - after.keys(), after.keys() - before.keys()
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
@@ -144,7 +155,7 @@ def _guarded(arguments, dump):
     nothing but the end of the process helps."""
     before = _resources()
     faults: list[str] = []
-    with _limited(dump, faults), mock.patch("builtins.input", side_effect=EOFError("input was asked for")):
+    with _limited(dump, arguments, faults), mock.patch("builtins.input", side_effect=EOFError("input was asked for")):
         try:
             done = CliRunner().invoke(cli._app.app, arguments)
             code, out, err, error = done.exit_code, done.stdout, done.stderr, done.exception
@@ -175,7 +186,7 @@ def _resources():
 
 
 @contextlib.contextmanager
-def _limited(dump, faults):
+def _limited(dump, arguments, faults):
     """Limits of time, which stop a command, and of address space, which the command sees as any other limit."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
@@ -191,6 +202,7 @@ def _limited(dump, faults):
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
     with dump.open("w") as file:
+        print(ascii(arguments), file=file, flush=True)
         faulthandler.dump_traceback_later(3 * WAIT, exit=True, file=file)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, WAIT)
@@ -241,8 +253,6 @@ def _faults_of_output(arguments, result):
     wanted = 1 if result.code == 1 and not differs else 0
     if len(errors) != wanted and not result.faults:
         faults.append(f"stderr: {len(errors)} errors with exit code {result.code}: {ascii(result.err)[:100]}")
-    if len(result.out) > OUTPUT:
-        faults.append(f"stdout: {len(result.out):,} characters")
     raw = [line for line in result.out.split("\n") if not line.isprintable()]
     if raw:
         faults.append(f"stdout: not printable: {ascii(raw[0])[:100]}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from fuzz_documents import KNOWN, RIGHT, Document, Written, documents
-from fuzz_folders import BASES, Entry, Hostile, files_of, folders, make_outside
+from fuzz_folders import Entry, Hostile, files_of, folders, make_outside
 from fuzz_runs import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,6 +32,8 @@ def warm_up(world):
     for base, command in (("one", "stats"), ("many", "verify"), ("staged", "finalize"), ("config", "plan")):
         world.clear()
         InFolder(Hostile(base), command).run(world)
+    world.clear()
+    File("plan.toml", Document("plan.toml"), "write").run(world)
 
 
 READING = {
@@ -75,7 +77,7 @@ PIECES = [
     "a", "*", "?", "[", "]", "!", "{", "}", ",", "..", "0", "999999", "9" * 30, "{0..999999}", "{a,b}", "[!a]", "*a",
     "[{]", "w", ".", "normal", "(std=", "(", ")", "=", "=normal", "=normal(std=0.5)", "=orthogonal(gain=", "1e400",
     "nan", "-1", "'", '"', "\\", "(?P<n>", "|", "+1", "not ", "lambda:0", "__import__('os')", "\x1b[2J", "\u202e",
-    "\udcff", "\n", "\0", "%", "GB", "/", "1/2", "float32", "auto", "1" * 5000, "#", "**", "[1,", "{1:", "model:f",
+    "\udcff", "\n", "%", "GB", "/", "1/2", "float32", "auto", "1" * 5000, "#", "**", "[1,", "{1:", "model:f",
     " ", "-",
 ]  # fmt: skip
 VARIABLES = (
@@ -213,10 +215,10 @@ def test_much_hostile_input(world, name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_documents(world, name):
     file = name.partition(": ")[0]
-    for command in ["plan"] if file == "config.json" else OF_FILES:
+    for command in ["plan"] if file == "config.json" else ["plan", "stats", "stats --plan", "write"]:
         check(world, File(file, KNOWN[name], command))
     if file.startswith(("model", "fastinit")):
-        for command in "verify", "verify --repair", "finalize", "stats":
+        for command in "verify", "verify --repair", "finalize":
             check(world, InFolder(Hostile("many", (Entry(file, "document", KNOWN[name]),)), command))
 
 
@@ -255,18 +257,17 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_known_folders(world, command):
-    for base in ("one", "staged", "moving"):
-        for number, entry in enumerate(PLANTED):
-            check(world, InFolder(Hostile(base, (entry,)), command))
-            check(world, InFolder(Hostile(base, PLANTED[:number]), command))
+@pytest.mark.parametrize("command", CHANGING)
+@pytest.mark.parametrize("base", ["one", "staged", "moving"])
+def test_known_folders(world, base, command):
+    for entries in (*((entry,) for entry in PLANTED), PLANTED[:-1]):
+        check(world, InFolder(Hostile(base, entries), command))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "link to a file outside", "sparse"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_file_is_another_kind(world, command, kind):
-    for base in BASES:
+    for base in ("staged", "moving", "hub", "config"):
         for name in files_of(base):
             check(world, InFolder(Hostile(base, (Entry(name, kind),)), command))
