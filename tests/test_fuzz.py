@@ -206,7 +206,7 @@ def test_hostile_input(world, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_much_hostile_input(world, name):
-    fuzz(world, name, 6 * SOME[name])
+    fuzz(world, name, 4 * SOME[name])
 
 
 # --- known cases ---
