@@ -183,7 +183,7 @@ def files_of(path: Path) -> list[Path]:
         found.append(snapshot(path) / "config.json")
         for model in choose(path, []):
             found += [*model.files, *([model.index] if model.index is not None else [])]
-    documents_beside = {file.with_name(name) for file in found for name in ("config.json", "fastinit.json")}
+    documents_beside = {file.parent / name for file in found for name in ("config.json", "fastinit.json")}
     return [file for file in (*found, *documents_beside) if file.is_file()]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastinit.cli._app import AsJson, MaxTensors, Threads, command, report_file, show
+
+if TYPE_CHECKING:
+    from fastinit.checkpoint._survey.survey import Contents
 
 
 @command
@@ -43,16 +46,22 @@ def stats(
     Example: fastinit stats gpt2-init --name '*.attn.*.weight' --html gpt2.html
     """
     from fastinit._io.folders import files_of
-    from fastinit.checkpoint._survey.records import JsonStream, Survey, Tensor, TextTable, check_page
     from fastinit.checkpoint._survey.survey import Contents
 
-    report_file(html, read=[*files_of(path), *(files_of(Path(plan)) if plan else ())])
+    if html is not None:
+        report_file(html, read=[*files_of(path), *(files_of(Path(plan)) if plan else ())])
     planned = None
     if plan is not None:
         from fastinit.sources import read
 
         planned = read(plan, max_tensors=max_tensors).plan
-    contents = Contents(path, name or (), plan=planned, threads=threads)
+    _scan(Contents(path, name or (), plan=planned, threads=threads), html, as_json=as_json)
+
+
+def _scan(contents: Contents, html: Path | None, *, as_json: bool) -> None:
+    """Read the tensors and print them: as JSON one after the other, as a table at the end."""
+    from fastinit.checkpoint._survey.records import JsonStream, Survey, Tensor, TextTable, check_page
+
     if html is not None:
         check_page(contents.number)
     kept = list[Tensor]()  # for the page
