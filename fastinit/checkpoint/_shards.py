@@ -14,7 +14,7 @@ from fastinit._core.key import Key
 from fastinit._io import files
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import Array
-from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks, check_memory
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Blocks, Maker, check_memory
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
@@ -45,7 +45,7 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
     """
     check_memory(shards)
     number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
-    _write(job.key, ((shard, list(blocks(shard))) for shard in shards), number, folder, how)
+    _write(job.key, ((shard, Blocks([(shard, None)])) for shard in shards), number, folder, how)
 
 
 def mend_shards(key: Key, wrong: Mapping[Shard, Sequence[Block]], folder: Path, how: How) -> None:
@@ -58,7 +58,7 @@ def mend_shards(key: Key, wrong: Mapping[Shard, Sequence[Block]], folder: Path, 
 
 def _write(
     key: Key,
-    wanted: Iterable[tuple[Shard, Sequence[Block]]],
+    wanted: Iterable[tuple[Shard, Blocks | Sequence[Block]]],
     number: int,
     folder: Path,
     how: How,
@@ -71,7 +71,7 @@ def _write(
 
     def items() -> Iterator[tuple[_Unfinished, Block]]:
         for shard, wanted_blocks in wanted:
-            left = sum(block.nbytes for block in wanted_blocks)
+            left = wanted_blocks.nbytes if isinstance(wanted_blocks, Blocks) else sum(b.nbytes for b in wanted_blocks)
             file = _Unfinished(folder / shard.name, shard.nbytes, left, how)
             open_files.add(file)
             if copied:

@@ -105,9 +105,7 @@ def verify(
         found = examine(place, job)
         for note in found.notes:
             warnings.warn(printable(note, LONGEST_LINE), stacklevel=2)
-        # What a file has not is not made again, unless it is to be written.
-        sizes = ((shard, None if repair else (place.path / shard.name).stat().st_size) for shard in found.shards)
-        chosen, nbytes = _sample(Blocks(sizes), fraction)
+        chosen, nbytes = _sample(_blocks(place, found, repair=repair), fraction)
         items = ((block, place.path / block.shard.name) for block in chosen)
         with progress_bar(progress, nbytes) as advance:
             differences, wrong = compare(items, job.key, number, advance)
@@ -147,6 +145,19 @@ def _unverifiable(place: Folder) -> str:
     if place.staged_job() is not None:
         return f"{place.path} is not finished: give the same `write` command again, or `finalize` after the last part"
     return f"{place.path / MANIFEST} is missing: only checkpoints that fastinit wrote can be verified"
+
+
+def _blocks(place: Folder, found: Examined, *, repair: bool) -> Blocks:
+    """The blocks of the files that are there: to their ends, or for a repair to where they should end.
+
+    Raises:
+        OSError: a repair has no space for the files that it writes because they are too short or missing.
+    """
+    sizes = {shard: (place.path / shard.name).stat().st_size for shard in found.shards}
+    if repair:
+        too_short = [shard for shard, size in sizes.items() if size < shard.nbytes and not found.is_rewritten(shard)]
+        files.check_space(place.path, sum(shard.nbytes for shard in (*too_short, *found.rewritten)))
+    return Blocks((shard, None if repair else size) for shard, size in sizes.items())
 
 
 def _sample(every: Blocks, fraction: float) -> tuple[Iterable[Block], int]:
