@@ -54,7 +54,7 @@ def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int
         raise unknown("layout", layout, LAYOUTS)
     axes = as_axes(batch_axes)
     if any(not -ndim <= axis < ndim for axis in axes):
-        raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={axes!r:.200}")
+        raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r:.200}")
     batch = sorted({axis % ndim for axis in axes})
     if len(batch) != len(axes):
         raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
