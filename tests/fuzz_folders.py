@@ -172,7 +172,7 @@ _held: list[tempfile.TemporaryDirectory[str]] = []
 
 def _lay(folder, outside, entry):
     path = folder / entry.name
-    if not path.parent.resolve().is_relative_to(folder.resolve()):  # below a link
+    if any((folder / above).is_symlink() for above in Path(entry.name).parents):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = BELONGS.get(entry.name, HEADERS)

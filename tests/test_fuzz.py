@@ -264,6 +264,12 @@ def test_known_folders(world, base, command):
         check(world, InFolder(Hostile(base, entries), command))
 
 
+@pytest.mark.parametrize("name", ["model-00001-of-00000.safetensors", "model-00001-of-99999999.safetensors"])
+def test_known_numbers_of_shards(world, name):
+    for command in READING:
+        check(world, InFolder(Hostile("empty", (Entry(name, "right"),)), command))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize("command", COMMANDS)
