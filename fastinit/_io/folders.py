@@ -336,7 +336,7 @@ def _shards(group: _Group) -> list[Path]:
         there = group.shards[count]
         first = 0 if "-00000-of-" in there[0].name else 1
         names = [_NUMBER.sub(f"-{i:05}-of-", there[0].name) for i in range(first, first + count)]
-        paths += [there[0].with_name(name) for name in names] or there  # "-of-00000" says nothing
+        paths += [there[0].with_name(name) for name in names]
     return paths
 
 
