@@ -1,7 +1,7 @@
 """`python -m fastinit`: the command `fastinit`.
 
-Python puts the current folder at the head of the path of modules. It is taken off before anything is imported: it may
-be a stranger's, with a `yaml.py` in it.
+Python puts the current folder at the head of the path of modules. It is taken off before a library is imported: it may
+be a stranger's, with a `yaml.py` in it. What Python itself has imported by then, `python -P` alone keeps away.
 """
 
 import sys

@@ -534,21 +534,52 @@ def test_a_file_that_must_not_be_changed(sound, monkeypatch):
     assert not (sound / ".fastinit").exists()  # it is found before hours of work
 
 
+def test_a_file_that_is_a_mount_point(sound, monkeypatch):
+    mounted = os.fsencode(sound.resolve() / SECOND)
+    monkeypatch.setattr(files, "_mount_points", lambda: frozenset([mounted]))
+    before = contents(sound)
+    with pytest.raises(OSError, match="busy: it is a mount point"):
+        write(sound, seed=5, overwrite=True)
+    assert contents(sound) == before
+    monkeypatch.undo()
+    assert b"/" in files._mount_points() or sys.platform != "linux"
+
+
+def test_a_snapshot_that_is_a_link_to_a_folder_elsewhere(sound):
+    """A repair would write there; a config there may be private."""
+    before = everything(sound)
+    for link in "snapshots/abc", "snapshots":
+        hub = sound.parent / f"models--{len(link)}"
+        for name in "refs", "blobs", "snapshots":
+            (hub / name).mkdir(parents=True)
+        (hub / "refs/main").write_text("abc")
+        if link == "snapshots":
+            (hub / link).rmdir()
+            (sound.parent / "abc").symlink_to(sound)
+        (hub / link).symlink_to(sound if "/" in link else sound.parent)
+        for arguments in (["verify", hub, "--repair"], ["stats", hub], ["write", hub, "--out", sound.parent / "new"]):
+            done = command(*arguments)
+            assert (done.returncode, "refs/main names none of the snapshots" in done.stderr) == (1, True)
+    assert everything(sound) == before
+    assert not (sound.parent / "new").exists()
+
+
 # --- reports ---
 
 
-@pytest.mark.parametrize("report", [FIRST, INDEX, "fastinit.json", "config.json"])
-@pytest.mark.parametrize("how", ["", "link", "hard link"])
+@pytest.mark.parametrize("report", [FIRST, INDEX, "fastinit.json", "config.json", "code.py"])
+@pytest.mark.parametrize("how", ["", "hard link"])
 def test_a_report_does_not_replace_what_was_read(sound, report, how):
+    (sound / "code.py").write_text("import torch\n")
     path = sound / report
     if how:
         path = sound.parent / "report.html"
-        path.symlink_to(sound / report) if how == "link" else os.link(sound / report, path)
+        os.link(sound / report, path)
     before = everything(sound.parent)
     for source in (sound, sound / FIRST if report == FIRST else sound / INDEX):
         done = command("stats", source, "--html", path)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "a report must not replace a file that the command reads" in done.stderr
+        assert "a report must replace nothing but a page or a picture" in done.stderr
         assert everything(sound.parent) == before
 
 
@@ -661,7 +692,7 @@ def test_a_file_that_is_replaced_gives_no_new_rights(sound, monkeypatch, mode):
         assert set(seen) == {FIRST, SECOND, INDEX}
         assert set(seen.values()) == set(modes(sound).values()) == {mode & ~0o022}
         page = sound.parent / "page.html"
-        page.write_text("old")
+        page.write_text("<!DOCTYPE html>")
         page.chmod(mode)
         assert command("probe", "--sizes", "3,4,2", "--html", page).returncode == 0
         assert stat.S_IMODE(page.stat().st_mode) == mode & ~0o022

@@ -159,29 +159,52 @@ def check_replaceable(paths: Iterable[Path]) -> None:
     """See to it, before the first of some files is replaced or removed, that all of them can be.
 
     Raises:
-        PermissionError: the folder cannot be written; a file is another user's, in a folder as /tmp; or it must not be
-            changed (`chattr +i`).
+        PermissionError: the folder cannot be written; a file is another user's, in a folder as /tmp; or nobody may
+            change one of them (`chattr +i`, `+a`).
         IsADirectoryError: one is a folder.
+        OSError: a file system is mounted on one, as containers do with a single file.
     """
     there = [path for path in paths if os.path.lexists(path)]
     for folder in dict.fromkeys(path.parent for path in there):
         if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        if _is_immutable(folder):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    mounted = _mount_points() if there else frozenset()
     for path in there:
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if (is_protected(path) and os.geteuid()) or (stat.S_ISREG(mode) and _is_immutable(path)):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        if os.fsencode(path.parent.resolve() / path.name) in mounted:
+            raise OSError(errno.EBUSY, f"{os.strerror(errno.EBUSY)}: it is a mount point", str(path))
 
 
 def _is_immutable(path: Path) -> bool:
-    """Whether nobody may write to a file: Linux answers with EPERM then, and with EACCES where the mode forbids it."""
+    """Whether a file, or the names in a folder, may be changed by nobody, or only added to; ioctl_iflags(2)."""
+    if sys.platform != "linux":
+        return False
+    get_flags, immutable, append_only = 0x80086601 if sys.maxsize >> 32 else 0x80046601, 0x10, 0x20
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it cannot be read, or is a link
+        return False
+    flags = bytearray(8)
+    with contextlib.suppress(OSError):  # the file system has no flags
+        fcntl.ioctl(descriptor, get_flags, flags)
+    close_quietly(descriptor)
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & (immutable | append_only))
+
+
+def _mount_points() -> frozenset[bytes]:
+    """The paths on which file systems are mounted, as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    escaped = re.compile(rb"\\([0-7]{3})")  # a space, a tab, a line break, a backslash
+    return frozenset(escaped.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4]) for line in lines)
 
 
 @contextlib.contextmanager
@@ -299,7 +322,8 @@ def create(path: Path, replaces: Path | None = None, source: os.stat_result | No
     for status in limits:
         if status.st_gid != new.st_gid:  # of another group the file gave these rights to none but all others
             mode &= ~0o070 | (status.st_mode & 0o007) << 3
-    if new.st_mode & 0o070 & ~mode:
+            mode &= ~0o007 | (status.st_mode & 0o070) >> 3  # that group's members are others now
+    if new.st_mode & 0o077 & ~mode:
         with contextlib.suppress(OSError):  # on file systems without modes
             os.fchmod(descriptor, new.st_mode & mode)
     return descriptor

@@ -160,6 +160,8 @@ def choose(path: Path, notes: list[str]) -> list[Model]:
 def snapshot(path: Path) -> Path:
     """The snapshot of `main` where a path is a repository in the Hub's cache (`models--org--name`), else the path.
 
+    Snapshots are folders in the repository. What is a link there, to a folder elsewhere, is none.
+
     Raises:
         ValueError: the repository has no such snapshot, and not only one.
     """
@@ -167,24 +169,11 @@ def snapshot(path: Path) -> Path:
         return path
     main = path / "refs" / "main"
     commit = read_file(main, _LONGEST_REF).decode(errors="replace").strip() if main.is_file() else ""
-    found = {folder.name: folder for folder in sorted((path / "snapshots").iterdir()) if folder.is_dir()}
+    folders = [] if (path / "snapshots").is_symlink() else sorted((path / "snapshots").iterdir())
+    found = {folder.name: folder for folder in folders if folder.is_dir() and not folder.is_symlink()}
     if commit not in found and len(found) != 1:
         raise ValueError(f"{path}: refs/main names none of the snapshots: give one of {_some(found) or 'a download'}")
     return found[commit] if commit in found else next(iter(found.values()))
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files that may be read where a path is given: the file, or those of a folder's models; and what is beside.
-
-    Nothing is said about what is wrong with them: reading does that.
-    """
-    found = [path]
-    with contextlib.suppress(OSError, ValueError):
-        found.append(snapshot(path) / "config.json")
-        for model in choose(path, []):
-            found += [*model.files, *([model.index] if model.index is not None else [])]
-    documents_beside = {file.parent / name for file in found for name in ("config.json", "fastinit.json")}
-    return [file for file in (*found, *documents_beside) if file.is_file()]
 
 
 def has_weights(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
@@ -206,19 +206,18 @@ def show(*lines: str) -> None:
     print(encodable("\n".join(map(printable, lines)), sys.stdout))
 
 
-def report_file(path: Path | None, data: bytes | None = None, read: Iterable[Path] = ()) -> None:
+# How files begin that may be replaced by a report: pages and pictures. Others may be what the command reads.
+_REPORTS = b"<!DOCTYPE html", b"\x89PNG", b"%PDF", b"<?xml", b"<svg"
+
+
+def report_file(path: Path | None, data: bytes | None = None) -> None:
     """Write a report, which is there as a whole or not at all; without data see to it that it can be written.
 
     A link in its place is replaced, not followed. A pipe or a device is written to.
 
-    Args:
-        path: of the report.
-        data: its bytes.
-        read: the files that it must not replace, since the command reads them.
-
     Raises:
         OSError: there is no such folder, the path is one, or nobody reads the pipe.
-        ValueError: it would replace a file that is read.
+        ValueError: it would replace a file that is no report.
     """
     if path is None:
         return
@@ -228,8 +227,11 @@ def report_file(path: Path | None, data: bytes | None = None, read: Iterable[Pat
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    if path.is_file() and any(path.samefile(file) for file in read):
-        raise ValueError(f"a report must not replace a file that the command reads. Received: {path}")
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            begin = file.read(max(map(len, _REPORTS)))
+        if begin and not begin.startswith(_REPORTS):
+            raise ValueError(f"a report must replace nothing but a page or a picture. Remove the file first: {path}")
     if data is None:
         return
     from fastinit._io.files import naming, put

@@ -45,11 +45,9 @@ def stats(
 
     Example: fastinit stats gpt2-init --name '*.attn.*.weight' --html gpt2.html
     """
-    from fastinit._io.folders import files_of
     from fastinit.checkpoint._survey.survey import Contents
 
-    if html is not None:
-        report_file(html, read=[*files_of(path), *(files_of(Path(plan)) if plan else ())])
+    report_file(html)
     planned = None
     if plan is not None:
         from fastinit.sources import read
