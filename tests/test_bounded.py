@@ -593,3 +593,27 @@ def test_descriptions_that_stand_for_much(tmp_path, tensors, message):
     with pytest.raises(ValueError, match=message) as caught:
         checkpoint.verify(folder)
     assert str(folder / "fastinit.json") in str(caught.value)
+
+
+def test_what_stands_for_much_more_work_than_its_size():
+    """Long names many times, parts over each other, and a part of a matrix that would be made whole."""
+
+    def plan(pattern="a", **row):
+        return fi.Plan.from_table({"tensors": {pattern: {"shape": [4, 8], **row}}})
+
+    normal = {"scheme": "normal"}
+    with pytest.raises(ValueError, match="names of at most 100,000,000 characters in all"):
+        plan("x" * 3000 + "{0..99999}", **normal)
+    with pytest.raises(ValueError, match="more than 64 values are drawn for one"):
+        plan(parts=[normal] * 65)
+    with pytest.raises(ValueError, match="more than 64 values are drawn for one"):
+        plan(parts=[{"parts": [normal] * 9, "region": "[0:4]"}] * 9)
+    assert (
+        len(plan(parts=[normal, *[{"region": f"[{i % 4}:{i % 4 + 1}]", "scheme": "zeros"} for i in range(240)]])) == 1
+    )
+    same = {"same_as": ["x"], "offset": 0, "strides": [40_000, 1]}
+    with pytest.raises(ValueError, match=r"of_shape must have at most 268,435,456 elements"):
+        plan(scheme="orthogonal", of_shape=[40_000, 40_000], **same)
+    assert len(plan(**normal, of_shape=[40_000, 40_000], **same)) == 1
+    with pytest.raises(ValueError, match="values must be base64 of zlib"):
+        plan(values="é")

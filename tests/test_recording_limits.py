@@ -190,3 +190,19 @@ def test_a_limit_of_address_space():
             assert resource.getrlimit(resource.RLIMIT_AS)[0] == inner
         assert resource.getrlimit(resource.RLIMIT_AS)[0] == inner
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+COMPUTED = {
+    "masks of n by n": {"model_type": "gpt_neo", "max_position_embeddings": 150_000},
+    "a table of sines": {"model_type": "gptj", "n_positions": 9_000_000, "architectures": ["GPTJForCausalLM"]},
+    "indices of pairs": {"model_type": "swin", "window_size": 300, "architectures": ["SwinModel"]},
+    "a logarithm for each state": {"model_type": "mamba", "state_size": 400_000},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPUTED)
+def test_what_a_constructor_computes_is_bounded(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps(COMPUTED[name]))
+    with pytest.raises((ValueError, MemoryError), match=r"computes tensors of more than|no address space"):
+        sources.read(str(tmp_path / "config.json"))

@@ -232,6 +232,7 @@ def tensor_of(table: Any, dtype: Any, budget: spec.Budget | None = None) -> Fill
     dtype = spec.any_dtype(dtype) if "values" in values else dtype_name(as_dtype(dtype))
     item = item_shape(shape, **axes)
     found = spec.from_table(values, item, dtype, budget)
+    spec.check_draws(found, item)
     plain = "scheme" in values and not values.keys() & set(spec.AROUND)
     label = schemes.describe(values.pop("scheme"), {**values, **axes}) if plain else None
     return Fill(shape, dtype, found, label, **axes, persistent=persistent)

@@ -15,6 +15,7 @@ from fastinit._core.key import Key, Seed, as_key
 from fastinit._core.structured import is_portable, made_of
 from fastinit._io import documents
 from fastinit._io.documents import MOST_NAMES
+from fastinit._io.files import MOST_TEXT
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array
 from fastinit.plan import _rules as rules
@@ -214,14 +215,17 @@ class Plan(Mapping[str, "Fill | Tied"]):
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
         tensors: dict[str, Fill | Tied] = {}
-        budget, names = Budget(), 0
+        budget, names, characters = Budget(), 0, 0
         for pattern in tables:  # counted before the first of them is made
             try:
                 names += number(pattern)
+                characters += number(pattern) * len(pattern)
             except ValueError as error:
                 raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
         if names > MOST_NAMES:
             raise ValueError(f"[tensors] must stand for at most {MOST_NAMES:,} names. Received: patterns of {names:,}")
+        if characters > MOST_TEXT:  # more than the header of a file may have
+            raise ValueError(f"[tensors] must stand for names of at most {MOST_TEXT:,} characters in all")
         for pattern, row in tables.items():
             try:
                 tensor = tensor_of(row, table.get("dtype", "float32"), budget)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import math
 import re
 import sys
 import zlib
@@ -15,6 +15,7 @@ import numpy as np
 from fastinit import schemes
 from fastinit._core.composite import Cast, Patched, SameAs, Values
 from fastinit._core.distributions import Constant, Distribution
+from fastinit._core.structured import needs_all
 from fastinit._io.documents import only
 from fastinit._runtime.arrays import (
     MOST_DIMENSIONS,
@@ -32,6 +33,8 @@ FORMS = ("scheme", "parts", "values", "distribution")  # exactly one of these sa
 AROUND = ("same_as", "of_shape", "offset", "strides", "drawn_as")
 MOST_DEPTH = 8  # of distributions inside each other; recorded models have up to 3
 MOST_PARTS = 10_000  # of a tensor; recorded models have up to some hundred, one for each row that is set
+MOST_DRAWS = 64  # values that are drawn for one, where parts overlap; recorded models draw up to three
+MOST_OF_WHOLE = 1 << 28  # elements of another tensor that is made whole for the sake of a part
 MOST_VALUES = 200_000_000  # bytes of given values in a plan: a kilobyte of zlib may stand for a megabyte of them
 _CHUNK = 1 << 20  # bytes that are inflated at once
 _SHORT: dict[Distribution, str] = {Constant(0.0): "zeros", Constant(1.0): "ones"}
@@ -197,6 +200,10 @@ def _same_as(table: dict[str, Any], whole: tuple[int, ...], found: Distribution)
     path = table["same_as"]
     if not isinstance(path, list) or not path or not all(isinstance(name, str) for name in path):
         raise ValueError(f"same_as must be a list of names. Received: same_as={path!r:.200}")
+    if needs_all(found) and math.prod(whole) > MOST_OF_WHOLE:
+        raise ValueError(
+            f"of_shape must have at most {MOST_OF_WHOLE:,} elements, which are made whole. Received: {whole}"
+        )
     strides = table.get("strides")
     if isinstance(strides, list) and len(strides) <= MOST_DIMENSIONS:
         strides = tuple(_number("strides", step) for step in strides)
@@ -240,16 +247,40 @@ def _from_parts(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budge
     return Patched(tuple(found))
 
 
+def check_draws(found: Distribution, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for parts that lie over each other so often that most of what is drawn is lost."""
+    if _draws(found, shape) > MOST_DRAWS:
+        raise ValueError(f"parts must not overlap so much that more than {MOST_DRAWS} values are drawn for one")
+
+
+def _draws(found: Distribution, shape: tuple[int, ...]) -> float:
+    """How many values are drawn for each element of a shape."""
+    match found:
+        case Cast():
+            return _draws(found.distribution, shape)
+        case SameAs():
+            return _draws(found.distribution, found.shape)
+        case Patched():
+            places = ((tuple(map(len, as_region(region, shape))), part) for region, part in found.parts)
+            return sum(math.prod(inside) * _draws(part, inside) for inside, part in places) / max(1, math.prod(shape))
+    return 1.0
+
+
 def _from_values(table: dict[str, Any], shape: tuple[int, ...], dtype: str, budget: Budget, depth: int) -> Distribution:
     only(table, ["values", "values_dtype"])
     kind = np.dtype(_named("values_dtype", table.get("values_dtype", dtype), any_dtype))
     text = table["values"]
     nbytes = nbytes_of(shape, kind.name)
     budget.take_values(nbytes)
+    what = "values must be base64 of zlib of little-endian bytes"
     try:
-        array = _inflated(base64.b64decode(text, validate=True), nbytes).view(kind).reshape(shape)
-    except (TypeError, binascii.Error, zlib.error) as error:
-        raise ValueError(f"values must be base64 of zlib of little-endian bytes: {error}") from None
+        data = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from None
+    try:
+        array = _inflated(data, nbytes).view(kind).reshape(shape)
+    except zlib.error as error:
+        raise ValueError(f"{what}: {error}") from None
     return Values(array.byteswap() if sys.byteorder == "big" else array)
 
 

@@ -22,6 +22,7 @@ from fastinit._runtime.limits import address_space
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import axes_of, clean
+from fastinit.torch._record.budget import ComputedBytes
 from fastinit.torch.construct import MOST_TENSORS, record
 
 # What the key of a number says, and how many tensors each counts for at least; the first that matches. A layer has some
@@ -34,6 +35,7 @@ _COUNTED = (
     (re.compile(_LAYERS), 10.0),
     (re.compile(r"(?<![a-z])num_"), 1.0),
 )
+MOST_COMPUTED = 2 << 30  # bytes of values that a model's constructor computes; the largest default config: 0.4 GB
 _MOST_CONFIG_MEMORY = 128 << 20  # that the class of a config may take to make it of its values; the largest take 1 MB
 
 # Left out of a config, at any depth: classes that are defined in the model's folder; the implementation of attention
@@ -85,7 +87,8 @@ def plan_of_config(
             return built[0]
 
         try:
-            plan = record(build, max_tensors=most)
+            with ComputedBytes(MOST_COMPUTED):
+                plan = record(build, max_tensors=most)
         except MemoryError as error:
             raise MemoryError(f"{path}: {error}") from error
         except Exception as error:  # whatever a constructor raises that gets sizes which do not fit
