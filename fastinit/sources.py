@@ -22,6 +22,7 @@ from fastinit._core.distributions import Constant
 from fastinit._io import documents, files
 from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
 from fastinit._io.safetensors import CODES, Stored
+from fastinit._io.text import LONGEST_LINE, printable
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
 from fastinit._runtime.checks import unknown
 from fastinit.plan._fills import Fill
@@ -44,7 +45,7 @@ class Source:
 
     `dtype` is the one that was asked for instead of the source's own. `models` are the folders of a source that holds
     several models: the names of the plan's tensors begin with them. `packed` says that the source is a checkpoint of
-    quantised weights, whose integers the plan keeps.
+    quantised weights, whose integers the plan keeps. `folder` is the source's folder where the config is its own.
     """
 
     plan: Plan
@@ -52,28 +53,47 @@ class Source:
     dtype: str | None = None
     models: tuple[str, ...] = ()
     packed: bool = False
+    folder: Path | None = None
 
     def extra_files(self) -> dict[str, bytes]:
-        """The files that belong beside a checkpoint, name -> bytes.
+        """The files that belong beside a checkpoint, name -> bytes. They give nobody rights that the originals do not.
 
         A config says the dtype that the weights have: transformers loads them in the one that it finds there. What it
         says of quantisation is left out, with a warning, unless the tensors are quantised (`packed`).
+
+        Raises:
+            ValueError: the source's own config is a link to a file outside of the source. It may be anybody's.
         """
         if self.config is None:
             return {}
-        data = files.read(self.config)
-        table, dropped = documents.read(self.config, infinite=True), list[str]()
+        if self.folder is not None:
+            _check_inside(self.config, self.folder)
+        data, status = files.read(self.config, documents.MOST_CONFIG), self.config.stat()
+        table, dropped = documents.read(self.config, infinite=True, most=documents.MOST_CONFIG), list[str]()
         if not self.packed:
             table = _unquantised(table, dropped)
         if dropped:
             what = f"{', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} left out of the copied config"
-            warnings.warn(f"{self.config}: the tensors are written unquantised: {what}", stacklevel=2)
+            note = f"{self.config}: the tensors are written unquantised: {what}"
+            warnings.warn(printable(note, LONGEST_LINE), stacklevel=2)
         if self.dtype is not None:
             table.pop("torch_dtype", None)  # the name until transformers 4
             table["dtype"] = self.dtype
         if dropped or self.dtype is not None:
-            data = (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
-        return {"config.json": data}
+            text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
+            data = text.encode(errors="backslashreplace")  # half a surrogate pair, which JSON writes in the same way
+        return {"config.json": files.Copy(data, status)}
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """Raise ValueError for a file that a link leads out of a folder, except to the blobs of a snapshot in the Hub's
+    cache."""
+    root, target = folder.resolve(), path.resolve()
+    snapshots = [above for above in (root, *root.parents) if above.parent.name == "snapshots"]
+    if not any(target.is_relative_to(inside) for inside in (root, *(s.parent.parent / "blobs" for s in snapshots))):
+        raise ValueError(
+            f"{path} leads out of {folder}, to {target}, and is not copied. Give the file that you mean by --config"
+        )
 
 
 def _unquantised(table: dict[str, Any], dropped: list[str], path: str = "") -> dict[str, Any]:
@@ -94,12 +114,13 @@ def read(
     rules: Iterable[str] = (),
     dtype: str | None = None,
     config: Path | None = None,
+    max_tensors: int | None = None,
 ) -> Source:
     """The plan that a source holds or describes. A source is one of
 
     - a job file or a saved plan (.toml, .json);
     - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with the
-      installed transformers; nothing is downloaded and no remote code is run;
+      installed transformers. Nothing is downloaded, no code that it names is run, at any depth, and nothing is asked;
     - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and `rules`;
       tensors of integers and bools keep their values. Which files of a folder count is told by `checkpoint.survey`;
     - `module:function`, a function in code that can be imported from the current folder, which returns a torch
@@ -110,6 +131,8 @@ def read(
         scheme, rules: as in `Plan.with_rules`; they come after the source's own.
         dtype: for all tensors that are drawn. Default: the source's own.
         config: the config.json that goes with the plan. Default: the source's own.
+        max_tensors: of a model that is recorded; more are an error, and so are numbers in a config that would give
+            more. Default: 200,000, twice as many as the largest models have.
 
     Raises:
         OSError: a file is missing or cannot be read.
@@ -119,12 +142,15 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule, models, packed = _found(source, dtype)
+    plan, own, without_rule, models, packed = _found(source, dtype, max_tensors)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
         plan = plan.with_rules(rules, scheme=scheme, without_rule=without_rule)
-    return Source(plan, own if config is None else config, dtype, models, packed)
+    if config is not None:
+        return Source(plan, config, dtype, models, packed)
+    folder = snapshot(Path(source)) if Path(source).is_dir() else Path(source).parent
+    return Source(plan, own, dtype, models, packed, None if own is None else folder)
 
 
 class Found(NamedTuple):
@@ -137,13 +163,13 @@ class Found(NamedTuple):
     packed: bool = False
 
 
-def _found(source: str, dtype: str | None) -> Found:
+def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
     path = Path(source)
     if path.is_dir():
-        return _folder(path, dtype)
+        return _folder(path, dtype, max_tensors)
     if not path.exists():
         if _CODE.fullmatch(source):
-            return Found(_code(source))
+            return Found(_code(source, max_tensors))
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
     match path.suffix:
         case ".toml":
@@ -151,42 +177,44 @@ def _found(source: str, dtype: str | None) -> Found:
         case ".safetensors":
             return _stored(path)
         case ".json":
-            return _document(path, dtype)
+            return _document(path, dtype, max_tensors)
     raise ValueError(f"{source}: a source must be {_ALLOWED}")
 
 
-def _folder(folder: Path, dtype: str | None) -> Found:
+def _folder(folder: Path, dtype: str | None, max_tensors: int | None) -> Found:
     folder = snapshot(folder)
     config = folder / "config.json"
-    if config.exists() and "model_type" in documents.read(config, infinite=True):
-        return _document(config, dtype)
+    if config.exists() and "model_type" in documents.read(config, infinite=True, most=documents.MOST_CONFIG):
+        return _document(config, dtype, max_tensors)
     if not has_weights(folder):
         raise no_weights(folder, "config.json with a model_type, no ")
     models = choose(folder, [])
     inside = models[0].files[0].parent
     if len(models) > 1 or inside == folder:
         return _stored(folder)
-    warnings.warn(f"{folder}: {inside} is taken, the only folder inside with weights", stacklevel=4)
-    return _folder(inside, dtype)
+    note = f"{folder}: {inside} is taken, the only folder inside with weights"
+    warnings.warn(printable(note, LONGEST_LINE), stacklevel=4)
+    return _folder(inside, dtype, max_tensors)
 
 
-def _document(path: Path, dtype: str | None) -> Found:
+def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
     table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
         return Found(Plan.from_file(path))
     if "weight_map" in table:
         return _stored(path)
     if "model_type" in table:
+        documents.read(path, infinite=True, most=documents.MOST_CONFIG)  # a config has a smaller limit
         from fastinit.torch._pretrained import plan_of_config
 
-        return Found(plan_of_config(_unquantised(table, []), path, dtype), path)
+        return Found(plan_of_config(_unquantised(table, []), path, dtype, max_tensors), path)
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
 
 
 # --- code ---
 
 
-def _code(source: str) -> Plan:
+def _code(source: str, max_tensors: int | None) -> Plan:
     module, _, name = source.partition(":")
     with _importable_from(str(Path.cwd())):
         try:
@@ -200,7 +228,7 @@ def _code(source: str) -> Plan:
         from fastinit.torch import record
 
         try:
-            return record(function)
+            return record(function, max_tensors=max_tensors)
         except TypeError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -241,5 +269,6 @@ def _fill(path: Path, start: int, stored: Stored) -> Fill:
         raise ValueError(f"{CODES[stored.dtype]} has no law: give a source in bfloat16 or float32")
     if not stored.end - stored.start:
         return Fill(stored.shape, stored.dtype, Values(np.empty(stored.shape, stored.dtype)))
-    memory = np.memmap(path, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
+    with files.opened_regular(path) as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
+        memory = np.memmap(file, np.uint8, "r", start + stored.start, (stored.end - stored.start,))
     return Fill(stored.shape, stored.dtype, Values(np.asarray(memory).view(stored.dtype).reshape(stored.shape)))

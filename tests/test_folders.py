@@ -95,6 +95,11 @@ CASES = {
         {"a": "model-00001-of-00002.fp16.safetensors", "b": "model-00002-of-00002.fp16.safetensors"},
         [],
     ),
+    "a number of shards that says nothing": (
+        {"model-00001-of-00000.safetensors": "a"},
+        {"a": "model-00001-of-00000.safetensors"},
+        [],
+    ),
     "an index of diffusers": (
         {f"{D}-00001-of-00002.safetensors": "a", f"{D}-00002-of-00002.safetensors": "b"}
         | {

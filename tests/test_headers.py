@@ -54,6 +54,22 @@ def test_tensors_come_in_the_order_of_their_bytes(tmp_path):
         ({"a": {**A, "shape": [2, -3]}}, bytes(24), "must have a shape"),
         ({"a": {**A, "shape": [2, True]}}, bytes(24), "must have a shape"),
         ({"a": {**A, "shape": [2, 3.0]}}, bytes(24), "must have a shape"),
+        ({"a": {**A, "shape": [2, 1e3]}}, bytes(24), "must have a shape"),
+        ({"a": {**A, "shape": [1] * 65}}, bytes(24), "must have a shape of at most 64 sizes"),
+        ({"a": {**A, "shape": [2**63]}}, bytes(24), r"all below 2\^63"),
+        ({"a": {**A, "shape": [10**4000]}}, bytes(24), r"all below 2\^63"),
+        ({"a": {**A, "data_offsets": [0, 10**4000]}}, bytes(24), r"all below 2\^63"),
+        ({"a": {**A, "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, b"", r"smaller than 2\^63 bytes"),
+        ({"a": {**A, "shape": [1] * 5000}}, bytes(24), "'a' must have at most 4,096 bytes of JSON"),
+        ({"a": {**A, "shape": [10**4200]}}, bytes(24), "'a' must have at most 4,096 bytes of JSON"),
+        ({"a\ud800": A}, bytes(24), "must be Unicode without lone surrogates"),
+        ({"a" * 70_000: A}, bytes(24), "names in the header must have at most 65,536 bytes"),
+        ({"__metadata__": [1, 2], "a": A}, bytes(24), "__metadata__ must be an object"),
+        ({"__metadata__": {"a": 1}, "a": A}, bytes(24), "__metadata__ must hold texts"),
+        (b'{"__metadata__":{"a":"\xff' + b"x" * 5000 + b'"}}', b"", "decode"),
+        (b'{"a":{"dtype":"F32","dtype":"F32","shape":[0],"data_offsets":[0,0]}}', b"", "'dtype' is named twice"),
+        (b'{"' + b"a" * 5000 + b'":{},"b":{}}', b"", "must have dtype"),
+        (b'{"' + b"a" * 5000 + b'"}', b"", "must go on with"),
         ({"a": {**A, "data_offsets": [0]}}, bytes(24), "two offsets"),
         ({"a": {**A, "data_offsets": [24, 0]}}, bytes(24), "must have 24 bytes"),
         ({"a": {**A, "shape": [2**62, 2**62]}}, bytes(24), "must have"),
@@ -81,3 +97,14 @@ def test_a_file_that_is_too_short_for_a_length(tmp_path):
     (tmp_path / "a").write_bytes(b"\0" * 7)
     with pytest.raises(ValueError, match="no safetensors file, or cut off"):
         read_header(tmp_path / "a")
+
+
+def test_rows_in_any_order_and_with_spaces(tmp_path):
+    text = json.dumps({"b\n\u00e9": dict(reversed(B.items())), "a": A}, indent=8).encode() + b"   "
+    _, found = read_header(file_of(tmp_path / "a", text, bytes(25)))
+    assert list(found.items()) == [("a", ("float32", (2, 3), 0, 24)), ("b\n\u00e9", ("uint8", (), 24, 25))]
+
+
+def test_a_tensor_of_64_dimensions(tmp_path):
+    _, found = read_header(file_of(tmp_path / "a", {"a": {**A, "shape": [1] * 62 + [2, 3]}}, bytes(24)))
+    assert found["a"].shape == (1,) * 62 + (2, 3)

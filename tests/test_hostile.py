@@ -395,6 +395,7 @@ CONFIGS = {
     json.dumps({**LLAMA, "hidden_size": "wide"}): "hidden_size",
     json.dumps({**LLAMA, "num_attention_heads": 0}): "by zero",
     json.dumps({**LLAMA, "vocab_size": 10**15}): "no address space is left for a tensor of 64,000,000,000,000,000",
+    json.dumps({**LLAMA, "num_hidden_layers": 10**9}): "num_hidden_layers must be at most 20,000. Received: 1000000000",
     json.dumps({**LLAMA, "vocab_size": 10**30}): "LlamaForCausalLM cannot be built of it: ",
     json.dumps({**LLAMA, "vocab_size": float("inf")}): "vocab_size",
     json.dumps({**LLAMA, "architectures": ["BertModel"]}): "BertModel cannot be built of it: ",

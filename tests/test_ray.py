@@ -714,6 +714,16 @@ def test_a_task_removes_what_a_worker_that_died_has_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [second, job.layout.shards[0].name]
 
 
+def test_a_task_does_not_write_through_a_link(tmp_path):
+    """Its node may see another hidden folder than the caller did."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".fastinit").symlink_to("elsewhere")
+    job = Job(fi.Plan({"w": ((3,), "float32", "normal")}), fi.Key(0), 1000)
+    with pytest.raises(NotADirectoryError, match=r"\.fastinit must be a folder, and no link to one"):
+        on_ray._write_shard(job, 0, tmp_path / ".fastinit", 1, False)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_ray_of_its_own_leaves_the_process_as_it_was(here, tmp_path, monkeypatch):
     here.initialized = False
     monkeypatch.setenv("FASTINIT_TEST_CHANGED", "before")

@@ -71,8 +71,7 @@ class Cast(Structured):
         return Cast(self.distribution.under(key), self.dtype)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        self.distribution.check(shape, self.dtype)
-        self.distribution.check(shape, dtype)
+        _check(self, shape, frozenset([dtype]))
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         target = out if out.dtype == as_dtype(self.dtype) else np.empty(out.shape, as_dtype(self.dtype))
@@ -132,6 +131,10 @@ class SameAs(Structured):
         return SameAs(self.path, self.distribution, self.shape, self.offset, self.strides, key)
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        self.check_in(shape, frozenset([dtype]))
+
+    def check_in(self, shape: tuple[int, ...], dtypes: frozenset[str]) -> None:
+        """As `check`, for several dtypes at once."""
         last = self.offset + sum(step * (n - 1) for step, n in zip(self.strides, shape, strict=False))
         fits = len(shape) == len(self.strides) and self.offset >= 0 and min(self.strides, default=0) >= 0
         if not fits or (0 not in shape and last >= math.prod(self.shape)):
@@ -139,7 +142,7 @@ class SameAs(Structured):
                 f"offset and strides must be those of a part of shape {self.shape}. "
                 f"Received: {self.offset} and {self.strides} for a copy of shape {shape}"
             )
-        self.distribution.check(self.shape, dtype)
+        _check(self.distribution, self.shape, dtypes)
         if self.distribution.structured:
             self._axes(shape)
 
@@ -214,8 +217,7 @@ class Patched(Structured):
         return Patched(tuple((region, law.under(key)) for region, law in self.parts))
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        for region, law in self.parts:
-            law.check(tuple(map(len, as_region(region, shape))), dtype)
+        _check(self, shape, frozenset([dtype]))
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         if any(index.step < 0 for index in indices):
@@ -235,6 +237,21 @@ class Patched(Structured):
             inside = tuple(_range(_place(c, p)) for c, p in zip(shared, part, strict=True))
             own = key if not region else key / f"[{', '.join(f'{p.start}:{p.stop}:{p.step}' for p in part)}]"
             _make(target, law, own, tuple(map(len, part)), inside, offset)
+
+
+def _check(law: Distribution, shape: tuple[int, ...], dtypes: frozenset[str]) -> None:
+    """Check a law in several dtypes: each law that it is made of once, however many casts lie around it."""
+    match law:
+        case Cast():
+            _check(law.distribution, shape, dtypes | {law.dtype})
+        case SameAs():
+            law.check_in(shape, dtypes)
+        case Patched():
+            for region, part in law.parts:
+                _check(part, tuple(map(len, as_region(region, shape))), dtypes)
+        case _:
+            for dtype in sorted(dtypes):
+                law.check(shape, dtype)
 
 
 def _make(out: Array, law: Distribution, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:

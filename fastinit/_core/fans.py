@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastinit._runtime.arrays import MOST_DIMENSIONS, as_shape
 from fastinit._runtime.checks import unknown, whole
 
 LAYOUTS = ("oi", "io")
@@ -37,9 +39,13 @@ class Fans(NamedTuple):
 def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
     """Batch axes from an int or a sequence of ints."""
     try:
-        return tuple(map(whole, (batch_axes,) if hasattr(batch_axes, "__index__") else batch_axes))
+        several = (batch_axes,) if hasattr(batch_axes, "__index__") else batch_axes
+        axes = tuple(map(whole, itertools.islice(several, MOST_DIMENSIONS + 1)))
     except TypeError:
-        raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r}") from None
+        raise TypeError(f"batch_axes must be ints. Received: batch_axes={batch_axes!r:.200}") from None
+    if len(axes) > MOST_DIMENSIONS:
+        raise ValueError(f"batch_axes must be at most {MOST_DIMENSIONS}. Received: more")
+    return axes
 
 
 def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int] = ()) -> list[int]:
@@ -48,7 +54,7 @@ def canonical_axes(ndim: int, layout: str = "oi", batch_axes: int | Sequence[int
         raise unknown("layout", layout, LAYOUTS)
     axes = as_axes(batch_axes)
     if any(not -ndim <= axis < ndim for axis in axes):
-        raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r}")
+        raise ValueError(f"batch_axes must be axes of {ndim} dimensions. Received: batch_axes={batch_axes!r:.200}")
     batch = sorted({axis % ndim for axis in axes})
     if len(batch) != len(axes):
         raise ValueError(f"batch_axes must not repeat. Received: batch_axes={batch_axes!r}")
@@ -86,7 +92,7 @@ def fans(shape: Sequence[int], layout: str = "oi", batch_axes: int | Sequence[in
     >>> fans((7, 7, 3, 64), layout="io") == fans((100, 64, 3, 7, 7), batch_axes=0) == fans((64, 3, 7, 7))
     True
     """
-    sizes = item_shape(shape, layout, batch_axes)
+    sizes = item_shape(as_shape(shape), layout, batch_axes)
     if len(sizes) < 2:
         raise ValueError(
             "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions. "

@@ -1,4 +1,5 @@
-"""Files and texts: strict JSON, TOML and safetensors headers, atomic files and locks, progress, HTML pages.
+"""Files and texts: strict JSON, TOML and safetensors headers, atomic files and locks, progress, HTML pages, text
+for terminals.
 
 `folders.py` knows which files of a folder are a model's, by the names that Hugging Face's libraries give them.
 

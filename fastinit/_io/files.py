@@ -7,18 +7,22 @@ import ctypes
 import errno
 import fcntl
 import functools
+import operator
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 from fastinit._runtime.arrays import Array
 
-UNFINISHED = ".tmp"
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)  # the names that `unfinished` gives
 MOST_TEXT = 100_000_000  # bytes of a document that is read whole: as many as a safetensors header may have
+_SMALL = 1 << 12  # bytes to ask for of a file that says nothing of its size, as those of /proc
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 # What a file system answers that does not have a call, or not for folders.
 _UNSUPPORTED = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -40,13 +44,17 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def opened(path: Path, flags: int) -> contextlib.AbstractContextManager[int]:
+    """Open a file for a with-block, as `closing`."""
+    return closing(os.open(path, flags | os.O_CLOEXEC, 0o666), path)
+
+
 @contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """Open a file for a with-block, and give its path to the errors inside.
+def closing(descriptor: int, path: Path) -> Iterator[int]:
+    """Close a file at the end of a with-block, and give its path to the errors inside.
 
     An error of `close` is raised too, unless there was one before: over a network a full disk may show only then.
     """
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
         with naming(path):
             yield descriptor
@@ -110,11 +118,93 @@ def read(path: Path, most: int = MOST_TEXT) -> bytes:
         IsADirectoryError, ValueError: it is no file, or has more than `most` bytes.
     """
     with opened_regular(path) as (descriptor, size):
+        parts, left = [], most + 1 if size <= most else 0
         with open(descriptor, "rb", closefd=False) as file:
-            found = file.read(most + 1) if size <= most else None
-        if found is None or len(found) > most:
+            # No more is asked for than seems to be there: a buffer is made of what is asked for.
+            while left and (part := file.read(min(left, max(size, _SMALL) + 1))):
+                parts.append(part)
+                left -= len(part)
+        if not left:
             raise ValueError(f"{path} must have at most {most:,} bytes. Received: {size:,}")
-    return found
+    return b"".join(parts)
+
+
+class Copy(bytes):
+    """Bytes for a file that is to give nobody rights that another one does not give, the one that they were read from.
+
+    `source` is the status of that one.
+    """
+
+    source: os.stat_result | None
+
+    def __new__(cls, data: bytes, source: os.stat_result | None) -> Self:
+        copy = super().__new__(cls, data)
+        copy.source = source
+        return copy
+
+
+def check_folder(path: Path) -> None:
+    """Raise NotADirectoryError for what is there and is no folder, also for a link to one."""
+    if os.path.lexists(path) and not stat.S_ISDIR(path.lstat().st_mode):
+        raise NotADirectoryError(f"{path} must be a folder, and no link to one")
+
+
+def is_protected(path: Path) -> bool:
+    """Return True if a path is another user's, in a folder in which users change only what is their own, as /tmp."""
+    folder = path.parent.stat()
+    return bool(folder.st_mode & stat.S_ISVTX) and path.lstat().st_uid not in (os.geteuid(), folder.st_uid)
+
+
+def check_replaceable(paths: Iterable[Path]) -> None:
+    """See to it, before the first of some files is replaced or removed, that all of them can be.
+
+    Raises:
+        PermissionError: the folder cannot be written; a file is another user's, in a folder as /tmp; or nobody may
+            change one of them (`chattr +i`, `+a`).
+        IsADirectoryError: one is a folder.
+        OSError: a file system is mounted on one, as containers do with a single file.
+    """
+    there = [path for path in paths if os.path.lexists(path)]
+    for folder in dict.fromkeys(path.parent for path in there):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        if _is_immutable(folder):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder))
+    mounted = _mount_points() if there else frozenset()
+    for path in there:
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if (is_protected(path) and os.geteuid()) or (stat.S_ISREG(mode) and _is_immutable(path)):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        if os.fsencode(path.parent.resolve() / path.name) in mounted:
+            raise OSError(errno.EBUSY, f"{os.strerror(errno.EBUSY)}: it is a mount point", str(path))
+
+
+def _is_immutable(path: Path) -> bool:
+    """Whether a file, or the names in a folder, may be changed by nobody, or only added to; ioctl_iflags(2)."""
+    if sys.platform != "linux":
+        return False
+    get_flags, immutable, append_only = 0x80086601 if sys.maxsize >> 32 else 0x80046601, 0x10, 0x20
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # it cannot be read, or is a link
+        return False
+    flags = bytearray(8)
+    with contextlib.suppress(OSError):  # the file system has no flags
+        fcntl.ioctl(descriptor, get_flags, flags)
+    close_quietly(descriptor)
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & (immutable | append_only))
+
+
+def _mount_points() -> frozenset[bytes]:
+    """The paths on which file systems are mounted, as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    escaped = re.compile(rb"\\([0-7]{3})")  # a space, a tab, a line break, a backslash
+    return frozenset(escaped.sub(lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4]) for line in lines)
 
 
 @contextlib.contextmanager
@@ -126,10 +216,14 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[int]:
 
     Raises:
         BlockingIOError: with the message; another process has locked it.
+        OSError, ValueError: in the place of a file there is a link, a pipe or a device.
     """
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    is_folder = path.is_dir()
+    flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
+        if not is_folder:
+            check_regular(path, os.fstat(descriptor))
         with naming(path):
             taken = try_lock(descriptor, shared=shared)
         if not taken:
@@ -161,15 +255,23 @@ def sync_folder(path: Path) -> None:
                 raise
 
 
-def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True) -> None:
-    """Write a small file, which is there as a whole or not at all.
+def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True, replaces: Path | None = None) -> None:
+    """Write a small file, which is there as a whole or not at all. A link in its place is replaced, not followed.
+
+    Args:
+        path: of the file.
+        data: its bytes. It gives nobody rights that the file that it replaces does not give, or that a `Copy` is of.
+        replace: whether it may be there.
+        sync: wait for the disk.
+        replaces: the file that it will replace later. Default: the one that is there.
 
     Raises:
         FileExistsError: it is there and `replace` is false.
     """
     temporary = unfinished(path)
     try:
-        with opened(temporary, _CREATE) as descriptor:
+        created = create(temporary, replaces or path, data.source if isinstance(data, Copy) else None)
+        with closing(created, temporary) as descriptor:
             write_at(descriptor, data, 0)
             if sync:
                 os.fsync(descriptor)
@@ -196,20 +298,45 @@ def _link(source: Path, target: Path) -> None:
 
 def unfinished(path: Path) -> Path:
     """A name for a file until it is complete, a new one each time: who still writes to an older one does no harm."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
     """Remove what runs that were killed have left of files; nobody may be writing them."""
     wanted = set(names)
-    for path in folder.glob(f".*{UNFINISHED}"):
-        if path.name[1:].rsplit(".", 2)[0] in wanted:
+    for path in folder.glob(".*.tmp"):
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is not None and found[1] in wanted and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
 
 
-def create(path: Path) -> int:
-    """A new file, open for writing. Its mode is 0666 less the umask, as for any new file."""
-    return os.open(path, _CREATE | os.O_CLOEXEC, 0o666)
+def create(path: Path, replaces: Path | None = None, source: os.stat_result | None = None) -> int:
+    """A new file, open for writing. Its mode is 0666 less the umask, as for any new file, and less the rights that the
+    file that it will replace does not give, nor the one that it is a copy of."""
+    limits = [
+        status for status in (replaces and status_of(replaces), source) if status and stat.S_ISREG(status.st_mode)
+    ]
+    mode = functools.reduce(operator.and_, (status.st_mode for status in limits), 0o666)
+    descriptor = os.open(path, _CREATE | os.O_CLOEXEC, mode)
+    new = os.fstat(descriptor)
+    for status in limits:
+        if status.st_gid != new.st_gid:  # of another group the file gave these rights to none but all others
+            mode &= ~0o070 | (status.st_mode & 0o007) << 3
+            mode &= ~0o007 | (status.st_mode & 0o070) >> 3  # that group's members are others now
+    if new.st_mode & 0o077 & ~mode:
+        with contextlib.suppress(OSError):  # on file systems without modes
+            os.fchmod(descriptor, new.st_mode & mode)
+    return descriptor
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """The status of the file that a path leads to; None where there is none."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return None
 
 
 def write_at(descriptor: int, data: Array | bytes, offset: int) -> None:

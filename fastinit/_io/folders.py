@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastinit._io import documents
-from fastinit._io.files import naming
+from fastinit._io.files import opened_regular
 from fastinit._io.files import read as read_file
-from fastinit._io.safetensors import INDEX_NAME, LFS_POINTER, Stored, read_header
+from fastinit._io.safetensors import INDEX_NAME, LFS_POINTER, MOST_FILES, Stored, read_header
+from fastinit._io.text import LONGEST_CELL, LONGEST_LINE, printable
 
 PIPELINE = "model_index.json"  # of diffusers: the folder's models lie in folders below it
 
 _STEMS = "model", "diffusion_pytorch_model"  # that `from_pretrained` of transformers and of diffusers looks for
 _VARIANT = re.compile(r"(fp|bf|f|float|bfloat|int)\d+\w*|(non_)?ema")
 _FIRST_VARIANTS = "fp32", "bf16", "fp16"  # in a folder that has variants only
-_FILE = re.compile(r"(?P<stem>.+?)(-\d{5,}-of-(?P<count>\d{5,}))?(?P<variant>\.[^.]+)?\.safetensors")
+_FILE = re.compile(r"(?P<stem>.+?)(-\d{5,}-of-(?P<count>(?!0+\D)\d{5,}))?(?P<variant>\.[^.]+)?\.safetensors")
 _INDEX = re.compile(r"(?P<stem>.+)\.safetensors\.index(?P<variant>\.[^.]+)?\.json")
 _NUMBER = re.compile(r"-\d{5,}-of-")
 _OTHER_WEIGHTS = ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx"
+_LONGEST_REF = 1_000  # bytes of a branch's file in the Hub's cache: a commit in 40 digits
 _DEPTH = 2  # of folders below the one that was given
 
 
@@ -77,20 +79,20 @@ def read_checkpoint(path: Path) -> list[StoredFile]:
     notes: list[str] = []
     found = [file for model in choose(path, notes) for file in _read(model, notes)]
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(printable(note, LONGEST_LINE), stacklevel=4)  # of `survey`
     return found
 
 
 def _read(model: Model, notes: list[str]) -> list[StoredFile]:
     """The headers of a model's files, each tensor in one of them: if two hold it, in the one that the index names."""
     headers = {path: read_header(path) for path in model.files}
-    holders: dict[str, list[Path]] = defaultdict(list)
+    holders: dict[str, Path] = {}
+    several: dict[str, list[Path]] = {}
     for path, (_, tensors) in headers.items():
         for name in tensors:
-            holders[name].append(path)
-    for name, paths in holders.items():
-        if len(paths) == 1:
-            continue
+            if holders.setdefault(name, path) is not path:
+                several.setdefault(name, [holders[name]]).append(path)
+    for name, paths in several.items():
         indexed = model.weight_map.get(name)
         if indexed not in [path.name for path in paths]:
             what = f"{name!r} is in another file too, {paths[0].name}"
@@ -108,9 +110,13 @@ def _read(model: Model, notes: list[str]) -> list[StoredFile]:
                 listed = _some(map(repr, sorted(names)))
                 notes.append(f"{model.index}: {listed} {'is' if len(names) == 1 else 'are'} {what}")
     return [
-        StoredFile(path, start, {model.prefix + name: stored for name, stored in tensors.items()}, model.prefix)
+        StoredFile(path, start, _prefixed(tensors, model.prefix), model.prefix)
         for path, (start, tensors) in headers.items()
     ]
+
+
+def _prefixed(tensors: dict[str, Stored], prefix: str) -> dict[str, Stored]:
+    return {prefix + name: stored for name, stored in tensors.items()} if prefix else tensors
 
 
 def choose(path: Path, notes: list[str]) -> list[Model]:
@@ -154,14 +160,17 @@ def choose(path: Path, notes: list[str]) -> list[Model]:
 def snapshot(path: Path) -> Path:
     """The snapshot of `main` where a path is a repository in the Hub's cache (`models--org--name`), else the path.
 
+    Snapshots are folders in the repository. What is a link there, to a folder elsewhere, is none.
+
     Raises:
         ValueError: the repository has no such snapshot, and not only one.
     """
     if not (path / "snapshots").is_dir() or not ((path / "refs").is_dir() or (path / "blobs").is_dir()):
         return path
     main = path / "refs" / "main"
-    commit = read_file(main).decode(errors="replace").strip() if main.is_file() else ""
-    found = {folder.name: folder for folder in sorted((path / "snapshots").iterdir()) if folder.is_dir()}
+    commit = read_file(main, _LONGEST_REF).decode(errors="replace").strip() if main.is_file() else ""
+    folders = [] if (path / "snapshots").is_symlink() else sorted((path / "snapshots").iterdir())
+    found = {folder.name: folder for folder in folders if folder.is_dir() and not folder.is_symlink()}
     if commit not in found and len(found) != 1:
         raise ValueError(f"{path}: refs/main names none of the snapshots: give one of {_some(found) or 'a download'}")
     return found[commit] if commit in found else next(iter(found.values()))
@@ -307,6 +316,9 @@ def _of_group(group: _Group, notes: list[str]) -> Model:
 
 def _shards(group: _Group) -> list[Path]:
     """The shards of a group, of those in another number aside if these are complete; also those that are missing."""
+    for count, there in group.shards.items():
+        if count > MOST_FILES:
+            raise ValueError(f"{there[0]}: a model must have at most {MOST_FILES:,} files")
     complete = [count for count, paths in group.shards.items() if len(paths) == count]
     paths: list[Path] = []
     for count in complete if len(complete) == 1 else group.shards:
@@ -329,9 +341,15 @@ def _indexed(index: Path) -> Model:
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ValueError(f"{index}: no index: weight_map must hold a file for each name")
     for file in weight_map.values():
-        if Path(file).name != file or "\0" in file:
-            raise ValueError(f"{index}: a file of the index must lie beside it. Received: {file!r}")
-    found = _there(index.parent / file for file in dict.fromkeys(weight_map.values()))
+        if Path(file).name != file or "\0" in file or not documents.is_unicode(file):
+            raise ValueError(f"{index}: a file of the index must lie beside it. Received: {file!r:.200}")
+    names = dict.fromkeys(weight_map.values())
+    if len(names) > MOST_FILES or len(weight_map) > documents.MOST_NAMES:
+        raise ValueError(
+            f"{index}: an index must name at most {MOST_FILES:,} files and {documents.MOST_NAMES:,} tensors. "
+            f"Received: {len(names):,} and {len(weight_map):,}"
+        )
+    found = _there(index.parent / name for name in names)
     return replace(found, index=index, weight_map=weight_map)
 
 
@@ -341,8 +359,8 @@ def _there(paths: Iterable[Path]) -> Model:
     for path in paths:
         there = path.exists()
         if path.is_file():
-            with naming(path), path.open("rb") as file:
-                there = file.read(len(LFS_POINTER)) != LFS_POINTER
+            with opened_regular(path) as (descriptor, _):
+                there = os.read(descriptor, len(LFS_POINTER)) != LFS_POINTER
         if there:
             files.append(path)
         else:
@@ -353,5 +371,6 @@ def _there(paths: Iterable[Path]) -> Model:
 def _some(names: Iterable[str], most: int = 4) -> str:
     """The first of some names, for people."""
     listed = list(names)
+    shown = (printable(name, LONGEST_CELL // most) for name in listed[:most])
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    return ", ".join(shown) + more

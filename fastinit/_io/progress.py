@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from fastinit._io import terminal
 
 # False: nothing; True: a bar or lines on stderr; a function: called with how much is done and how much there is.
 Progress: TypeAlias = "bool | Callable[[int, int], object]"
+
+_WITHOUT_CURSOR = "dumb", "unknown"  # terminals that cannot draw over a line, by their TERM
 
 
 @contextlib.contextmanager
 def progress_bar(progress: Progress, total: int, unit: str = "bytes") -> Iterator[Callable[[int], None]]:
     """Give a function to call, on any thread, with how much was done since its last call.
+
+    A stderr that is full, or that nobody reads any more, ends the bar and not the work. What the caller's own function
+    raises is raised.
 
     Args:
         progress: the caller's `progress` argument.
@@ -26,10 +33,11 @@ def progress_bar(progress: Progress, total: int, unit: str = "bytes") -> Iterato
     """
     if not isinstance(progress, bool) and not callable(progress):
         raise TypeError(f"progress must be True, False or a function of (done, total). Received: {progress!r}")
-    if progress is False or (progress is True and sys.stderr is None):  # a process without one: `2>&-`, pythonw
+    stderr = terminal.stderr()
+    if progress is False or (progress is True and stderr is None):
         yield lambda more: None
         return
-    shown = contextlib.nullcontext(progress) if callable(progress) else _bar(total, unit)
+    shown = contextlib.nullcontext(progress) if callable(progress) else _bar(stderr, total, unit)
     with shown as report:
         done, lock = 0, threading.Lock()
 
@@ -43,19 +51,31 @@ def progress_bar(progress: Progress, total: int, unit: str = "bytes") -> Iterato
 
 
 @contextlib.contextmanager
-def _bar(total: int, unit: str) -> Iterator[Callable[[int, int], object]]:
-    if not sys.stderr.isatty():
+def _bar(stderr: Any, total: int, unit: str) -> Iterator[Callable[[int, int], object]]:
+    console = _console(stderr)
+    if console is None:
         yield _lines(unit)
         return
-    from rich import console, progress
+    from rich import progress
 
     counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     if unit != "bytes":
         counts = [progress.MofNCompleteColumn()]
     columns = [progress.BarColumn(), *counts, progress.TimeRemainingColumn()]
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as bar:
+    with progress.Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
         yield lambda done, _: bar.update(task, completed=done)
+
+
+def _console(stderr: Any) -> Any:
+    """Return a terminal on which a bar can be drawn, or None."""
+    if not stderr.isatty() or os.environ.get("TERM") in _WITHOUT_CURSOR:
+        return None
+    from rich.console import Console
+
+    with contextlib.suppress(ValueError):  # COLUMNS or LINES of digits that are no number
+        return Console(file=stderr)
+    return None
 
 
 def _lines(unit: str) -> Callable[[int, int], object]:
@@ -65,6 +85,6 @@ def _lines(unit: str) -> Callable[[int, int], object]:
         nonlocal tenth
         before, tenth = tenth, 10 * done // max(1, total)
         if tenth != before:
-            print(f"{done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
+            terminal.say(f"{done:,} of {total:,} {unit}")
 
     return report

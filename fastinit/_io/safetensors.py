@@ -6,19 +6,30 @@ the data without holes.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import math
+import re
+from collections.abc import Iterator
+from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  NumPy knows the names of its dtypes from then on
 import numpy as np
 
-from fastinit._io.documents import parse_json
-from fastinit._io.files import naming
+from fastinit._io.documents import MOST_NAMES, as_object, is_unicode, no_number, parse_json
+from fastinit._io.files import opened_regular
+from fastinit._runtime.arrays import MOST_DIMENSIONS, nbytes_of
 
 INDEX_NAME = "model.safetensors.index.json"  # beside several files: which tensor is in which of them
+METADATA = "__metadata__"  # a header's own entry: texts by name
+MOST_METADATA = 10_000  # names in it; the largest in use, of trainers of adapters, have a hundred
+MOST_FILES = 100_000  # of a model; the largest in use have some hundred
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
+LONGEST_NAME = 65_536  # bytes of a tensor's name
+LONGEST_ROW = 4096  # bytes of JSON for one tensor: 64 sizes of 19 digits take 1,400, indented ones twice as many
 
 CODES = {
     "float16": "F16",
@@ -39,6 +50,7 @@ CODES = {
     "bool": "BOOL",
 }
 _NAMES = {code: name for name, code in CODES.items()}
+_KEYS = {"dtype", "shape", "data_offsets"}
 _OTHER_FORMATS = {
     LFS_POINTER: "a Git LFS pointer: download the file itself, as by `git lfs pull`",
     b"PK\x03\x04": "a pickle of torch.save (or another zip file): save the model as safetensors",
@@ -60,6 +72,8 @@ class Stored(NamedTuple):
 def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Stored]]:
     """The bytes before the data, and the tensors in the order of their bytes.
 
+    A tensor is checked as soon as its row of the header is read: what is wrong takes no more memory than its text.
+
     Args:
         path: of the file.
         whole: refuse a file that is shorter or longer than its header says.
@@ -70,12 +84,13 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
             a name that stands twice, a dtype that is unknown, or tensors that overlap, leave holes or lie beyond the
             file's end. The file is named, and the tensor.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait
+    if path.exists() and not path.is_file():
         raise ValueError(f"{path}: no safetensors file, but a folder or a device")
-    size = path.stat().st_size
-    if not size:
-        raise ValueError(f"{path}: no safetensors file: it is empty")
-    with naming(path), path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
+        descriptor, size = stack.enter_context(opened_regular(path))
+        if not size:
+            raise ValueError(f"{path}: no safetensors file: it is empty")
+        file = stack.enter_context(open(descriptor, "rb", closefd=False))
         first = file.read(len(LFS_POINTER))
         length = int.from_bytes(first[:8], "little")
         if size < 8 or length > min(LONGEST, size - 8):
@@ -86,35 +101,150 @@ def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Store
         file.seek(8)
         text = file.read(length)
     try:
-        table = parse_json(text.decode())
-        if not isinstance(table, dict):
-            raise ValueError("the header must be an object")
-        table.pop("__metadata__", None)
-        found = {name: _stored(name, row) for name, row in table.items()}
-        found = dict(sorted(found.items(), key=lambda item: item[1][2:]))
+        found = _tensors(text)
         _side_by_side(found, size - 8 - length if whole else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return 8 + length, found
 
 
-def _stored(name: str, row: Any) -> Stored:
-    if not isinstance(row, dict) or row.keys() != {"dtype", "shape", "data_offsets"}:
+# --- the header's text ---
+
+_SPACE = rb"[ \t\n\r]*+"
+_STRING = rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
+_OPENING = re.compile(_SPACE + rb"\{")
+_CLOSING = re.compile(_SPACE + rb"\}")
+_NAME = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
+_TEXT = re.compile(_STRING)
+_NEXT = re.compile(_SPACE + rb"([,}])")
+_END = re.compile(_SPACE + rb"\Z")
+_CHUNK = 1 << 20  # bytes of a long text that are looked at at once
+_decoder = JSONDecoder(object_pairs_hook=as_object, parse_constant=no_number)
+
+
+class _Reader:
+    """A header's text from its first byte to its last; what was read is not kept."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text, self.position = text, 0
+
+    def names(self, what: str) -> Iterator[str]:
+        """The names of an object. Whoever takes one reads its value, by another method, before the next."""
+        self._match(_OPENING, what, "be an object")
+        if closing := _CLOSING.match(self.text, self.position):
+            self.position = closing.end()
+            return
+        following = b","
+        while following == b",":
+            name = self._match(_NAME, what, 'go on with "NAME":')
+            if name.end(1) - name.start(1) > LONGEST_NAME:
+                raise ValueError(f"names in {what} must have at most {LONGEST_NAME:,} bytes")
+            raw = name[1]
+            yield _decoder.decode(raw.decode()) if b"\\" in raw else raw[1:-1].decode()
+            following = self._match(_NEXT, what, "go on with a comma or a closing brace")[1]
+
+    def row(self, name: str) -> Any:
+        """The value that comes next, of at most `LONGEST_ROW` bytes."""
+        try:
+            # Each byte is a character: a row that is right has ASCII only.
+            value, end = _decoder.raw_decode(self._part())
+        except JSONDecodeError as error:
+            if error.pos > LONGEST_ROW - 64 and len(self.text) - self.position > LONGEST_ROW:
+                raise ValueError(f"{name!r} must have at most {LONGEST_ROW:,} bytes of JSON") from None
+            raise ValueError(f"{name!r}: {error.msg}, {error.pos:,} bytes after the name") from None
+        except (RecursionError, ValueError) as error:
+            what = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ValueError(f"{name!r}: {what}") from None
+        self.position += end
+        return value
+
+    def skip_text(self, what: str) -> None:
+        """Pass over a string; it may be long."""
+        start = self.position
+        self._match(_TEXT, what, "hold texts")
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for i in range(start, self.position, _CHUNK):
+            decoder.decode(self.text[i : min(i + _CHUNK, self.position)])
+
+    def end(self) -> None:
+        """Raise ValueError if more than space follows."""
+        self._match(_END, "the header", "end with its closing brace")
+
+    def _match(self, pattern: re.Pattern[bytes], what: str, expected: str) -> re.Match[bytes]:
+        found = pattern.match(self.text, self.position)
+        if found is None:
+            received = self.text[self.position : self.position + 20]
+            raise ValueError(f"{what} must {expected} at byte {self.position:,}. Received: {received!r}")
+        self.position = found.end()
+        return found
+
+    def _part(self) -> str:
+        return self.text[self.position : self.position + LONGEST_ROW].decode("latin-1")
+
+
+def _tensors(text: bytes) -> dict[str, Stored]:
+    """The tensors of a header, in the order of their bytes."""
+    found: dict[str, Stored] = {}
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # many tensors share one: a few objects instead of many
+    if len(text) <= LONGEST_ROW or not text.startswith(b"{"):
+        parse_json(
+            text[:LONGEST_ROW].decode()
+        )  # of a short text, or one of another kind, the errors of JSON are better
+    reader, ordered, last = _Reader(text), True, (0, 0)
+    for name in reader.names("the header"):
+        if name in found:
+            raise ValueError(f"{name!r} is named twice")
+        if name == METADATA:
+            _skip_metadata(reader)
+            continue
+        if not is_unicode(name):
+            raise ValueError(f"{name!r} must be Unicode without lone surrogates")
+        stored = _stored(name, reader.row(name), shapes, last[1])
+        found[name] = stored
+        if len(found) > MOST_NAMES:
+            raise ValueError(f"the header must name at most {MOST_NAMES:,} tensors")
+        ordered, last = ordered and last <= stored[2:], stored[2:]
+    reader.end()
+    return found if ordered else dict(sorted(found.items(), key=lambda item: item[1][2:]))
+
+
+def _skip_metadata(reader: _Reader) -> None:
+    keys: set[str] = set()
+    for key in reader.names(METADATA):
+        if key in keys or len(keys) == MOST_METADATA:
+            raise ValueError(f"{METADATA} must have at most {MOST_METADATA:,} names, each once. Received: {key!r}")
+        keys.add(key)
+        reader.skip_text(METADATA)
+
+
+def _stored(name: str, row: Any, shapes: dict[tuple[int, ...], tuple[int, ...]], place: int) -> Stored:
+    """A row of the header as a tensor; if it begins at `place`, that object is kept and not another equal one."""
+    if not isinstance(row, dict) or row.keys() != _KEYS:
         raise ValueError(f"{name!r} must have dtype, shape and data_offsets. Received: {row!r:.200}")
-    dtype, shape, ends = row["dtype"], row["shape"], row["data_offsets"]
+    dtype, sizes, ends = row["dtype"], row["shape"], row["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _NAMES:
-        raise ValueError(f"{name!r} must have a dtype of {', '.join(_NAMES)}. Received: {dtype!r}")
-    if not _sizes(shape) or not _sizes(ends) or len(ends) != 2:
-        raise ValueError(f"{name!r} must have a shape and two offsets. Received: {row!r:.200}")
-    stored = Stored(_NAMES[dtype], tuple(shape), *ends)
-    needed = math.prod(shape) * np.dtype(stored.dtype).itemsize
-    if stored.end - stored.start != needed:
-        raise ValueError(f"{name!r} of shape {stored.shape} must have {needed:,} bytes. Received: offsets {ends}")
-    return stored
+        raise ValueError(f"{name!r} must have a dtype of {', '.join(_NAMES)}. Received: {dtype!r:.200}")
+    if not _whole(sizes) or not _whole(ends) or len(ends) != 2:
+        raise ValueError(
+            f"{name!r} must have a shape of at most {MOST_DIMENSIONS} sizes and two offsets, all below 2^63. "
+            f"Received: {row!r:.200}"
+        )
+    kind = _NAMES[dtype]
+    shape = tuple(sizes)
+    shape = shapes.setdefault(shape, shape)
+    needed = math.prod(shape) * np.dtype(kind).itemsize
+    start, end = ends
+    if end - start != needed:
+        raise ValueError(f"{name!r} of shape {shape} must have {needed:,} bytes. Received: offsets {ends}")
+    nbytes_of(shape, kind, repr(name))  # raises what no array can be, of no elements too
+    return Stored(kind, shape, place if start == place else start, end)
 
 
-def _sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _whole(values: Any) -> bool:
+    """Whether this is a list of sizes or offsets."""
+    if not isinstance(values, list) or len(values) > MOST_DIMENSIONS:
+        return False
+    return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 def _side_by_side(tensors: dict[str, Stored], nbytes: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 _CUT = "..."
 LONGEST_LINE = 500  # characters of an error or a warning
+LONGEST_CELL = 200  # of a cell of a table, whose column is as wide as its longest cell
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -32,7 +33,7 @@ def printable(text: str, most: int | None = None) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
-    """Pad the cells of every column to one width.
+    """Pad the cells of every column to one width. Cells are `printable`, and shortened to 200 characters.
 
     Args:
         rows: of equal length; at least one.
@@ -44,9 +45,13 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     >>> aligned([("name", "std"), ("a", "0.25")], left=[0])
     ['name   std', 'a     0.25']
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [  # a call for each cell would take longer than all else
+        [cell if len(cell) <= LONGEST_CELL and cell.isprintable() else printable(cell, LONGEST_CELL) for cell in row]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     formats = [f"{'<' if i in left else '>'}{width}" for i, width in enumerate(widths)]
-    return ["  ".join(map(format, row, formats)).rstrip() for row in rows]
+    return ["  ".join(map(format, row, formats)).rstrip() for row in shown]
 
 
 def plain(value: Any) -> Any:
@@ -55,6 +60,8 @@ def plain(value: Any) -> Any:
     >>> plain((1.0, float("nan"), "a", None))
     [1.0, None, 'a', None]
     """
+    if value is None or isinstance(value, int | str):  # first: rows of 100,000 tensors have many
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, tuple):

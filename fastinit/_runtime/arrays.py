@@ -26,11 +26,15 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
+MOST_DIMENSIONS = 64  # of NumPy's arrays
 FLOATS = ("float32", "float64")  # those that networks are trained in
 PARTS = {"complex64": "float32", "complex128": "float64"}  # the dtypes of the real and the imaginary part
 NUMBERS = (*DTYPES, *PARTS)
 # A big-endian dtype is not equal, and not found.
 _NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(name): name for name in PARTS}
+
+
+_LONGEST_DTYPE = 32  # characters of a name; of a text of a thousand fields NumPy would make a structure
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -41,12 +45,20 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     """
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    try:
-        found: np.dtype[Any] | None = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
-    except TypeError:
-        found = None
+    found = None if dtype is None else dtype_or_none(dtype)  # NumPy takes None for float64
     if found is None or _NAMES.get(found) not in DTYPES:
-        raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+        raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r:.200}")
+    return found
+
+
+def dtype_or_none(dtype: Any) -> np.dtype[Any] | None:
+    """What NumPy makes of a `dtype=` argument; None if it refuses it, or it is no name but a text of a structure."""
+    if isinstance(dtype, str) and len(dtype) > _LONGEST_DTYPE:
+        return None
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError, OverflowError, RecursionError):  # of lists, dicts and texts with commas
+        return None
     return found
 
 
@@ -228,17 +240,45 @@ def memory_order(x: Array) -> Array:
 
 def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape from an int or a sequence of ints."""
-    if isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape):
+    if (
+        isinstance(shape, tuple)
+        and len(shape) <= MOST_DIMENSIONS
+        and all(type(n) is int and n >= 0 for n in shape)
+        and 0 < math.prod(shape) < 1 << 63
+    ):
         return tuple(shape)  # torch.Size is one too
     try:
         if isinstance(shape, (str, bytes, set, frozenset, dict)):
             raise TypeError
-        sizes = tuple(map(whole, (shape,) if isinstance(shape, (int, np.integer)) else shape))
+        several = (shape,) if isinstance(shape, (int, np.integer)) else shape
+        sizes = tuple(map(whole, itertools.islice(several, MOST_DIMENSIONS + 1)))
     except TypeError:
-        raise TypeError(f"{name} must be an int or a sequence of ints. Received: {name}={shape!r}") from None
+        raise TypeError(f"{name} must be an int or a sequence of ints. Received: {name}={shape!r:.200}") from None
+    if len(sizes) > MOST_DIMENSIONS:
+        raise ValueError(f"{name} must have at most {MOST_DIMENSIONS} dimensions. Received: more")
     if any(n < 0 for n in sizes):
-        raise ValueError(f"{name} must not be negative. Received: {name}={sizes}")
+        raise ValueError(f"{name} must not be negative. Received: {name}={sizes!r:.200}")
+    nbytes_of(sizes, "uint8", name)
     return sizes
+
+
+def nbytes_of(shape: tuple[int, ...], dtype: str, name: str = "shape") -> int:
+    """The bytes of an array of this shape.
+
+    Raises:
+        ValueError: NumPy has no such array; a size of 0 does not help where the others are too large. `name` is what
+            the message calls it.
+
+    >>> nbytes_of((2, 3), "float32"), nbytes_of((0, 2**40), "float32")
+    (24, 0)
+    """
+    nbytes = np.dtype(dtype).itemsize * math.prod(shape)
+    if nbytes >= 1 << 63 or (not nbytes and math.prod(n or 1 for n in shape) * np.dtype(dtype).itemsize >= 1 << 63):
+        received = [n if n < 1 << 63 else "2^63 or more" for n in shape]  # Python prints no more than 4,300 digits
+        raise ValueError(
+            f"{name} must be smaller than 2^63 bytes, a size of 0 counted as 1. Received: shape {received}"
+        )
+    return nbytes
 
 
 def as_region(region: Sequence[slice] | None, shape: tuple[int, ...], out: Array | None = None) -> tuple[range, ...]:

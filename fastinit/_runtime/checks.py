@@ -10,14 +10,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
+_LONGEST_NAME = 100  # characters that are compared with the allowed names
+
 
 def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
     names = list(allowed)
     lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(received).lower(), lower, n=1)
+    near = difflib.get_close_matches(str(received)[:_LONGEST_NAME].lower(), lower, n=1)
     hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
-    return ValueError(f"unknown {what} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
+    return ValueError(f"unknown {what} {received!r:.200}{hint} Allowed: {', '.join(names) or 'none'}")
 
 
 def real(name: str, value: object) -> float:

@@ -5,6 +5,7 @@ Files that are missing, or hold something else than expected, set no limit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -106,6 +107,25 @@ def fitting(number: int, nbytes: int, root: Path = ROOT) -> int:
         each = nbytes + (_HEAP + _STACK if limit.addresses else 0)
         number = min(number, limit.left // 2 // max(each, 1))
     return max(1, number)
+
+
+@contextlib.contextmanager
+def address_space(more: int) -> Iterator[None]:
+    """Let the process take only so many bytes more inside the with-block; an allocation beyond is a MemoryError.
+
+    Other threads have the same limit for that time. A limit that is smaller stays. Where the system does not tell how
+    much is in use (macOS, which knows no such limit), nothing is limited.
+    """
+    pages = _text(ROOT / "proc/self/statm").split()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(pages[0]) * os.sysconf("SC_PAGE_SIZE") + more if pages else before[0]
+    if before[0] != resource.RLIM_INFINITY:
+        limit = min(limit, before[0])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def in_words(root: Path = ROOT) -> str:

@@ -22,6 +22,7 @@ from fastinit.kernels.records import Rows
 # From Python 3.13 on: PYTHON_CPU_COUNT where that is set, else the affinity.
 _process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
+MOST_THREADS = 1 << 12  # that may be asked for; the largest machines have some 2,000 CPUs
 # Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
 # than threads, so that none waits for a slower core.
 PARALLEL_FROM = 1 << 18
@@ -38,7 +39,14 @@ BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256
 
 def num_threads(given: int | None = None) -> int:
     """Return how many threads to use: a caller's `threads` argument, or as many as a large fill has."""
-    return positive_int("threads", given) if given is not None else default_threads()[0]
+    return _checked("threads", given) if given is not None else default_threads()[0]
+
+
+def _checked(name: str, given: object) -> int:
+    number = positive_int(name, given)
+    if number > MOST_THREADS:
+        raise ValueError(f"{name} must be at most {MOST_THREADS:,}. Received: {name}={given!r}")
+    return number
 
 
 def default_threads() -> tuple[int, str]:
@@ -105,13 +113,13 @@ def thread_limit(number: int) -> Iterator[None]:
 
     Raises:
         TypeError: the number is no int.
-        ValueError: it is below 1.
+        ValueError: it is below 1, or above 4,096.
 
     >>> with thread_limit(1):
     ...     num_threads()
     1
     """
-    token = _LIMIT.set(positive_int("number", number))
+    token = _LIMIT.set(_checked("number", number))
     try:
         yield
     finally:

@@ -4,9 +4,10 @@ compares with."""
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import numpy as np
@@ -35,18 +36,68 @@ class Block:
         return self.stop - self.start
 
 
-def blocks(shard: Shard) -> Iterator[Block]:
-    """All blocks of a file, in their order. They begin at multiples of 16 MB, so no element lies in two.
+class Blocks:
+    """All blocks of some files in their order, or those up to the files' ends. They begin at multiples of 16 MB, so no
+    element lies in two. None is made before it is asked for: a few bytes of a header may stand for billions.
 
     Of a shard without a header, whose tensors may lie anywhere, each block is a part of one tensor.
+
+    Args:
+        shards: the files, each with the bytes that it has; None: all that it should have. The block in which a file
+            ends is the last one. A tensor that must be made whole and is not there to its end is left out.
     """
-    if not shard.header:
-        for entry in shard.entries:
-            for start in range(entry.offset, entry.end, BLOCK_BYTES):
-                yield Block(shard, start, min(start + BLOCK_BYTES, entry.end))
-        return
-    for start in range(0, shard.nbytes, BLOCK_BYTES):
-        yield Block(shard, start, min(start + BLOCK_BYTES, shard.nbytes))
+
+    def __init__(self, shards: Iterable[tuple[Shard, int | None]]) -> None:
+        found = [part for shard, size in shards for part in _ranges(shard, size)]
+        self._ranges = [part for part in found if part[1] < part[2]]
+        self._ends = list(itertools.accumulate(_number(start, stop) for _, start, stop in self._ranges))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __iter__(self) -> Iterator[Block]:
+        for shard, start, stop in self._ranges:
+            for i in range(_number(start, stop)):
+                yield _block(shard, start, stop, i)
+
+    def at(self, i: int) -> Block:
+        """The i-th block."""
+        place = bisect.bisect_right(self._ends, i)
+        return _block(*self._ranges[place], i - (self._ends[place - 1] if place else 0))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(stop - start for _, start, stop in self._ranges)
+
+
+def _ranges(shard: Shard, size: int | None) -> Iterator[tuple[Shard, int, int]]:
+    """The bytes of a file of some size that are looked at, with the shard that has the tensors in them."""
+    stop = shard.nbytes
+    if size is not None and size < stop:
+        kept = tuple(e for e in shard.entries if e.end <= size or not needs_all(e.fill.distribution))
+        if len(kept) < len(shard.entries):
+            stop = next(e.offset for e in shard.entries if e.end > size and needs_all(e.fill.distribution))
+            shard = replace(shard, entries=kept)
+    whole = [(0, stop)] if shard.header else [(entry.offset, entry.end) for entry in shard.entries]
+    for start, end in whole:
+        if size is None or size >= end:
+            yield shard, start, end
+        elif start <= size:
+            yield shard, start, min(end, start + ((size - start) // BLOCK_BYTES + 1) * BLOCK_BYTES)
+
+
+def _number(start: int, stop: int) -> int:
+    return -(-(stop - start) // BLOCK_BYTES)
+
+
+def _block(shard: Shard, start: int, stop: int, i: int) -> Block:
+    first = start + i * BLOCK_BYTES
+    return Block(shard, first, min(first + BLOCK_BYTES, stop))
+
+
+def blocks(shard: Shard) -> Iterator[Block]:
+    """All blocks of a file, as `Blocks`."""
+    return iter(Blocks([(shard, None)]))
 
 
 def pieces(block: Block) -> Iterator[tuple[Entry, int, int]]:

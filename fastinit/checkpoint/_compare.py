@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -46,23 +46,25 @@ class Difference:
         return f"{self.file}: {where} must be {self.expected!r}. {received}"
 
 
-def compare(
-    items: Iterable[tuple[Block, Path]],
-    key: Key,
-    threads: int,
-    progress: Callable[[int], None],
-    *,
-    repair: bool = False,
-) -> list[Difference]:
-    """The differences of blocks of files, in the order of the files: the first one of every tensor, and of what a file
-    lacks at its end.
+class Comparison(NamedTuple):
+    """What differs: the first difference of every tensor, and of what a file lacks at its end; and the blocks."""
+
+    differences: list[Difference]
+    blocks: list[Block]
+
+
+def compare(items: Iterable[tuple[Block, Path]], key: Key, threads: int, progress: Callable[[int], None]) -> Comparison:
+    """Compare blocks of files with what they should be. What differs is given in the order of the files.
 
     Args:
         items: blocks, in their order, and the files that they should be in.
-        repair: write what should be there.
+        key: of the values.
+        threads: how many.
+        progress: called with the bytes that are compared.
     """
     maker, lock = Maker(key), threading.Lock()
     found: list[tuple[str, int, Difference]] = []
+    differing_blocks: list[Block] = []
 
     def worker() -> Callable[[tuple[Block, Path]], None]:
         made, read = np.empty(BLOCK_BYTES, np.uint8), np.empty(BLOCK_BYTES, np.uint8)
@@ -70,25 +72,34 @@ def compare(
         def work(item: tuple[Block, Path]) -> None:
             block, path = item
             expected = maker.make(block, made)
-            with files.opened(path, os.O_RDWR if repair else os.O_RDONLY) as descriptor:
+            with files.opened_regular(path) as (descriptor, _):
                 received = files.read_at(descriptor, read[: block.nbytes], block.start)
-                differing = list(_differences(block, expected, received))
-                if repair and differing:
-                    files.write_at(descriptor, expected, block.start)
+            differing = list(_differences(block, expected, received))
             with lock:
                 found.extend((block.shard.name, block.start, one) for one in differing)
+                differing_blocks.extend([block] * bool(differing))
             progress(block.nbytes)
 
         return work
 
-    blocks = list(items)
-    check_memory(dict.fromkeys(block.shard for block, _ in blocks))
-    workers.each(blocks, worker, max(1, min(threads, len(blocks))), 2 * BLOCK_BYTES)  # no more threads than blocks
+    source = iter(items)
+    begin = list(itertools.islice(source, threads))  # no more threads than blocks; there may be billions
+    workers.each(_checked(itertools.chain(begin, source)), worker, max(1, len(begin)), 2 * BLOCK_BYTES)
     first: dict[tuple[str, str | None, bool], Difference] = {}
     for *_, one in sorted(found, key=lambda item: item[:2]):
         ended = one.received is None
         first.setdefault((one.file, None if ended else one.tensor, ended), one)
-    return list(first.values())
+    return Comparison(list(first.values()), sorted(differing_blocks, key=lambda block: (block.shard.name, block.start)))
+
+
+def _checked(items: Iterable[tuple[Block, Path]]) -> Iterator[tuple[Block, Path]]:
+    """The same; before the first block of a file `check_memory` looks at it."""
+    shard = None
+    for block, path in items:
+        if block.shard is not shard:
+            shard = block.shard
+            check_memory([shard])
+        yield block, path
 
 
 def _differences(block: Block, expected: Array, received: Array) -> Iterator[Difference]:

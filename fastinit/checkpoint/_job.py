@@ -10,11 +10,15 @@ from typing import Any
 
 from fastinit._core.key import Key
 from fastinit._core.structured import is_portable
-from fastinit.checkpoint._layout import Layout, layout
-from fastinit.plan._patterns import escape
+from fastinit._io import documents
+from fastinit._io.files import MOST_TEXT
+from fastinit._runtime.checks import positive_int
+from fastinit.checkpoint._layout import Layout, as_bytes, layout
+from fastinit.plan._patterns import escape, number
 from fastinit.plan._plan import Plan
 
 FORMAT = "fastinit checkpoint 1, stream 1"
+_KEYS = {"seed", "path", "max_shard_bytes", "computed", "tensors"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,7 @@ class Job:
             compared.
         computed: the names of tensors whose values a constructor computed. They stand in the text; but their last bits
             may be others on another CPU, so they do not count either, and who finds a job in a folder takes its.
+        source: the file that it was read from, for errors.
     """
 
     plan: Plan
@@ -36,16 +41,22 @@ class Job:
     max_shard_bytes: int
     files: Mapping[str, bytes] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
+    source: object = None
 
     @classmethod
     def of(cls, plan: Plan, key: Key, max_shard_bytes: int, files: Mapping[str, bytes]) -> Job:
         """The job of any plan."""
         computed = frozenset(name for name, fill in plan.filled.items() if not is_portable(fill.distribution))
-        return cls(plan.portable(key), key, max_shard_bytes, files, computed)
+        job = cls(plan.portable(key), key, max_shard_bytes, files, computed)
+        job.text()  # raises what could not be read again
+        return job
 
     @functools.cached_property
     def layout(self) -> Layout:
-        return layout(self.plan, self.max_shard_bytes)
+        try:
+            return layout(self.plan, self.max_shard_bytes)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}" if self.source is not None else str(error)) from None
 
     @functools.cached_property
     def table(self) -> dict[str, Any]:
@@ -67,8 +78,23 @@ class Job:
             tensors[name] = {key: value for key, value in tensors[name].items() if key != "values"}
         return self.table | {"tensors": tensors}
 
+    @functools.cached_property
+    def _text(self) -> bytes:
+        text = (json.dumps(self.table, indent=1, ensure_ascii=False) + "\n").encode()
+        if len(text) > MOST_TEXT:
+            raise ValueError(
+                f"the description of a checkpoint must have at most {MOST_TEXT:,} bytes. Needed: {len(text):,} for "
+                f"{len(self.plan):,} tensors and their given values"
+            )
+        return text
+
     def text(self) -> bytes:
-        return (json.dumps(self.table, indent=1, ensure_ascii=False) + "\n").encode()
+        """The description of the job, which lies beside its files.
+
+        Raises:
+            ValueError: it is too long to be read again.
+        """
+        return self._text
 
     @classmethod
     def from_text(cls, text: bytes, source: object) -> Job:
@@ -78,18 +104,37 @@ class Job:
             ValueError: it describes none.
         """
         try:
-            table = json.loads(text)
-            if table["format"] != FORMAT:
-                raise ValueError(f"its format must be {FORMAT!r}. Received: {table['format']!r}")
+            table = documents.parse_json(text.decode())
+            if not isinstance(table, dict) or table.get("format") != FORMAT:
+                received = table.get("format") if isinstance(table, dict) else type(table).__name__
+                raise ValueError(f"its format must be {FORMAT!r}. Received: {received!r:.200}")
+            if missing := _KEYS - table.keys():
+                raise ValueError(f"{min(missing)} is missing")
+            for name in "path", "computed":
+                if not isinstance(table[name], list) or not all(isinstance(one, str) for one in table[name]):
+                    raise ValueError(f"{name} must be a list of names. Received: {table[name]!r:.200}")
             key = Key(table["seed"], tuple(table["path"]))
             plan = Plan({}, key.seed)
             if table["tensors"] != {}:  # a job file without tensors is a mistake, a model without is not
-                plan = Plan.from_table({"seed": key.seed, "tensors": table["tensors"]})
-            return cls(plan, key, table["max_shard_bytes"], computed=frozenset(table["computed"]))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+                plan = _plan(key.seed, table["tensors"])
+            most = as_bytes(positive_int("max_shard_bytes", table["max_shard_bytes"]))
+            job = cls(plan, key, most, computed=frozenset(table["computed"]), source=source)
+            if unknown := job.computed - plan.keys():
+                raise ValueError(f"computed must be names of tensors. Received: {min(unknown)!r:.200}")
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{source} is no description of a checkpoint: {error}") from None
+        return job
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self._identity == other._identity
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _plan(seed: int, tensors: Any) -> Plan:
+    """The plan of a description: each of its names stands for itself, so that a short text has no million tensors."""
+    if isinstance(tensors, dict):
+        for name in tensors:
+            if number(name) > 1:
+                raise ValueError(f"[tensors] must hold names. Received the pattern {name!r:.200}")
+    return Plan.from_table({"seed": seed, "tensors": tensors})

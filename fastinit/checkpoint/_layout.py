@@ -7,6 +7,7 @@ the data without holes. The names of files are those of Hugging Face's libraries
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastinit._io import safetensors as headers
-from fastinit._io.safetensors import CODES, LONGEST
+from fastinit._io.safetensors import CODES, LONGEST, MOST_FILES
 from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
@@ -24,6 +25,7 @@ FILE_NAME = "model.safetensors"
 INDEX_NAME = headers.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
+_MOST_BYTES = 1 << 63
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{kind}": base ** (i + 1) for kind, base in (("B", 1000), ("iB", 1024)) for i, prefix in enumerate("KMGT")
@@ -88,9 +90,13 @@ def as_bytes(size: int | str) -> int:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
         units = {unit.lower(): factor for unit, factor in _UNITS.items()}
         if found is None or found[2].lower() not in units:
-            raise ValueError(f"a size must be a number of bytes such as 5GB, 60MB or 2GiB. Received: {size!r}")
-        size = int(float(found[1]) * units[found[2].lower()])
-    return positive_int("max_shard_bytes", size)
+            raise ValueError(f"a size must be a number of bytes such as 5GB, 60MB or 2GiB. Received: {size!r:.200}")
+        number = float(found[1]) * units[found[2].lower()]
+        size = int(min(number, _MOST_BYTES))  # a text of 400 digits is infinite
+    size = positive_int("max_shard_bytes", size)
+    if size >= _MOST_BYTES:
+        raise ValueError(f"max_shard_bytes must be smaller than 2^63. Received: {size.bit_length():,} bits or more")
+    return size
 
 
 def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
@@ -103,7 +109,8 @@ def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
         max_shard_bytes: how many bytes of tensors a file may have; a larger tensor has a file of its own.
 
     Raises:
-        ValueError: a dtype that safetensors does not have, or more names than its header can hold.
+        ValueError: a dtype that safetensors does not have, more names than its header can hold, or more than 100,000
+            files.
 
     >>> from fastinit.plan._fills import Tied
     >>> plan = Plan({"b": ((3,), "float16", "zeros"), "a": ((2,), "float64", "ones"), "c": Tied("a")})
@@ -113,7 +120,10 @@ def layout(plan: Plan, max_shard_bytes: int | str = MAX_SHARD_BYTES) -> Layout:
     >>> [shard.name for shard in layout(plan, 16).shards]
     ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
     """
-    groups = list(_groups(plan, as_bytes(max_shard_bytes))) or [[]]
+    most = as_bytes(max_shard_bytes)
+    groups = list(itertools.islice(_groups(plan, most), MOST_FILES + 1)) or [[]]
+    if len(groups) > MOST_FILES:
+        raise ValueError(f"max_shard_bytes={most:,} gives more than {MOST_FILES:,} files: make it larger")
     names = [FILE_NAME]
     if len(groups) > 1:
         names = [f"model-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1)]

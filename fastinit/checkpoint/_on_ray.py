@@ -19,7 +19,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ STOP_SECONDS = 30  # how long killed tasks may take to end: a node that cannot b
 FREE_SECONDS = 2  # Ray's list of free resources is up to a second old
 START_SECONDS = 10  # a worker starts in 1 to 5 s: if no task runs after this time, others hold the CPUs
 WAIT_SECONDS = 600  # an autoscaler adds a node in minutes
+
+# Entered while Ray starts. Ray puts the folder that is current then at the head of its workers' path of modules.
+starting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 def engine(address: str | None) -> Engine:
@@ -181,8 +185,9 @@ def _write_in_steps(job: Job, number: int, folder: Path, threads: int, fsync: bo
 def _write_shard(job: Job, number: int, folder: Path, threads: int, fsync: bool) -> None:
     """Write a shard on a worker."""
     shard = job.layout.shards[number]
+    files.check_folder(folder)
     files.remove_unfinished(folder, [shard.name])  # of a worker that died
-    write_shards(job, [shard], folder, How(threads, fsync, advance=lambda nbytes: None))
+    write_shards(job, [shard], folder, How(threads, fsync, advance=lambda nbytes: None, place=folder.parent))
 
 
 def _stop(pending: dict[ObjectRef[None], _Task], folder: Path) -> None:
@@ -296,7 +301,8 @@ def _connected(address: str | None) -> Iterator[None]:
     changed: dict[str, str] = {}
     try:
         try:
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with starting():
+                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         finally:
             changed.update(item for item in os.environ.items() if item not in before.items())
         yield

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fastinit._core.key import Key
 from fastinit._io import files
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import Array
-from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks, check_memory
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Blocks, Maker, check_memory
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
+COPIED_BYTES = 1 << 20  # at a time, while a file is copied
+
 
 class How(NamedTuple):
-    """How shards are written: worker threads, whether to wait for the disk, what to call with the bytes written."""
+    """How shards are written: worker threads, whether to wait for the disk, what to call with the bytes written.
+
+    `place` is the folder in which they will be: a new file gives nobody rights that the one that it replaces there
+    does not give. Default: the folder that they are written into.
+    """
 
     threads: int
     fsync: bool
     advance: Callable[[int], None]
+    place: Path | None = None
 
 
 Engine = Callable[[Job, Sequence[Shard], Path, How], None]  # writes the shards into a folder
@@ -36,14 +44,42 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
         MemoryError: there is none for a worker's buffer, or for a tensor that must be made whole.
     """
     check_memory(shards)
-    maker = Maker(job.key)
+    number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
+    _write(job.key, ((shard, Blocks([(shard, None)])) for shard in shards), number, folder, how)
+
+
+def mend_shards(key: Key, wrong: Mapping[Shard, Sequence[Block]], folder: Path, how: How) -> None:
+    """Replace files by copies that have the shards' sizes, and in which some blocks are made again.
+
+    Nobody's file is written to: it may have other names, or be the one that a link leads to.
+    """
+    _write(key, wrong.items(), sum(map(len, wrong.values())), folder, how, copied=True)
+
+
+def _write(
+    key: Key,
+    wanted: Iterable[tuple[Shard, Blocks | Sequence[Block]]],
+    number: int,
+    folder: Path,
+    how: How,
+    *,
+    copied: bool = False,
+) -> None:
+    """Write blocks of files, `number` in all; the other bytes are those of the files of the same names, if `copied`."""
+    maker = Maker(key)
     open_files: set[_Unfinished] = set()
 
     def items() -> Iterator[tuple[_Unfinished, Block]]:
-        for shard in shards:
-            file = _Unfinished(folder / shard.name, shard.nbytes, fsync=how.fsync)
+        for shard, wanted_blocks in wanted:
+            left = wanted_blocks.nbytes if isinstance(wanted_blocks, Blocks) else sum(b.nbytes for b in wanted_blocks)
+            file = _Unfinished(folder / shard.name, shard.nbytes, left, how)
             open_files.add(file)
-            for block in blocks(shard):
+            if copied:
+                file.copy()
+            if not left:  # the file had another size, and that was all
+                file.finish()
+                open_files.discard(file)
+            for block in wanted_blocks:
                 yield file, block
 
     def worker() -> Callable[[tuple[_Unfinished, Block]], None]:
@@ -58,7 +94,6 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
 
         return work
 
-    number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
     try:
         # A second thread for one block would only cost.
         workers.each(items(), worker, min(how.threads, number), BLOCK_BYTES)
@@ -73,15 +108,23 @@ _CLOSED = -1
 class _Unfinished:
     """A file that several threads write, under another name until it is complete."""
 
-    def __init__(self, path: Path, nbytes: int, *, fsync: bool) -> None:
-        self._path, self._temporary, self._fsync = path, files.unfinished(path), fsync
-        self._left, self._lock = nbytes, threading.Lock()
-        self._descriptor = files.create(self._temporary)
+    def __init__(self, path: Path, nbytes: int, left: int, how: How) -> None:
+        self._path, self._temporary, self._fsync = path, files.unfinished(path), how.fsync
+        self._nbytes, self._left, self._lock = nbytes, left, threading.Lock()
+        self._descriptor = files.create(self._temporary, path if how.place is None else how.place / path.name)
         try:
             files.reserve(self._descriptor, nbytes, path)
         except BaseException:
             self.abandon()
             raise
+
+    def copy(self) -> None:
+        """Take over the bytes of the file that will be replaced, as many as there are and are needed."""
+        buffer, offset = np.empty(min(COPIED_BYTES, self._nbytes), np.uint8), 0
+        with files.opened(self._path, os.O_RDONLY) as source:
+            while (data := files.read_at(source, buffer[: self._nbytes - offset], offset)).size:
+                files.write_at(self._descriptor, data, offset)
+                offset += data.size
 
     def write(self, data: Array, offset: int) -> bool:
         """Write some bytes; whether they were the last that were missing."""

@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastinit._io.files import naming
+import numpy as np
+
+from fastinit._core.structured import needs_all
+from fastinit._io.files import opened_regular, read_at
 from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
 from fastinit.checkpoint._job import Job
-from fastinit.checkpoint._layout import INDEX_NAME, Entry, Shard, index_text
+from fastinit.checkpoint._layout import INDEX_NAME, SHARD_NAME, Entry, Shard, index_text
 from fastinit.plan._plan import Plan
 
 
@@ -74,7 +77,7 @@ def examine(place: Folder, job: Job) -> Examined:
     _plan_repair(found, planned, model, missing)
     if found.rewritten:
         pointers = [place.path / name for name in model.absent if name not in planned]
-        found.removed += [path for path in pointers if path.exists()]
+        found.removed += [path for path in pointers if path.exists() and _is_replaced(found, path)]
     if len(found.rewritten) == len(planned) or (not sound and names == planned.keys()):
         found.index = job.layout.index
     elif not sound or (found.rewritten and names != planned.keys()):
@@ -126,12 +129,12 @@ def _add(found: Examined, path: Path, shard: Shard | None, plan: Plan) -> None:
     """Enter a file: the planned shard, or one with the tensors that its header names."""
     size = path.stat().st_size
     stored: dict[str, Stored] = {}
-    if shard is None or not _begins_with(path, shard.header):
+    if shard is None or not path.is_file() or not _begins_with(path, shard.header):
         found.as_planned = False
         try:
             start, stored = read_header(path, whole=False)
         except ValueError as error:
-            if shard is None or shard.nbytes != size:
+            if shard is None or shard.nbytes != size or not path.is_file():
                 found.problems.append(str(error).removeprefix(f"{path.parent}/"))
                 return
         else:
@@ -140,6 +143,8 @@ def _add(found: Examined, path: Path, shard: Shard | None, plan: Plan) -> None:
     found.shards.append(shard)
     if size != shard.nbytes:
         found.problems.append(f"{path.name} must have {shard.nbytes:,} bytes. Received: {size:,}")
+        cut = (entry for entry in shard.entries if entry.end > size and needs_all(entry.fill.distribution))
+        found.differing += [entry.name for entry in cut]  # they are not made to be compared
     for name in stored or [entry.name for entry in shard.entries]:
         if name in found._weight_map:
             found.problems.append(f"{path.name}: {name} is in {found._weight_map[name]} too")
@@ -169,8 +174,8 @@ def _shard(found: Examined, file: str, start: int, tensors: dict[str, Stored], p
 
 def _begins_with(path: Path, header: bytes) -> bool:
     """Whether a file begins with a header, or with as much of it as the file has bytes."""
-    with naming(path), path.open("rb") as file:
-        return header.startswith(file.read(len(header)))
+    with opened_regular(path) as (descriptor, _):
+        return header.startswith(read_at(descriptor, np.empty(len(header), np.uint8), 0).tobytes())
 
 
 def _first_names(names: Iterable[str], plan: Plan) -> set[str]:
@@ -208,4 +213,10 @@ def _plan_repair(found: Examined, planned: dict[str, Shard], model: Model, missi
     kept = [path for path in model.files if path.name not in rewritten]
     if any(path.name in found._bad or found._names[path.name] & written for path in kept):
         found.rewritten = list(planned.values())
-        found.removed = [path for path in kept if path.name not in planned]
+        found.removed = [path for path in kept if path.name not in planned and _is_replaced(found, path)]
+
+
+def _is_replaced(found: Examined, path: Path) -> bool:
+    """Whether the planned files take the place of a file. An index may name any, such as a tokenizer or an adapter."""
+    is_model = bool(found._names.get(path.name)) or SHARD_NAME.fullmatch(path.name) is not None
+    return is_model and path.suffix == ".safetensors"

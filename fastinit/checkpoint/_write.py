@@ -21,6 +21,7 @@ from fastinit.checkpoint._compare import compare
 from fastinit.checkpoint._folder import REPLACES, Folder
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import MAX_SHARD_BYTES, Shard, as_bytes, split_evenly
+from fastinit.checkpoint._notes import check_extra_files
 from fastinit.checkpoint._parts import Part
 from fastinit.checkpoint._shards import Engine, How, write_shards
 from fastinit.plan._plan import Plan
@@ -93,15 +94,18 @@ def write(
             whichever part is the last finishes the checkpoint. None writes all.
         engine: "threads", or "ray": a task of a Ray cluster for each file.
         address: of the Ray cluster.
-        extra_files: further files for the folder, name -> bytes, e.g. a config.json.
+        extra_files: further files for the folder, name -> bytes, e.g. a config.json. Plain names that are not those of
+            a checkpoint's own files.
         progress: True shows a bar (lines, without a terminal) on stderr; a function is called, on any thread, with the
             bytes that are done, and all of them.
 
     Raises:
+        ValueError, TypeError: an argument is wrong.
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
         BlockingIOError: another run writes into the folder.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         MemoryError: a tensor that must be made whole does not fit into the limits of memory.
+        PermissionError: a file that would be replaced is another user's, in a folder as /tmp.
         OSError: the disk is full, the folder cannot be written... with the path; the same call goes on afterwards.
     """
     if not os.fspath(folder):
@@ -111,18 +115,19 @@ def write(
     mine = Part.of(part)
     key = plan.key(seed)
     run = _engine(engine, address)
-    job = Job.of(plan, key, as_bytes(max_shard_bytes), dict(extra_files or {}))
+    extra = check_extra_files(extra_files or {})
+    job = Job.of(plan, key, as_bytes(max_shard_bytes), extra)
     job.layout  # noqa: B018  what no file can hold is refused before there is a folder
     if run is write_shards:  # tasks of Ray look where they run
         check_memory(job.layout.shards if mine is None else _shards_of(job, mine))
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
-    with files.locked(place.path, place.busy, shared=mine is not None) as lock:
+    with place.locked(shared=mine is not None) as lock:
         job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
         shards = job.layout.shards if mine is None else _shards_of(job, mine)
         try:
             with _part_lock(place, mine), progress_bar(progress, sum(s.nbytes for s in shards)) as advance:
-                how = How(number, fsync, advance)
+                how = How(number, fsync, advance, place.path)
                 written = _write_missing(job, shards, place, run, how, overwrite=overwrite)
         except BaseException:
             if mine is None:
@@ -132,7 +137,7 @@ def write(
         # shared lock gives it back first.
         alone = mine is None or place.try_lock(lock)
         finished = alone and place.is_complete(job)
-        path = place.finish(job) if finished else place.path
+        path = place.finish(job, overwrite=overwrite) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
     return Report(
         path=str(path),
@@ -180,9 +185,9 @@ def _write_missing(
         if not (replace and path.parent == place.path)
     }
     items = ((block, path) for shard, path in found.items() for block in blocks(shard))
-    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.advance)}
+    wrong = {difference.file for difference in compare(items, job.key, how.threads, how.advance).differences}
     for shard, path in found.items():
-        if shard.name in wrong and path.parent == place.path:
+        if shard.name in wrong and path.parent == place.path and not overwrite:
             raise FileExistsError(f"{path} is not what the plan and the seed give{REPLACES}")
     missing = [shard for shard in shards if shard not in found or shard.name in wrong]
     if missing:

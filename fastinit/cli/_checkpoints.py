@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastinit._io.text import aligned, printable
-from fastinit.cli._app import AsJson, DtypeName, Folder, Rules, SchemeName, SeedNumber, SourceName, Threads, command
+from fastinit._io.text import LONGEST_CELL, aligned, printable
+from fastinit.cli._app import (
+    AsJson,
+    DtypeName,
+    Folder,
+    MaxTensors,
+    Rules,
+    SchemeName,
+    SeedNumber,
+    SourceName,
+    Threads,
+    command,
+    show,
+)
+from fastinit.cli._settings import keep_ray_away
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
@@ -27,7 +39,7 @@ def _json(report: Report | Verification) -> str:
 
 
 def _seed_and_pace(report: Report | Verification) -> str:
-    seed = repr(report.key) if report.key.path else report.key.seed
+    seed = printable(repr(report.key) if report.key.path else str(report.key.seed), LONGEST_CELL)
     return f"seed {seed}, {report.seconds:.2f} s ({report.gigabytes_per_second:.2f} GB/s)"
 
 
@@ -38,6 +50,7 @@ def plan(
     rule: Rules = None,
     dtype: DtypeName = None,
     seed: SeedNumber = None,
+    max_tensors: MaxTensors = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, itself a source.")] = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Print the plan as a job file, itself a source.")] = False,
 ) -> None:
@@ -49,10 +62,10 @@ def plan(
 
     if as_json and as_toml:
         raise ValueError("--json and --toml exclude each other")
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype).plan
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, max_tensors=max_tensors).plan
     found = found if seed is None else found.with_seed(seed)
     if as_json or as_toml:
-        sys.stdout.buffer.write((found.to_json() if as_json else found.to_toml()).encode())
+        show(*(found.to_json() if as_json else found.to_toml()).splitlines())
     else:
         _show(found)
 
@@ -61,7 +74,7 @@ def _show(plan: Plan) -> None:
     """A table for people."""
     lines = [
         (
-            printable(name),
+            name,
             " x ".join(map(str, t.shape)) or "scalar",
             t.dtype,
             t.scheme,
@@ -69,9 +82,8 @@ def _show(plan: Plan) -> None:
         )
         for name, t in plan.filled.items()
     ]
-    for line in aligned(lines, left=range(5)):
-        print(line)
-    print(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
+    show(*aligned(lines, left=range(5)))
+    show(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
 
 
 @command
@@ -88,6 +100,7 @@ def write(
     max_shard_bytes: Annotated[
         str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
+    max_tensors: MaxTensors = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -108,11 +121,13 @@ def write(
     from fastinit import checkpoint
     from fastinit.sources import read
 
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config)
+    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, config=config, max_tensors=max_tensors)
     if found.models:
         raise ValueError(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"
         )
+    if engine == "ray":
+        keep_ray_away()
     report = checkpoint.write(
         found.plan,
         out,
@@ -128,10 +143,11 @@ def write(
         progress=not as_json,
     )
     if as_json:
-        print(_json(report))
+        show(_json(report))
         return
-    print(
-        f"{report.path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
+    path = printable(report.path, LONGEST_CELL)
+    show(
+        f"{path}: {report.tensors:,} tensors, {report.parameters:,} parameters, {report.nbytes:,} bytes in "
         f"{report.files:,} files ({report.written:,} written now), {_seed_and_pace(report)}, peak memory "
         f"{report.peak_memory_bytes / 1e6:.0f} MB{'' if report.finished else '; other parts are missing'}"
     )
@@ -153,17 +169,17 @@ def verify(
 
     found = checkpoint.verify(folder, sample=sample, repair=repair, threads=threads, progress=not as_json)
     if as_json:
-        print(_json(found))
+        show(_json(found))
     else:
         for problem in found.problems[:_SHOWN]:
-            print(problem)
+            show(problem)
         if len(found.problems) > _SHOWN:
-            print(f"and {len(found.problems) - _SHOWN:,} more")
+            show(f"and {len(found.problems) - _SHOWN:,} more")
         verdict = "sound" if found.layout == "planned" else "same tensors, other layout"
         if found.problems:
             verdict = "repaired" if found.repaired else f"{len(found.problems):,} problems"
         compared = f"{found.tensors:,} tensors, {found.nbytes:,} bytes compared"
-        print(f"{found.path}: {verdict}; {compared}, {_seed_and_pace(found)}")
+        show(f"{printable(found.path, LONGEST_CELL)}: {verdict}; {compared}, {_seed_and_pace(found)}")
     if found.problems and not found.repaired:
         raise typer.Exit(1)
 
@@ -176,4 +192,4 @@ def finalize(folder: Folder) -> None:
     """
     from fastinit import checkpoint
 
-    print(checkpoint.finalize(folder))
+    show(str(checkpoint.finalize(folder)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
-from fastinit.cli._app import AsJson, command
+from fastinit._io.terminal import say
+from fastinit.cli._app import AsJson, command, show
 
 
 @command
@@ -16,7 +16,7 @@ def schemes() -> None:
     """
     from fastinit.schemes._registry import table
 
-    print(table())
+    show(*table().splitlines())
 
 
 @command
@@ -29,14 +29,14 @@ def info(as_json: AsJson = False) -> None:
 
     found = collect()
     if as_json:
-        print(json.dumps(found, indent=1))
+        show(*json.dumps(found, indent=1).splitlines())
         return
     for name, version in found.pop("versions").items():
-        print(f"{name:<16}  {version}")
+        show(f"{name:<16}  {version}")
     reasons = {name: found.pop(f"{name}_reason") for name in ("threads", "memory_limit")}
     for name, value in found.items():
         reason = f" ({reasons[name]})" if reasons.get(name) else ""
-        print(f"{name.replace('_', ' '):<16}  {value}{reason}")
+        show(f"{name.replace('_', ' '):<16}  {value}{reason}")
 
 
 @command
@@ -50,5 +50,5 @@ def warmup() -> None:
     jobs = kernels()
     for done, (name, compile_) in enumerate(jobs, start=1):
         compile_()
-        print(f"{done}/{len(jobs)} {name}", file=sys.stderr, flush=True)
-    print(f"{len(jobs)} kernels are compiled")
+        say(f"{done}/{len(jobs)} {name}")
+    show(f"{len(jobs)} kernels are compiled")

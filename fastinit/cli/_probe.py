@@ -10,7 +10,7 @@ import typer
 
 from fastinit.cli._app import AsJson, command, report_file, show
 
-_SIZES = re.compile(r"\s*(\d+)\s*(?:x\s*(\d+)\s*)?")
+_SIZES = re.compile(r"\s*(\d{1,18})\s*(?:x\s*(\d{1,18})\s*)?")
 MOST_LAYERS = 10_000
 
 
@@ -46,6 +46,8 @@ def probe(
     widths = parse_sizes(sizes)
     for path in (plot, html):
         report_file(path)
+    if plot is not None and html is not None and plot.resolve() == html.resolve():
+        raise ValueError(f"--plot and --html must be two files. Received: {plot} for both")
     from fastinit._probe.probe import compare
 
     if plot is not None:
@@ -66,11 +68,12 @@ def probe(
     if plot is not None:
         plots.save(plots.layers(found), plot)
     if as_json:
-        print(found.to_json())
+        show(found.to_json())
         return
-    show("\n\n".join(map(str, found)))
+    shown = "\n\n".join(map(str, found))
     if len(found) > 1:
-        show(f"\n{found}")
+        shown += f"\n\n{found}"
+    show(*shown.splitlines())
 
 
 def parse_sizes(text: str) -> list[int]:
@@ -82,11 +85,11 @@ def parse_sizes(text: str) -> list[int]:
     >>> parse_sizes("784,256x3,10")
     [784, 256, 256, 256, 10]
     """
-    wrong = f"--sizes must be like 784,256x30,10, of at most {MOST_LAYERS:,} layers. Received: {text!r}"
+    wrong = f"--sizes must be like 784,256x30,10, of at most {MOST_LAYERS:,} layers. Received: {text!r:.200}"
     sizes: list[int] = []
     for part in text.split(","):
         found = _SIZES.fullmatch(part)
-        times = int(found[2] or 1) if found and len(part) < 100 else 0
+        times = int(found[2] or 1) if found else 0
         if found is None or not 0 < times <= MOST_LAYERS - len(sizes):
             raise ValueError(wrong)
         sizes += [int(found[1])] * times

@@ -11,8 +11,15 @@ from typing import Any
 
 try:
     import numba
-except ValueError as error:  # of a setting, which the message need not name: "Number of threads specified must be > 0."
-    _settings = ", ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
-    raise ImportError(f"Numba cannot be imported: {error} Change or unset what is wrong of {_settings}") from error
+except ImportError:
+    raise
+except Exception as error:  # of a setting, which the message need not name: "Number of threads specified must be > 0."
+    _settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_")]
+    if os.path.lexists(".numba_config.yaml"):  # Numba reads it, whatever it is
+        _settings.append("the file .numba_config.yaml in the current folder")
+    _what = " ".join(str(error).split())
+    raise ImportError(
+        f"Numba cannot be imported: {_what} Change or unset what is wrong of {', '.join(_settings)}"
+    ) from error
 
 config: Any = numba.config

@@ -6,12 +6,11 @@ and cached function that Python calls, and `c_kernel` the C function that compil
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import sys
 import types as python_types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,9 @@ import numba
 from llvmlite import ir
 from numba import carray as _carray  # type: ignore[attr-defined]
 from numba import types
-from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic as _intrinsic
+
+from fastinit.kernels import _numba, cache
 
 # Numba types what these decorate when it compiles; for Python's checkers the results are Any.
 intrinsic: Any = _intrinsic
@@ -40,25 +40,9 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "nogil
 _INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-@contextlib.contextmanager
-def _compiler_enabled() -> Iterator[None]:
-    """Let Numba compile inside the with-block, also where NUMBA_DISABLE_JIT is set.
-
-    Test runs for coverage set it, for the caller's own functions. Numba's decorators then return what they are given,
-    inside its compiler too; ours are made of instructions that Python does not have. The lock is that of all
-    compilations, so no other thread puts the setting back too early.
-    """
-    with global_compiler_lock:
-        before, _config.DISABLE_JIT = _config.DISABLE_JIT, 0
-        try:
-            yield
-        finally:
-            _config.DISABLE_JIT = before
-
-
 def scalar(function: Any) -> Any:
     """Decorate a function that is compiled into its callers."""
-    with _compiler_enabled():
+    with _numba.compiler():
         return _njit(**_INLINED)(function)
 
 
@@ -74,7 +58,8 @@ def cache_tag() -> str:
     folder = Path(__file__).parent
     for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.json")]):
         digest.update(path.read_bytes())
-    digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
+    with _numba.compiler():
+        digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
     digest.update(llvmlite.binding.get_host_cpu_name().encode())
     digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
     return digest.hexdigest()
@@ -102,7 +87,7 @@ def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, 
     return known
 
 
-def _renamed(function: Callable[..., Any], name: str, names: dict[str, Any]) -> Callable[..., Any]:
+def _renamed(function: Callable[..., Any], name: str, names: dict[str, Any]) -> python_types.FunctionType:
     """A copy of `function` under a cache name of its own, with template arguments."""
     copy = _with_globals(function, names)
     copy.__qualname__ = f"{name}-{cache_tag()}"
@@ -114,21 +99,33 @@ def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
 
     An error of the compiler itself comes again without the cache, and is raised then.
     """
-    # The compiler does this too, and must find no change of the environment inside the block. It refuses a changed
-    # NUMBA_NUM_THREADS, which nothing here needs.
-    with contextlib.suppress(RuntimeError):
-        _config.reload_config()
-    with _compiler_enabled():
+    with _numba.compiler():
         try:
             return compile_(True)
+        except cache.UntrustedError as error:
+            untrusted: cache.UntrustedError | None = error
         except Exception:
-            return compile_(False)
+            untrusted = None
+        compiled = compile_(False)
+    if untrusted is not None:
+        cache.warn(untrusted)
+    return compiled
+
+
+def _cache_of(function: python_types.FunctionType) -> Any:
+    return cache.of(Path(function.__code__.co_filename), function.__qualname__)
 
 
 def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
     """Compile `function` for one signature, to be called from Python."""
     copy = _renamed(function, name, names)
-    return _cached_or_not(lambda cache: _njit(signature, cache=cache, **_OPTIONS)(copy))
+
+    def compile_(cached: bool) -> Any:
+        if not cached or (kept := _cache_of(copy)) is None:
+            return _njit(signature, **_OPTIONS)(copy)
+        return _numba.compile_entry(_njit(**_OPTIONS)(copy), signature, kept)
+
+    return _cached_or_not(compile_)
 
 
 class Kernel(NamedTuple):
@@ -144,7 +141,13 @@ class Kernel(NamedTuple):
 def c_kernel(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Kernel:
     """Compile `function` for one signature as a C function."""
     copy = _renamed(function, name, names)
-    compiled = _cached_or_not(lambda cache: _cfunc(signature, cache=cache, **_OPTIONS)(copy))
+
+    def compile_(cached: bool) -> Any:
+        if not cached or (kept := _cache_of(copy)) is None:
+            return _cfunc(signature, **_OPTIONS)(copy)
+        return _numba.compile_callback(copy, signature, _OPTIONS, kept)
+
+    compiled = _cached_or_not(compile_)
     return Kernel(compiled.address, compiled)
 
 

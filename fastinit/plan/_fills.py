@@ -17,7 +17,17 @@ from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._core.structured import Structured
 from fastinit._io import documents
-from fastinit._runtime.arrays import DTYPES, Array, as_dtype, as_region, as_shape, boxes, check_target, dtype_name
+from fastinit._runtime.arrays import (
+    DTYPES,
+    Array,
+    as_dtype,
+    as_region,
+    as_shape,
+    boxes,
+    check_target,
+    dtype_name,
+    nbytes_of,
+)
 from fastinit.plan import _serialization as spec
 
 
@@ -65,6 +75,7 @@ class Fill:
             raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         found = schemes.as_distribution(distribution, sizes, layout=layout, batch_axes=batch)
         name, item = _dtype_of(found, dtype), item_shape(sizes, layout, batch)
+        nbytes_of(sizes, name)  # raises what NumPy could not hold
         found.check(item, name)  # what cannot be drawn is refused here
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "dtype", name)
@@ -201,14 +212,14 @@ def table_of(name: str, tensor: Fill | Tied) -> dict[str, Any]:
     return table
 
 
-def tensor_of(table: Any, dtype: Any) -> Fill | Tied:
-    """A table of a job file as a tensor."""
+def tensor_of(table: Any, dtype: Any, budget: spec.Budget | None = None) -> Fill | Tied:
+    """A table of a job file as a tensor; `budget` is that of the plan."""
     if not isinstance(table, dict):
-        raise ValueError(f"must be a table. Received: {table!r}")
+        raise ValueError(f"must be a table. Received: {table!r:.200}")
     if "tied" in table:
         documents.only(table, ["tied"])
         if not isinstance(table["tied"], str):
-            raise ValueError(f"tied must be a tensor's name. Received: tied={table['tied']!r}")
+            raise ValueError(f"tied must be a tensor's name. Received: tied={table['tied']!r:.200}")
         return Tied(table["tied"])
     if "shape" not in table:
         raise ValueError("shape is missing")
@@ -217,10 +228,11 @@ def tensor_of(table: Any, dtype: Any) -> Fill | Tied:
     shape, dtype, persistent = as_shape(table["shape"]), table.get("dtype", dtype), table.get("persistent", True)
     axes = {key: table[key] for key in ("layout", "batch_axes") if key in table}
     if not isinstance(persistent, bool):
-        raise ValueError(f"persistent must be true or false. Received: persistent={persistent!r}")
+        raise ValueError(f"persistent must be true or false. Received: persistent={persistent!r:.200}")
     dtype = spec.any_dtype(dtype) if "values" in values else dtype_name(as_dtype(dtype))
     item = item_shape(shape, **axes)
-    found = spec.from_table(values, item, dtype)
+    found = spec.from_table(values, item, dtype, budget)
+    spec.check_draws(found, item)
     plain = "scheme" in values and not values.keys() & set(spec.AROUND)
     label = schemes.describe(values.pop("scheme"), {**values, **axes}) if plain else None
     return Fill(shape, dtype, found, label, **axes, persistent=persistent)

@@ -9,28 +9,45 @@ import fnmatch
 import functools
 import itertools
 import math
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
-_MOST_NAMES = 1_000_000  # no model has as many; a slip of the keyboard has
-_PIECES = re.compile(r"(\[[{}]\])|\{((?:\[[{}]\]|[^{}])*)\}")  # a brace itself, or what stands between two
+from fastinit._io.documents import MOST_NAMES
+
+LONGEST_PATTERN = 100_000  # characters; a list of a thousand names takes 50,000
+_PIECES = re.compile(r"(\[[{}]\])|\{((?:\[[{}]\]|[^{}])*+)\}")  # a brace itself, or what stands between two
+_RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})")
+_GLOB = re.compile(r"\[!?+\]?+[^\]]*+\]|[^\[]++|\[")  # a class of characters, or what is none
 
 
 def expand(pattern: str) -> Iterable[str]:
     """The names that a pattern stands for; only braces have a meaning.
 
     Raises:
-        ValueError: empty or unbalanced braces, or a range that runs backwards.
+        ValueError: empty or unbalanced braces, a range that runs backwards, or more than a million names.
 
     >>> list(expand("h.{0..1}.{q,k}.weight"))
     ['h.0.q.weight', 'h.0.k.weight', 'h.1.q.weight', 'h.1.k.weight']
     """
     if "{" not in pattern and "}" not in pattern:
         return [pattern]
-    choices = [[_bare(choice) for choice in piece] for piece in _pieces(pattern)]
-    if math.prod(map(len, choices)) > _MOST_NAMES:
-        raise ValueError(f"{pattern!r} stands for more than {_MOST_NAMES:,} names")
+    pieces = _counted(pattern)
+    choices = (map(str, piece) if isinstance(piece, range) else map(_bare, piece) for piece in pieces)
     return map("".join, itertools.product(*choices))
+
+
+def number(pattern: str) -> int:
+    """How many names a pattern stands for; none of them is made.
+
+    Raises:
+        ValueError: as `expand`.
+
+    >>> number("h.{0..999}.{q,k}.weight")
+    2000
+    """
+    return math.prod(map(len, _counted(pattern))) if "{" in pattern or "}" in pattern else 1
 
 
 def escape(name: str) -> str:
@@ -46,53 +63,162 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a whole name is one of those that a pattern means: `*` is any text, `?` any character, `[a-c]` one of
     some, `[!a-c]` one of the others; and braces as in `expand`. Case counts.
 
+    The time is at most proportional to the product of the two lengths. A pattern that stands for few others is a
+    regular expression of these, which `fnmatch` makes without backtracking. Of others `_Name` follows all ways at once.
+
     Raises:
         ValueError: a pattern that is none.
 
     >>> [matches("*.{o,down}_proj.weight", name) for name in ("h.0.o_proj.weight", "h.0.q_proj.weight")]
     [True, False]
     """
-    return _compiled(pattern).fullmatch(name) is not None
+    compiled = _compiled(pattern)
+    if isinstance(compiled, re.Pattern):
+        return compiled.match(name) is not None
+    found, reached = _Name(name), 1  # bit i: the pieces so far match the first i characters
+    for choices in compiled:
+        if isinstance(choices, range):
+            reached = found.after_number(choices, reached)
+        else:
+            reached = functools.reduce(operator.or_, [found.after(choice, reached) for choice in choices])
+    return bool(reached >> len(name) & 1)
+
+
+# --- matching ---
+
+_Glob: TypeAlias = "list[str | re.Pattern[str]]"  # "*", "?", a literal character after a "=", a class of characters
+
+
+_MOST_TEXT = 10_000  # characters of all patterns that one with braces stands for, to make a regular expression of them
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    pieces = ("|".join(map(_expression, piece)) for piece in _pieces(pattern))
-    return re.compile("".join(f"(?:{piece})" for piece in pieces))
+def _compiled(pattern: str) -> re.Pattern[str] | list[range | list[_Glob]]:
+    pieces = _pieces(pattern)
+    if math.prod(map(len, pieces)) * len(pattern) <= _MOST_TEXT:
+        globs = map("".join, itertools.product(*(map(str, piece) for piece in pieces)))
+        return re.compile("|".join(map(fnmatch.translate, globs)))
+    return [piece if isinstance(piece, range) else list(map(_parts, piece)) for piece in pieces]
 
 
-def _pieces(pattern: str) -> list[list[str]]:
-    """A pattern as pieces in their order, each a list of the choices for it."""
-    pieces, end = [], 0
-    for found in _PIECES.finditer(pattern):
-        pieces += [[pattern[end : found.start()]], [found[0]] if found[1] else _choices(found[2])]
-        end = found.end()
-    pieces.append([pattern[end:]])
-    if any(brace in _PIECES.sub("", text) for piece in pieces for text in piece for brace in "{}"):
-        raise ValueError(f"unbalanced braces in {pattern!r}")
+def _parts(glob: str) -> _Glob:
+    """A pattern without braces as its parts."""
+    parts: _Glob = []
+    end = glob.rfind("]") + 1  # no class ends after it
+    for found in _GLOB.finditer(glob, 0, end):
+        text = found[0]
+        if text[0] == "[" and len(text) > 1:
+            parts.append(re.compile(fnmatch.translate(text)))
+        else:
+            parts += _plain(text)
+    return parts + _plain(glob[end:])
+
+
+def _plain(glob: str) -> _Glob:
+    return [character if character in "*?" else f"={character}" for character in glob]
+
+
+class _Name:
+    """A name, and where in it what a pattern needs is found; places are bits of integers."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._all = text, (1 << len(text) + 1) - 1
+        self._places: dict[object, int] = {}
+        for i, character in enumerate(text):
+            key = f"={character}"
+            self._places[key] = self._places.get(key, 0) | 1 << i
+        self._characters = tuple(self._places.items())
+
+    def after(self, glob: _Glob, reached: int) -> int:
+        """Where a pattern may end that begins at one of some places."""
+        for part in glob:
+            if part == "*":
+                reached = self._all & -(reached & -reached)  # the lowest place and all above it
+            elif part == "?":
+                reached = reached << 1 & self._all
+            else:
+                reached = (reached & self._where(part)) << 1
+        return reached
+
+    def _where(self, part: str | re.Pattern[str]) -> int:
+        """The places of a character, or of those in a class."""
+        if isinstance(part, str):
+            return self._places.get(part, 0)
+        if part not in self._places:
+            same = [places for key, places in self._characters if part.match(str(key)[1:])]
+            self._places[part] = functools.reduce(operator.or_, same, 0)
+        return self._places[part]
+
+    def after_number(self, numbers: range, reached: int) -> int:
+        """Where one of some numbers may end, spelled as `str` does."""
+        found = 0
+        for digits in range(len(str(numbers[0])), len(str(numbers[-1])) + 1):
+            key = numbers, digits
+            if key not in self._places:
+                starts = range(len(self._text) - digits + 1)
+                here = (1 << i for i in starts if _is_one(self._text[i : i + digits], numbers))
+                self._places[key] = functools.reduce(operator.or_, here, 0)
+            found |= (reached & self._places[key]) << digits
+        return found
+
+
+def _is_one(text: str, numbers: range) -> bool:
+    return text.isascii() and text.isdigit() and (text[0] != "0" or len(text) == 1) and int(text) in numbers
+
+
+# --- braces ---
+
+
+def _counted(pattern: str) -> list[range | list[str]]:
+    """The pieces of a pattern that stands for no more than a million names."""
+    pieces = _pieces(pattern)
+    if math.prod(map(len, pieces)) > MOST_NAMES:
+        raise ValueError(f"{_shown(pattern)} stands for more than {MOST_NAMES:,} names")
     return pieces
 
 
-def _choices(text: str) -> list[str]:
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+def _pieces(pattern: str) -> list[range | list[str]]:
+    """A pattern as pieces in their order, each the choices for it."""
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"a pattern must have at most {LONGEST_PATTERN:,} characters. Received: {len(pattern):,}")
+    return list(_found_pieces(pattern))
+
+
+def _found_pieces(pattern: str) -> Iterator[range | list[str]]:
+    end = 0
+    for found in _PIECES.finditer(pattern):
+        yield from _balanced(pattern[end : found.start()], pattern)
+        yield [found[0]] if found[1] else _choices(found[2])
+        end = found.end()
+    yield from _balanced(pattern[end:], pattern)
+
+
+def _balanced(text: str, pattern: str) -> Iterator[list[str]]:
+    """The text between braces, if there is some."""
+    if "{" in text or "}" in text:
+        raise ValueError(f"unbalanced braces in {_shown(pattern)}")
+    if text:
+        yield [text]
+
+
+def _choices(text: str) -> range | list[str]:
+    counted = _RANGE.fullmatch(text)
     if counted:
         first, last = map(int, counted.groups())
         if last < first:
             raise ValueError(f"the range {{{text}}} runs backwards")
-        if last - first >= _MOST_NAMES:
-            raise ValueError(f"the range {{{text}}} counts more than {_MOST_NAMES:,} names")
-        return [str(i) for i in range(first, last + 1)]
+        if last - first >= MOST_NAMES:
+            raise ValueError(f"the range {{{text}}} counts more than {MOST_NAMES:,} names")
+        return range(first, last + 1)
     names = text.split(",")
     if len(names) < 2 or not all(names):
-        raise ValueError(f"{{{text}}} must be a range like {{0..11}} or a list like {{q,k}}")
+        raise ValueError(f"{{{text:.200}}} must be a range like {{0..11}} or a list like {{q,k}}")
     return names
+
+
+def _shown(pattern: str) -> str:
+    return f"{pattern!r:.200}"
 
 
 def _bare(text: str) -> str:
     return re.sub(r"\[([{}])\]", r"\1", text)
-
-
-def _expression(glob: str) -> str:
-    """Return a pattern without braces as a regular expression, without the end of the text that fnmatch puts behind."""
-    translated = fnmatch.translate(glob)
-    return translated[: translated.rindex(")") + 1]

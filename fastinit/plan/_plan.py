@@ -12,13 +12,16 @@ import numpy as np
 from fastinit._core.composite import Values
 from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key, Seed, as_key
-from fastinit._core.structured import is_portable
+from fastinit._core.structured import is_portable, made_of
 from fastinit._io import documents
+from fastinit._io.documents import MOST_NAMES
+from fastinit._io.files import MOST_TEXT
 from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array
 from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
-from fastinit.plan._patterns import escape, expand
+from fastinit.plan._patterns import escape, expand, number
+from fastinit.plan._serialization import MOST_VALUES, Budget
 
 __all__ = ["Fill", "Given", "Plan", "Tied"]
 
@@ -177,11 +180,17 @@ class Plan(Mapping[str, "Fill | Tied"]):
         """The plan as plain values: what `from_table` makes the same plan of, law for law and bit for bit.
 
         Raises:
-            ValueError: a tensor whose values a model's code computes; it is named.
+            ValueError: a tensor whose values a model's code computes; it is named. Or given values of more than 200 MB.
 
         >>> Plan({"norm.weight": ((64,), "float32", "ones")}).to_table()["tensors"]
         {'norm.weight': {'shape': [64], 'dtype': 'float32', 'scheme': 'ones'}}
         """
+        laws = (law for tensor in self.filled.values() for law in made_of(tensor.distribution))
+        nbytes = sum(law.array.nbytes for law in laws if isinstance(law, Values))
+        if nbytes > MOST_VALUES:
+            raise ValueError(
+                f"a plan with given values of more than {MOST_VALUES:,} bytes cannot be saved. It has {nbytes:,}"
+            )
         return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 
     def to_toml(self) -> str:
@@ -206,18 +215,29 @@ class Plan(Mapping[str, "Fill | Tied"]):
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
         tensors: dict[str, Fill | Tied] = {}
+        budget, names, characters = Budget(), 0, 0
+        for pattern in tables:  # counted before the first of them is made
+            try:
+                names += number(pattern)
+                characters += number(pattern) * len(pattern)
+            except ValueError as error:
+                raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
+        if names > MOST_NAMES:
+            raise ValueError(f"[tensors] must stand for at most {MOST_NAMES:,} names. Received: patterns of {names:,}")
+        if characters > MOST_TEXT:  # more than the header of a file may have
+            raise ValueError(f"[tensors] must stand for names of at most {MOST_TEXT:,} characters in all")
         for pattern, row in tables.items():
             try:
-                tensor = tensor_of(row, table.get("dtype", "float32"))
+                tensor = tensor_of(row, table.get("dtype", "float32"), budget)
                 for name in expand(pattern):
                     if name in tensors:
                         raise ValueError(f"{name!r} is named twice")
                     tensors[name] = tensor
             except (TypeError, ValueError) as error:
-                raise ValueError(f'[tensors."{pattern}"]: {error}') from None
+                raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
         given = table.get("rules", {})
         if not isinstance(given, dict) or not all(isinstance(scheme, str) for scheme in given.values()):
-            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r}')
+            raise ValueError(f'[rules] must hold "PATTERN" = "SCHEME". Received: rules={given!r:.200}')
         try:
             plan = cls(tensors, table.get("seed", 0))
         except TypeError as error:
@@ -264,7 +284,8 @@ def _as_tensor(name: str, value: Given) -> Fill | Tied:
         raise TypeError(f"a tensor's name must be a string. Received: {name!r}")
     if name in ("", "__metadata__") or "\0" in name:
         raise ValueError(f"a tensor's name must not be empty, __metadata__ or hold NUL. Received: {name!r}")
-    Key(0) / name  # raises what no key can hold
+    if not documents.is_unicode(name):
+        Key(0) / name  # raises that no key can hold it
     if isinstance(value, Tied):
         return value
     if isinstance(value, Fill):

@@ -10,11 +10,13 @@ from typing import Any
 from fastinit import schemes
 from fastinit._core.fans import item_shape
 from fastinit.plan._fills import Fill, Tied
-from fastinit.plan._patterns import matches
+from fastinit.plan._patterns import LONGEST_PATTERN, matches
 
 _AXES = ("layout", "batch_axes")
-# The last `=` before what looks like a scheme: a name may hold others.
-_RULE = re.compile(r"(.*)=(\s*[A-Za-z_]\w*\s*(?:\(.*\)\s*)?)", re.DOTALL)
+# What may begin a scheme; the last one counts, for a name may hold others. No part of the text is looked at twice.
+_SCHEME = re.compile(r"=(?=\s*+[A-Za-z_]\w*+\s*+(?:(\()|\Z))")
+_MOST_DIGITS = 18  # of the number of a layer in a name
+LONGEST_RULE = LONGEST_PATTERN + schemes.LONGEST_TEXT  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,11 @@ def parse(text: str) -> Rule:
     >>> parse("*.{o,down}_proj.weight=normal(std=0.01)")
     Rule(pattern='*.{o,down}_proj.weight', scheme='normal', parameters={'std': 0.01}, axes={})
     """
-    found = _RULE.fullmatch(text)
-    if found is None or not found[1]:
-        raise ValueError(f"a rule must be PATTERN=SCHEME, e.g. '*.bias=zeros'. Received: {text!r}")
-    return of(found[1], found[2])
+    called = text[:LONGEST_RULE].rstrip().endswith(")")
+    places = [found.start() for found in _SCHEME.finditer(text[:LONGEST_RULE]) if called or not found[1]]
+    if len(text) > LONGEST_RULE or not places or not places[-1]:
+        raise ValueError(f"a rule must be PATTERN=SCHEME, e.g. '*.bias=zeros'. Received: {text!r:.200}")
+    return of(text[: places[-1]], text[places[-1] + 1 :])
 
 
 def of(pattern: str, scheme: str) -> Rule:
@@ -101,7 +104,7 @@ def of(pattern: str, scheme: str) -> Rule:
     try:
         name, parameters = schemes.parse(scheme, _AXES)
     except ValueError as error:
-        raise ValueError(f"rule {f'{pattern}={scheme}'!r}: {error}") from None
+        raise ValueError(f"rule {f'{pattern}={scheme}'!r:.200}: {error}") from None
     axes = {key: parameters.pop(key) for key in _AXES if key in parameters}
     return Rule(pattern, name, parameters, axes)
 
@@ -110,7 +113,7 @@ def _block(name: str) -> tuple[str, int] | None:
     """The stack and the index in it of the block that a name lies in: `model.layers` and 7."""
     parts = name.split(".")
     for i, part in enumerate(parts):
-        if part.isascii() and part.isdigit():
+        if part.isascii() and part.isdigit() and len(part) <= _MOST_DIGITS:
             return ".".join(parts[:i]), int(part)
     return None
 

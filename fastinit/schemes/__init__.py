@@ -10,6 +10,16 @@ The functions, the command line's choices, the docs and the tests all come from 
 
 import fastinit.schemes._deep  # noqa: F401 - its rows
 from fastinit.schemes._registry import SCHEMES, distribution, distribution_of, find
-from fastinit.schemes._text import as_distribution, describe, parse, per_layer
+from fastinit.schemes._text import LONGEST_TEXT, as_distribution, describe, parse, per_layer
 
-__all__ = ["SCHEMES", "as_distribution", "describe", "distribution", "distribution_of", "find", "parse", "per_layer"]
+__all__ = [
+    "LONGEST_TEXT",
+    "SCHEMES",
+    "as_distribution",
+    "describe",
+    "distribution",
+    "distribution_of",
+    "find",
+    "parse",
+    "per_layer",
+]

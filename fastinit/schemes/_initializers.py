@@ -11,7 +11,7 @@ import numpy as np
 from fastinit._core.fans import as_axes
 from fastinit._core.filling import fill
 from fastinit._core.key import Seed
-from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target
+from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target, nbytes_of
 from fastinit.schemes import SCHEMES, distribution_of
 
 
@@ -68,7 +68,12 @@ def _initializer(name: str) -> Callable[..., Array]:
         if out is None:
             new_dtype = as_dtype(dtype)
             indices = None if region is None else as_region(region, whole)
-            out = np.empty(whole if indices is None else tuple(map(len, indices)), new_dtype)
+            part = whole if indices is None else tuple(map(len, indices))
+            try:
+                out = np.empty(part, new_dtype)
+            except ValueError:
+                nbytes_of(part, new_dtype.name)  # says by which argument
+                raise
         else:
             check_target(out)
         if region is None and out.shape == whole and not distribution.structured:

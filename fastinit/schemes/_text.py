@@ -9,6 +9,8 @@ from typing import Any
 from fastinit._core.distributions import Distribution
 from fastinit.schemes._registry import distribution, find
 
+LONGEST_TEXT = 1_000  # characters; Python's parser and the walk over its tree go deeper with every one
+
 
 def parse(text: str, others: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Return the name and the parameters in a scheme's text: a name alone, or a call of literals.
@@ -23,7 +25,9 @@ def parse(text: str, others: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     >>> parse("normal(std=0.01)")
     ('normal', {'std': 0.01})
     """
-    wrong = ValueError(f"a scheme must be NAME or NAME(parameter=value, ...). Received: {text!r}")
+    wrong = ValueError(f"a scheme must be NAME or NAME(parameter=value, ...). Received: {text!r:.200}")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{wrong}, of {len(text):,} characters: at most {LONGEST_TEXT:,} are allowed")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         call = ast.Call(tree, [], []) if isinstance(tree, ast.Name) else tree

@@ -18,6 +18,7 @@ from fastinit._core.composite import Patched, Values
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill, Tied
 from fastinit.plan._plan import Plan
 from fastinit.torch._compat import DISPATCH_MODE, optional
@@ -112,12 +113,18 @@ def _finish(recorder: Recorder, progress: Progress) -> None:
         recorder.finish(recorder.owners(), advance)
 
 
-def record(factory: Callable[[], torch.nn.Module]) -> Plan:
+MOST_TENSORS = 200_000  # of a recorded model: twice as many as the largest have. They take 90 s, and 10 kB each
+_MODULES = 4  # for each tensor: a linear layer is one module and two tensors, an activation a module and none
+
+
+def record(factory: Callable[[], torch.nn.Module], *, max_tensors: int | None = None) -> Plan:
     """The plan of a model, from the code that builds it. Its tensors take address space but no memory, and nothing is
     drawn but what the code itself reads.
 
     Args:
         factory: builds and returns the module, e.g. `lambda: AutoModelForCausalLM.from_config(config)`.
+        max_tensors: the constructor is stopped when it has registered more parameters and buffers, or four times as
+            many modules. Default: 200,000.
 
     Returns:
         A plan of all parameters and buffers, by the names that `named_parameters()` and `named_buffers()` give, second
@@ -127,9 +134,9 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
 
     Raises:
         TypeError: the factory returns no module.
-        ValueError: the constructor gets numbers out of random values (`item`, `bool`, `tolist`) that are not the same
-            for nine seeds, or memory (`numpy`); a tensor is sharded, sparse or lazy; or two
-            tensors share part of their memory.
+        ValueError: there are more tensors than `max_tensors`; the constructor gets numbers out of random values
+            (`item`, `bool`, `tolist`) that are not the same for nine seeds, or memory (`numpy`); a tensor is sharded,
+            sparse or lazy; or two tensors share part of their memory.
         MemoryError: the address space (`ulimit -v`) is smaller than the tensors.
 
     >>> plan = record(lambda: torch.nn.Linear(784, 10))
@@ -140,8 +147,9 @@ def record(factory: Callable[[], torch.nn.Module]) -> Plan:
         raise TypeError(f"factory must be a function that builds a module. Received: {type(factory).__name__}")
     if optional(DISPATCH_MODE) is None:
         raise RuntimeError(f"record needs {DISPATCH_MODE}, which PyTorch {torch.__version__} does not have")
+    most = MOST_TENSORS if max_tensors is None else positive_int("max_tensors", max_tensors)
     recorder = Recording()
-    with _modules() as roots, patched(), recorder:
+    with _modules(most) as roots, patched(), recorder:
         try:
             model = factory()
         except RuntimeError as error:
@@ -246,14 +254,30 @@ def _passing(model: torch.nn.Module) -> set[str]:
 
 
 @contextlib.contextmanager
-def _modules() -> Iterator[Callable[[], list[torch.nn.Module]]]:
+def _modules(max_tensors: int | None = None) -> Iterator[Callable[[], list[torch.nn.Module]]]:
     """Notes the modules that get parameters, buffers or submodules in this thread; gives the outermost of those that
-    still live."""
+    still live.
+
+    Raises:
+        ValueError: in the constructor, which registers more tensors, or four times as many modules.
+    """
     thread = threading.get_ident()
     seen: dict[int, weakref.ref[torch.nn.Module]] = {}
+    tensors = modules = 0
+
+    def count(value: object) -> None:
+        nonlocal tensors, modules
+        tensors += isinstance(value, torch.Tensor)
+        modules += isinstance(value, torch.nn.Module)
+        if max_tensors is not None and (tensors > max_tensors or modules > _MODULES * max_tensors):
+            raise ValueError(
+                f"the model has more than {max_tensors:,} tensors, or {_MODULES * max_tensors:,} modules: if it is "
+                "meant to, allow more by max_tensors (--max-tensors)"
+            )
 
     def note(module: torch.nn.Module, name: str, value: object) -> None:
         if threading.get_ident() == thread:
+            count(value)
             known = seen.get(id(module))
             if known is None or known() is not module:  # an address is used again
                 seen.pop(id(module), None)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastinit._core.distributions import Distribution
 from fastinit._io.html import bars, page, table
-from fastinit._io.text import aligned, plain, printable
+from fastinit._io.text import LONGEST_CELL, LONGEST_LINE, plain, printable
 from fastinit.checkpoint._survey.comparison import in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
 from fastinit.stats._histograms import Histogram
 
+MOST_ON_A_PAGE = 20_000  # tensors: 30 MB of HTML
+_encode = json.JSONEncoder(allow_nan=False).encode
+_TAB = "\t"  # in no cell: `printable` escapes it
 NUMBERS = "count", "min", "max", "mean", "std", "zeros", "nonfinite"
 
 
@@ -55,10 +59,13 @@ class Tensor:
     def to_table(self) -> dict[str, Any]:
         """The tensor as plain values, strict JSON: None for a number that is not finite (NaN, or a std over the range
         of float64); a distribution as in a job file."""
-        names = ("name", "file", "dtype", "shape", *NUMBERS, "verdict", "histogram")
+        names = ("name", "file", "dtype", "shape", *NUMBERS, "verdict")
         planned = Fit(self.planned, self.planned_ks, self.planned_p)
-        numbers = {name: plain(getattr(self, name)) for name in names}
-        return numbers | {"fit": _fit_table(self.fit), "planned": _fit_table(planned)}
+        return {name: plain(getattr(self, name)) for name in names} | {
+            "histogram": None if self.histogram is None else self.histogram.to_table(),
+            "fit": _fit_table(self.fit),
+            "planned": _fit_table(planned),
+        }
 
 
 def _fit_table(fit: Fit) -> dict[str, Any]:
@@ -94,24 +101,26 @@ class Survey:
 
     def to_json(self) -> str:
         """The survey as one line of strict JSON."""
-        return json.dumps(self.to_table(), allow_nan=False)
+        parts = list[str]()
+        stream = JsonStream(parts.append, self.path, self.nbytes, self.missing)
+        for tensor in self.tensors:
+            stream.add(tensor)
+        stream.end(self.seconds)
+        return "".join(parts)
 
     def __str__(self) -> str:
-        heads = ("name", "dtype", "shape", *NUMBERS[1:], "looks like", "ks", "verdict")
-        lines = [heads, *map(_line, self.tensors)]
-        if not any(tensor.verdict for tensor in self.tensors):
-            lines = [line[:-1] for line in lines]
-        left = [i for i, name in enumerate(heads) if name in ("name", "dtype", "shape", "looks like", "verdict")]
-        return "\n".join([*aligned(lines, left), *self._remarks()])
-
-    def _remarks(self) -> list[str]:
-        count = sum(tensor.count for tensor in self.tensors)
-        missing = [f"not in the checkpoint, though in the plan: {printable(name)}" for name in self.missing[:20]]
-        more = [f"and {len(self.missing) - 20:,} more"] if len(self.missing) > 20 else []
-        return [*missing, *more, f"{len(self.tensors):,} tensors, {count:,} elements, {self.nbytes:,} bytes"]
+        lines = TextTable()
+        for tensor in self.tensors:
+            lines.add(tensor)
+        return "\n".join(lines.end(self.nbytes, self.missing))
 
     def to_html(self) -> str:
-        """The survey as a page that needs no other file. It has the numbers as JSON too, without the histograms."""
+        """The survey as a page that needs no other file. It has the numbers as JSON too, without the histograms.
+
+        Raises:
+            ValueError: there are more tensors than a browser shows well.
+        """
+        check_page(len(self.tensors))
         columns = ("name", "dtype", "shape", *NUMBERS, "histogram", "looks like", "ks", "verdict")
         rows = [
             (
@@ -129,15 +138,81 @@ class Survey:
         data = self.to_table()
         for row in data["tensors"]:
             del row["histogram"]
-        return page(f"Checkpoint {self.path}", [*self._remarks(), table(columns, rows)], data)
+        elements = sum(tensor.count for tensor in self.tensors)
+        remarks = _remarks(len(self.tensors), elements, self.nbytes, self.missing)
+        return page(f"Checkpoint {self.path}", [*remarks, table(columns, rows)], data)
 
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
-def _line(tensor: Tensor) -> tuple[str, ...]:
+def _remarks(number: int, elements: int, nbytes: int, missing: Sequence[str]) -> list[str]:
+    listed = [printable(f"not in the checkpoint, though in the plan: {name}", LONGEST_LINE) for name in missing[:20]]
+    more = [f"and {len(missing) - 20:,} more"] if len(missing) > 20 else []
+    return [*listed, *more, f"{number:,} tensors, {elements:,} elements, {nbytes:,} bytes"]
+
+
+def check_page(number: int) -> None:
+    """Raise ValueError if a page would have more tensors than a browser shows well."""
+    if number > MOST_ON_A_PAGE:
+        raise ValueError(
+            f"a page must have at most {MOST_ON_A_PAGE:,} tensors. Received: {number:,}. Choose some by their names"
+        )
+
+
+class JsonStream:
+    """The JSON of a survey, tensor by tensor: one object on one line.
+
+    Args:
+        write: gets its parts.
+        path, nbytes, missing: as in `Survey`.
+    """
+
+    def __init__(self, write: Callable[[str], object], path: str, nbytes: int, missing: Sequence[str]) -> None:
+        self._write, self._separator = write, ""
+        head = json.dumps({"path": path, "nbytes": nbytes, "missing": list(missing)})
+        write(f'{head[:-1]}, "tensors": [')
+
+    def add(self, tensor: Tensor) -> None:
+        self._write(self._separator + _encode(tensor.to_table()))
+        self._separator = ", "
+
+    def end(self, seconds: float) -> None:
+        self._write(f'], "seconds": {json.dumps(seconds)}}}')
+
+
+class TextTable:
+    """A survey as lines of text. What it keeps of a tensor is its line, some 100 bytes."""
+
+    _HEADS = ("name", "dtype", "shape", *NUMBERS[1:], "looks like", "ks", "verdict")
+    _LEFT = "name", "dtype", "shape", "looks like", "verdict"
+
+    def __init__(self) -> None:
+        self._rows = [_TAB.join(self._HEADS)]
+        self._widths = list(map(len, self._HEADS))
+        self._elements, self._verdicts = 0, False
+
+    def add(self, tensor: Tensor) -> None:
+        cells = _cells(tensor)
+        self._rows.append(_TAB.join(cells))
+        self._widths = list(map(max, self._widths, map(len, cells)))
+        self._elements += tensor.count
+        self._verdicts |= bool(tensor.verdict)
+
+    def end(self, nbytes: int, missing: Sequence[str]) -> Iterator[str]:
+        """The lines; without a column of verdicts where there are none."""
+        columns = len(self._HEADS) - (not self._verdicts)
+        marks = ["<" if name in self._LEFT else ">" for name in self._HEADS]
+        formats = [f"{mark}{width}" for mark, width in zip(marks, self._widths, strict=True)][:columns]
+        for row in self._rows:
+            yield "  ".join(map(format, row.split(_TAB)[:columns], formats)).rstrip()
+        yield from _remarks(len(self._rows) - 1, self._elements, nbytes, missing)
+
+
+def _cells(tensor: Tensor) -> tuple[str, ...]:
     values = [getattr(tensor, name) for name in NUMBERS[1:]]
     numbers = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if math.isfinite(v) else "" for v in values]
     looks, ks = in_words(tensor.fit.distribution), f"{tensor.fit.ks:.4f}" if math.isfinite(tensor.fit.ks) else ""
-    return printable(tensor.name), tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict
+    cells = tensor.name, tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict
+    return tuple(printable(cell, LONGEST_CELL) for cell in cells)

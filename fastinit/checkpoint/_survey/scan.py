@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import FileIO
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from fastinit._io.safetensors import Stored
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK
+from fastinit.checkpoint._survey.records import Tensor
 from fastinit.kernels.records import FileRange
 from fastinit.kernels.sums.moments import FIELDS
 from fastinit.kernels.sums.reading import read as read_range
@@ -32,6 +35,8 @@ from fastinit.stats._summary import Summary, chunks, merged, quick_kernel
 BLOCK_BYTES = 1 << 20  # that pass through the cache at once: small tensors together, large ones a part at a time
 PIECE_BYTES = 1 << 24  # of a large tensor, for one call into compiled code: Ctrl-C waits for it
 MOST_SAMPLED = 1 << 16
+MOST_TOGETHER = 1 << 8  # small tensors that one thread looks at between two calls of `each`
+MOST_WAITING = 1 << 10  # tensors that are known before one that comes earlier is: some 3 kB each
 _FEWEST_SAMPLED, _SHARE_SAMPLED = 1 << 12, 1 << 12  # of the elements: to sort them must not take longer than to read
 
 
@@ -39,9 +44,11 @@ _FEWEST_SAMPLED, _SHARE_SAMPLED = 1 << 12, 1 << 12  # of the elements: to sort t
 class TensorScan:
     """A tensor of a file, and what is known of it when all its pieces have been seen.
 
-    `sample` has the tensor's dtype; of integers, booleans and 8-bit floats it is float64; of complex numbers empty.
+    `place` is its number in the order of the tensors. `sample` has the tensor's dtype; of integers, booleans and 8-bit
+    floats it is float64; of complex numbers empty.
     """
 
+    place: int
     name: str
     file: StoredFile
     stored: Stored
@@ -57,8 +64,7 @@ class TensorScan:
 
     @property
     def dtype(self) -> str:
-        """What the kernels read, where they can: a complex number is two of its parts."""
-        return "float32" if self.stored.dtype == "complex64" else self.stored.dtype
+        return _read_as(self.stored.dtype)
 
     @functools.cached_property
     def numbers(self) -> int:
@@ -111,6 +117,17 @@ class TensorScan:
         self.summary, self._rows = merged(rows, self.numbers), None
 
 
+def _read_as(dtype: str) -> str:
+    """What the kernels read, where they can: a complex number is two of its parts."""
+    return "float32" if dtype == "complex64" else dtype
+
+
+def load_kernels(dtype: str) -> None:
+    """Load what tensors of a dtype need, so that no thread has to."""
+    name = _read_as(dtype)
+    quick_kernel(name if name in DTYPES else "float64")
+
+
 class _Piece(NamedTuple):
     """Numbers [first, first + number) of a tensor, `at` bytes into what is read with others."""
 
@@ -137,10 +154,11 @@ def _reads(tensors: Iterable[TensorScan]) -> Iterator[_Read]:
         size = np.dtype(tensor.dtype).itemsize
         most = (PIECE_BYTES if tensor.dtype in DTYPES else BLOCK_BYTES) // size // CHUNK * CHUNK
         place = tensor.file.start + tensor.stored.start
-        for first in range(0, tensor.numbers, most):
+        for first in range(0, tensor.numbers or 1, most):  # an empty tensor is one piece of nothing
             count, here = min(most, tensor.numbers - first), place + first * size
             nbytes = count * size
-            if file is not tensor.file or here != end or here + nbytes - offset > BLOCK_BYTES:
+            together = file is tensor.file and here == end and len(pieces) < MOST_TOGETHER
+            if not together or here + nbytes - offset > BLOCK_BYTES:
                 if pieces and file is not None:
                     yield _Read(file, offset, end - offset, pieces)
                 pieces, file, offset = [], tensor.file, here
@@ -150,27 +168,60 @@ def _reads(tensors: Iterable[TensorScan]) -> Iterator[_Read]:
         yield _Read(file, offset, end - offset, pieces)
 
 
+class _InOrder:
+    """Pass on what several threads find, in order. Who is too far ahead waits."""
+
+    def __init__(self, sink: Callable[[Tensor], None]) -> None:
+        self._sink = sink
+        self._waiting: dict[int, Tensor] = {}
+        self._next = 0
+        self._failed = False
+        self._changed = threading.Condition()
+
+    def put(self, place: int, tensor: Tensor) -> None:
+        """Pass a tensor on when all before it were. The reads are begun in order, so the first that is missing is
+        being read by a thread that does not wait here."""
+        with self._changed:
+            self._changed.wait_for(lambda: place < self._next + MOST_WAITING or self._failed)
+            self._waiting[place] = tensor
+            while not self._failed and self._next in self._waiting:
+                self._sink(self._waiting.pop(self._next))
+                self._next += 1
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let no thread wait for one that an exception stops."""
+        try:
+            yield
+        except BaseException:
+            with self._changed:
+                self._failed = True
+                self._changed.notify_all()
+            raise
+
+
 def scan(
-    tensors: Iterable[TensorScan], threads: int, done: Callable[[TensorScan], None], advance: Callable[[int], None]
+    tensors: Iterable[TensorScan],
+    threads: int,
+    describe: Callable[[TensorScan], Tensor],
+    sink: Callable[[Tensor], None],
+    advance: Callable[[int], None],
 ) -> None:
-    """Look at all elements of some tensors.
+    """Look at all elements of some tensors. Memory does not grow with their number.
 
     Args:
-        tensors: in the order of their files and bytes.
+        tensors: in the order of their files and bytes; each is taken when its turn comes.
         threads: how many.
-        done: called with each tensor when it is known, on the thread that saw the last of it.
+        describe: called with each tensor when all of it was seen, on any thread.
+        sink: called with what `describe` gives, in the order of the tensors, by one thread at a time.
         advance: called with the number of bytes that were read, on any thread.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is shorter than its header says.
     """
-    every = list(tensors)
-    for tensor in every:
-        if not tensor.size:
-            tensor.finish()
-            done(tensor)
-
+    ordered = _InOrder(sink)
     with contextlib.ExitStack() as handles:
 
         def worker() -> Callable[[_Read], None]:
@@ -182,19 +233,28 @@ def scan(
                 if handle is None or file is not read.file:
                     if handle is not None:
                         handle.close()
-                    file, handle = read.file, handles.enter_context(FileIO(read.file.path))
+                    file, handle = read.file, _opened(read.file.path, handles)
                 look = _large if read.nbytes > buffer.size else _small
                 with files.naming(read.file.path):
                     seen = list(look(read, handle.fileno(), buffer))
                 for tensor in seen:
                     tensor.finish()
-                    done(tensor)
+                    ordered.put(tensor.place, describe(tensor))
                 advance(read.nbytes)
 
-            return work
+            def work_or_fail(read: _Read) -> None:
+                with ordered.failing():
+                    work(read)
 
-        reads = list(_reads(every))
-        workers.each(reads, worker, max(1, min(threads, len(reads))), BLOCK_BYTES)
+            return work_or_fail
+
+        workers.each(_reads(tensors), worker, threads, BLOCK_BYTES)
+
+
+def _opened(path: Path, handles: contextlib.ExitStack) -> FileIO:
+    """Open a file that is there, for as long as nothing closes it."""
+    with files.opened_regular(path) as (descriptor, _):
+        return handles.enter_context(FileIO(os.dup(descriptor)))
 
 
 def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
@@ -233,7 +293,7 @@ def _small(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
     if received.size < read.nbytes:
         raise _cut_off(read)
     for tensor, first, count, at in read.pieces:
-        if tensor.update(_values(received, tensor.dtype, count, at), first):
+        if not count or tensor.update(_values(received, tensor.dtype, count, at), first):
             yield tensor
 
 

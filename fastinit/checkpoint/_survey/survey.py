@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from fastinit._io.folders import read_checkpoint
+from fastinit._io.folders import StoredFile, read_checkpoint
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._io.safetensors import Stored
 from fastinit._runtime.arrays import DTYPES
 from fastinit._runtime.threads import num_threads
 from fastinit.checkpoint._folder import Folder
 from fastinit.checkpoint._survey.comparison import PlanComparison, compare
 from fastinit.checkpoint._survey.records import NUMBERS, Survey, Tensor
-from fastinit.checkpoint._survey.scan import TensorScan, scan
+from fastinit.checkpoint._survey.scan import PIECE_BYTES, TensorScan, load_kernels, scan
 from fastinit.plan._patterns import matches
 from fastinit.plan._plan import Plan
 from fastinit.stats._fitting import Fit, Sample, fit
@@ -35,7 +39,7 @@ def survey(
     histograms: bool = True,
 ) -> Survey:
     """Look at all tensors of a safetensors checkpoint: their moments, the laws that they look like, and whether they
-    are as planned. Every byte is read once; memory does not grow with the checkpoint.
+    are as planned. Every byte is read once; memory does not grow with the checkpoint's bytes.
 
     Args:
         path: of a file, an index, or a folder. Of a folder with variants, or with other files beside a model's, those
@@ -51,45 +55,88 @@ def survey(
         OSError: a file is missing or cannot be read.
         ValueError: what is wrong with a file; a folder without any; a name or pattern that no tensor matches.
     """
-    start = time.perf_counter()
-    number = num_threads(threads)
-    path, patterns = Path(path), [names] if isinstance(names, str) else list(names)
-    stored_files = read_checkpoint(path)
-    every = [TensorScan(name, file, one) for file in stored_files for name, one in file.tensors.items()]
-    for pattern in patterns:
-        if not any(matches(pattern, tensor.name) for tensor in every):
-            raise ValueError(f"no tensor matches {pattern!r}")
-    chosen = [tensor for tensor in every if _wanted(tensor.name, patterns)]
-    if plan is None:
-        several = any(file.prefix for file in stored_files)
-        job = None if several else Folder(stored_files[0].path.parent).placed_job()
-        plan = None if job is None else job.plan
-    found: dict[str, Tensor] = {}
-
-    def done(tensor: TensorScan) -> None:
-        found[tensor.name] = _tensor(tensor, plan, histograms)
-        tensor.sample = None
-
-    nbytes = sum(tensor.stored.end - tensor.stored.start for tensor in chosen)
-    with progress_bar(progress, nbytes) as advance:
-        scan(chosen, number, done, advance)
-    stored = {tensor.name for tensor in every}
-    return Survey(
-        path=str(path),
-        tensors=tuple(found[tensor.name] for tensor in chosen),
-        missing=() if plan is None else tuple(n for n in _expected(plan, patterns) if n not in stored),
-        nbytes=nbytes,
-        seconds=time.perf_counter() - start,
-    )
+    contents, found = Contents(path, names, plan=plan, threads=threads), list[Tensor]()
+    contents.scan(found.append, progress=progress, histograms=histograms)
+    return Survey(contents.path, tuple(found), contents.missing, contents.nbytes, contents.seconds)
 
 
-def _wanted(name: str, patterns: list[str]) -> bool:
-    return not patterns or any(matches(pattern, name) for pattern in patterns)
+class _Header:
+    """The tensors of a file in 30 bytes each and their names; as a dict of `Stored` they take 250."""
+
+    def __init__(self, file: StoredFile) -> None:
+        self.file, stored = file._replace(tensors={}), file.tensors.values()
+        self._names, self._ends_of_names = "".join(file.tensors), array("q", accumulate(map(len, file.tensors)))
+        self._starts, self._ends = array("q", [one.start for one in stored]), array("q", [one.end for one in stored])
+        kinds: dict[tuple[str, tuple[int, ...]], tuple[str, tuple[int, ...]]] = {}
+        self._kinds = [kinds.setdefault(one[:2], one[:2]) for one in stored]
+
+    def names(self) -> Iterator[str]:
+        for start, end in pairwise(chain([0], self._ends_of_names)):
+            yield self._names[start:end]
+
+    def __iter__(self) -> Iterator[tuple[str, Stored]]:
+        rows = zip(self.names(), self._kinds, self._starts, self._ends, strict=True)
+        return ((name, Stored(*kind, start, end)) for name, kind, start, end in rows)
 
 
-def _expected(plan: Plan, patterns: list[str]) -> list[str]:
-    """The tensors that a checkpoint of a plan has."""
-    return [name for name, tensor in plan.filled.items() if tensor.persistent and _wanted(name, patterns)]
+class Contents:
+    """The tensors of a checkpoint that are asked for, known by their headers and not yet looked at. The arguments and
+    exceptions are those of `survey`.
+
+    Attributes:
+        path, missing, nbytes: as in `Survey`.
+        number: of the tensors.
+    """
+
+    def __init__(
+        self, path: str | Path, names: Iterable[str] = (), *, plan: Plan | None = None, threads: int | None = None
+    ) -> None:
+        self._start, self._threads = time.perf_counter(), num_threads(threads)
+        self._patterns = [names] if isinstance(names, str) else list(names)
+        self.path, self._files = str(path), list(map(_Header, read_checkpoint(Path(path))))
+        for pattern in self._patterns:
+            if not any(matches(pattern, name) for header in self._files for name in header.names()):
+                raise ValueError(f"no tensor matches {pattern!r}")
+        if plan is None:
+            first = self._files[0].file
+            job = None if first.prefix else Folder(first.path.parent).placed_job()
+            plan = None if job is None else job.plan
+        self._plan, self.missing = plan, () if plan is None else tuple(self._absent(plan))
+        self.number, self.nbytes, self._dtypes = 0, 0, set[str]()
+        for _, _, stored in self._chosen():
+            self.number, self.nbytes = self.number + 1, self.nbytes + stored.end - stored.start
+            self._dtypes.add(stored.dtype)
+
+    @property
+    def seconds(self) -> float:
+        """Since the files were opened."""
+        return time.perf_counter() - self._start
+
+    def scan(self, sink: Callable[[Tensor], None], *, progress: Progress = False, histograms: bool = True) -> None:
+        """Look at all tensors, and give them to `sink` one by one, in their order: no more than some wait in memory."""
+        describe = functools.partial(_tensor, plan=self._plan, histograms=histograms)
+        threads = min(self._threads, self.number + self.nbytes // PIECE_BYTES)
+        for dtype in self._dtypes:  # here: a worker thread has a heap of its own, and would take new memory for them
+            load_kernels(dtype)
+        with progress_bar(progress, self.nbytes) as advance:
+            tensors = (TensorScan(place, *row) for place, row in enumerate(self._chosen()))
+            scan(tensors, threads, describe, sink, advance)
+
+    def _chosen(self) -> Iterator[tuple[str, StoredFile, Stored]]:
+        for header in self._files:
+            for name, stored in header:
+                if self._wanted(name):
+                    yield name, header.file, stored
+
+    def _wanted(self, name: str) -> bool:
+        return not self._patterns or any(matches(pattern, name) for pattern in self._patterns)
+
+    def _absent(self, plan: Plan) -> Iterator[str]:
+        """The tensors that a checkpoint of a plan has, but not this one."""
+        stored = {name for header in self._files for name in header.names()}
+        for name, tensor in plan.filled.items():
+            if tensor.persistent and name not in stored and self._wanted(name):
+                yield name
 
 
 def _tensor(tensor: TensorScan, plan: Plan | None, histograms: bool) -> Tensor:
