@@ -163,7 +163,6 @@ _FLOAT64 = {
 
 
 def constant(words, out, p, put):
-    full_width()
     scale, value = FLOAT(p[0]), FLOAT(p[1])
     for i in range(WORDS * COUNTERS):
         put(out, i, value, scale)
