@@ -102,6 +102,11 @@ def quantile_tail(r: mp.mpf) -> mp.mpf:
     return mp.findroot(lambda x: mp.log(mp.erfc(x / mp.sqrt(2)) / 2) - mp.log(p), start)
 
 
+def quantile_tail_of_radius(r: mp.mpf) -> mp.mpf:
+    """-Phi^-1(exp(-r^2 / 2)): the same, of the r that is nearly the result"""
+    return quantile_tail(r / mp.sqrt(2))
+
+
 def expm1_tail(r: mp.mpf) -> mp.mpf:
     """(exp(r) - 1 - r) / r^2"""
     return (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf("1e-18") else mp.mpf(0.5)
@@ -170,6 +175,7 @@ def elementary() -> Iterator[str]:
     tail = (mp.exp, mp.log)
     ratios = [
         ("QUANTILE_32", quantile_over(edge32), mp.mpf(0), edge32**2, 5, "f32", middle(edge32)),
+        ("TAIL_32", quantile_tail_of_radius, mp.mpf("2.75"), mp.mpf(39), 5, "f32", tail),
         ("QUANTILE_64", quantile_over(edge64), mp.mpf(0), edge64**2, 7, "f64", middle(edge64)),
         ("NEAR_TAIL_64", quantile_tail, mp.mpf("1.6"), mp.mpf(5), 7, "f64", tail),
         ("FAR_TAIL_64", quantile_tail, mp.mpf(5), mp.mpf("27.4"), 7, "f64", tail),

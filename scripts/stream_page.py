@@ -21,12 +21,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "stream.md"
 
 POLYNOMIALS = {
     "coefficients32": ("LOG1P_32", "SINPI_32", "COSPI_32", "QUANTILE_32_P", "QUANTILE_32_Q"),
+    "tail32": ("TAIL_32_P", "TAIL_32_Q"),
     "coefficients64": ("ATANH_64", "SINPI_64", "COSPI_64"),
     "quantile64": ("QUANTILE_64_P", "QUANTILE_64_Q"),
     "near64": ("NEAR_TAIL_64_P", "NEAR_TAIL_64_Q"),
     "far64": ("FAR_TAIL_64_P", "FAR_TAIL_64_Q"),
 }
-CONSTANTS = ("LN2_HIGH_32", "LN2_LOW_32", "EDGE_SQUARED_32", "LN2_HIGH_64", "LN2_LOW_64", "EDGE_SQUARED_64", "TAIL_64")
+CONSTANTS = (
+    "LN2_HIGH_32", "LN2_LOW_32", "EDGE_32", "EDGE_SQUARED_32",
+    "LN2_HIGH_64", "LN2_LOW_64", "EDGE_SQUARED_64", "TAIL_64",
+)  # fmt: skip
 
 KEYS = {"A": fi.Key(0), "B": fi.Key(0) / "layers.0.weight", "C": fi.Key(2**64 + 1) / "a" / "ü"}
 BLOCKS = (0, 1, 2**32 - 1, 2**32, 2**63 + 5)

@@ -311,7 +311,7 @@ def _plan(**values):
 
 def _record(**values):
     return _plan(**values) | {
-        "format": "fastinit checkpoint 1, stream 1",
+        "format": "fastinit checkpoint 1, stream 2",
         "path": [],
         "max_shard_bytes": 10**18,
         "computed": [],

@@ -494,7 +494,7 @@ def description(folder, tensors, max_shard_bytes=5_000_000_000):
     """A folder with a description of a checkpoint."""
     folder.mkdir(exist_ok=True)
     table = {
-        "format": "fastinit checkpoint 1, stream 1", "seed": 0, "path": [], "max_shard_bytes": max_shard_bytes,
+        "format": "fastinit checkpoint 1, stream 2", "seed": 0, "path": [], "max_shard_bytes": max_shard_bytes,
         "computed": [], "tensors": tensors,
     }  # fmt: skip
     (folder / "fastinit.json").write_text(json.dumps(table))

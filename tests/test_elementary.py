@@ -104,6 +104,20 @@ def test_the_tail_of_the_quantile():
     assert ulps(over(e.tail_quantile64, p), [quantile(mp.mpf(float(v))) for v in p]) < 5
 
 
+def test_the_quantile_of_float32():
+    """Of masses in a tail; on both sides of where its two ways meet."""
+
+    @numba.njit(error_model="numpy")
+    def tail(p):
+        return e.quantile32(np.float32(p - np.float32(0.5)), e.tail_radius32(p, np.float32(0)))
+
+    p = np.concatenate(
+        [10 ** -GENERATOR.uniform(0.302, 37.5, POINTS), 0.0218 * (1 + around(np.float32, 1e-6)), [0.4999]]
+    )
+    p = p.astype(np.float32)
+    assert ulps(over(tail, p), [quantile(mp.mpf(float(v))) for v in p]) < 5
+
+
 def test_integers_become_floats_rounded_once():
     exponents = np.repeat(np.arange(0, 64, 7, dtype=np.uint64), 500)
     n = GENERATOR.integers(0, 2**64, exponents.size, dtype=np.uint64) >> exponents

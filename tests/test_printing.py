@@ -305,7 +305,7 @@ class MISSING:
 
 NO_NAMES = None, 1, "abc", {}, [1], [None], [["a"]]
 BROKEN = [
-    *((("format",), value) for value in (MISSING, None, 2, [], "fastinit checkpoint 2, stream 1", "x" * 10**5)),
+    *((("format",), value) for value in (MISSING, None, 2, [], "fastinit checkpoint 1, stream 1", "x" * 10**5)),
     *((("seed",), value) for value in (MISSING, None, -1, 1.0, 1.5, True, "x", [], {})),
     *((("path",), value) for value in (MISSING, *NO_NAMES, ["\ud800"])),
     *((("max_shard_bytes",), value) for value in (MISSING, None, 0, -1, 1e9, float("inf"), True, "5GB", [], {})),

@@ -35,7 +35,7 @@ def number(text):
 
 def coefficients():
     found = {}
-    for table in ("coefficients32", "coefficients64", "quantile64", "near64", "far64"):
+    for table in ("coefficients32", "coefficients64", "tail32", "quantile64", "near64", "far64"):
         head, lines = rows(table)
         for column, name in enumerate(head[1:], start=1):
             found[name] = [number(line[column]) for line in lines if line[column]]
@@ -138,6 +138,14 @@ def tail(p):
     return -ratio(Binary64, r, "NEAR_TAIL" if r < 5 else "FAR_TAIL")
 
 
+def quantile32(q, r):
+    f = Binary32
+    if abs(q) <= C["EDGE_32"]:
+        v = f.fma(-q, q, C["EDGE_SQUARED_32"])
+        return f.r(f.r(q * polynomial(f, v, C["QUANTILE_32_P"])) / polynomial(f, v, C["QUANTILE_32_Q"]))
+    return math.copysign(ratio(f, r, "TAIL"), q)
+
+
 def quantile(p, c):
     s = p if p < c else c
     y = middle(Binary64, s - 0.5) if s > C["TAIL_64"] else tail(s)
@@ -228,6 +236,14 @@ def masses(mean, std, low, high):
         return float(below), float(above), float(mass), float((below - above) / 2)
 
 
+def in_tail_units(below, above, mass):
+    if below <= 0.5 >= above:
+        return below, above, mass, 0.0
+    below, above = (0.0, above) if below > 0.5 else (below, 0.0)
+    e = math.frexp(below + above + mass)[1]
+    return *(math.ldexp(value, -e) for value in (below, above, mass)), -2 * e * 0.6931471805599453
+
+
 def truncated(f, kind, digest, e, mean, std, low, high):
     below, above, mass, centre = masses(mean, std, low, high)
     lowest, highest = kind(low), kind(high)
@@ -238,12 +254,15 @@ def truncated(f, kind, digest, e, mean, std, low, high):
         d = f.fma(f.r(w - 2**31), 2.0**-32, 2.0**-33)
         x = f.fma(f.r(std), middle(f, f.fma(d, f.r(mass), f.r(centre))), f.r(mean))
         return min(max(x, lowest), highest)
+    upper, near = complemented(f, w)
     if f is Binary32:
-        u = Binary64.fma(float(w), 2.0**-32, 2.0**-33)
-        v = 1 - u
-    else:
-        upper, near = complemented(f, w)
-        u, v = (1 - near, near) if upper else (near, 1 - near)
+        q = f.fma(f.fma(f.r(w - 2**31), 2.0**-32, 2.0**-33), f.r(mass), f.r(centre))
+        below, above, mass, shift = in_tail_units(below, above, mass)
+        s = near if (q < 0) != upper else f.r(1 - near)
+        k, m = split(f, f.fma(s, f.r(mass), f.r(below if q < 0 else above)))
+        r = f.r(math.sqrt(f.fma(-2.0, log_parts(f, k, f.r(m - 1)), f.r(shift))))
+        return min(max(f.fma(f.r(std), quantile32(q, r), f.r(mean)), lowest), highest)
+    u, v = (1 - near, near) if upper else (near, 1 - near)
     z = quantile(Binary64.fma(u, mass, below), Binary64.fma(v, mass, above))
     return f.r(min(max(Binary64.fma(std, z, mean), lowest), highest))
 

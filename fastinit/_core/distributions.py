@@ -354,9 +354,12 @@ class TruncatedNormal(Distribution):
         if low > high:
             raise NoValueError(f"no {dtype} lies in [low, high]. Received: low={self.low!r}, high={self.high!r}")
         cut = self._cut()
-        numbers = (self.normal.mean, self.normal.std, low, high, cut.below, cut.above, cut.mass, cut.centre)
-        narrow = dtype != "float64" and max(abs(cut.below - 0.5), abs(cut.above - 0.5)) <= QUANTILE_32_EDGE
-        return Packed("narrow_truncated" if narrow else "truncated", numbers)
+        numbers = self.normal.mean, self.normal.std, low, high, cut.mass
+        if dtype == "float64":
+            return Packed("truncated", (*numbers, cut.below, cut.above))
+        if max(abs(cut.below - 0.5), abs(cut.above - 0.5)) <= QUANTILE_32_EDGE:
+            return Packed("narrow_truncated", (*numbers, cut.centre))
+        return Packed("truncated", (*numbers, cut.centre, *cut.in_tail_units()))
 
 
 def as_drawn_by_frameworks(distribution: Distribution, dtype: str) -> Distribution:

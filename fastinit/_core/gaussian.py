@@ -7,11 +7,13 @@ does not promise that (glibc picks a variant by CPU); Python's decimals do. A ca
 from __future__ import annotations
 
 import functools
+import math
 from decimal import Context, Decimal, localcontext
 from typing import NamedTuple
 
 _DIGITS = Context(prec=60, Emin=-999_999, Emax=999_999)
 _TWO_PI = Decimal("6.283185307179586476925286766559005768394338798750211641949889184615632812572418")
+_LN2 = 0.6931471805599453
 _TAIL = 6  # sigma from which the continued fraction is the quicker of the two
 _FRACTION_TERMS = 300
 
@@ -47,6 +49,24 @@ class Truncation(NamedTuple):
     centre: float  # (Phi(a) + Phi(b) - 1) / 2
     mean: float
     std: float
+
+    def in_tail_units(self) -> tuple[float, float, float, float]:
+        """The masses below, above and inside in units of 2^e, and -2 ln 2^e, for float32, which cannot hold those of a
+        far tail.
+
+        e is 0 if the median lies between the bounds. Otherwise 2^e is the power of two above the mass beyond the nearer
+        bound, and the mass on the other side of the median, which no draw needs, is 0.
+        """
+        below, above, mass = self.below, self.above, self.mass
+        if below > 0.5:
+            below, total = 0.0, above + mass
+        elif above > 0.5:
+            above, total = 0.0, below + mass
+        else:
+            return below, above, mass, 0.0
+        exponent = math.frexp(total)[1]
+        below, above, mass = (math.ldexp(value, -exponent) for value in (below, above, mass))
+        return below, above, mass, -2 * exponent * _LN2
 
 
 @functools.lru_cache(maxsize=1024)

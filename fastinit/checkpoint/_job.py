@@ -17,7 +17,7 @@ from fastinit.checkpoint._layout import Layout, as_bytes, layout
 from fastinit.plan._patterns import escape, number
 from fastinit.plan._plan import Plan
 
-FORMAT = "fastinit checkpoint 1, stream 1"
+FORMAT = "fastinit checkpoint 1, stream 2"
 _KEYS = {"seed", "path", "max_shard_bytes", "computed", "tensors"}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import types
 
 from fastinit.kernels.elementary import (
     float_of_i64,
@@ -19,24 +20,37 @@ from fastinit.kernels.elementary import (
     log_of_parts32,
     log_of_parts64,
     middle_quantile32,
+    quantile32,
     quantile64,
     sincospi32,
     sincospi64,
     split32,
     split64,
+    tail_radius32,
 )
-from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, scalar, scalars
+from fastinit.kernels.jit import (
+    bits32,
+    bits64,
+    carray,
+    float_of_bits32,
+    float_of_bits64,
+    fma,
+    full_width,
+    scalar,
+    scalars,
+    stack_memory,
+)
 from fastinit.kernels.philox import COUNTERS
 
 f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
 
 BLOCK32, BLOCK64 = 4 * COUNTERS, 2 * COUNTERS  # elements of a block
+_radii = stack_memory(types.float32, BLOCK32)
 
 SIGN_32, SIGN_64 = u32(1 << 31), u64(1 << 63)
 SWAP_32, SWAP_64 = u32(1 << 30), u64(1 << 62)
 STEP_24, STEP_31, STEP_32, STEP_33 = f32(2.0**-24), f32(2.0**-31), f32(2.0**-32), f32(2.0**-33)
 STEP_53, STEP_54, STEP_65 = f64(2.0**-53), f64(2.0**-54), f64(2.0**-65)
-WORD_STEP, HALF_WORD_STEP = f64(2.0**-32), f64(2.0**-33)
 ZERO_32, ONE_32, ZERO_64, ONE_64 = f32(0), f32(1), f64(0), f64(1)
 MINUS_TWO_32, MINUS_TWO_64 = f32(-2), f64(-2)
 
@@ -110,10 +124,11 @@ def centred32(word):
 
 
 @scalar
-def sides32(word):
-    """(u, 1 - u) as float64 with u = (w + 1/2) 2^-32; both exact."""
-    u = fma(float_of_u52(u64(word)), WORD_STEP, HALF_WORD_STEP)
-    return u, ONE_64 - u
+def side32(word, lower):
+    """u if `lower`, else 1 - u, with u = (w + 1/2) 2^-32; the smaller of the two to full precision."""
+    word = i32(word)
+    f = fma(f32(i32(word ^ i32(word >> i32(31)))), STEP_32, STEP_33)
+    return ONE_32 - f if lower == (word < i32(0)) else f
 
 
 @scalar
@@ -131,21 +146,11 @@ def between(value, low, high):
     return high if value > high else value
 
 
-@scalar
-def truncated_value(sides, p):
-    """mean + std Phi^-1(Phi(a) + u (Phi(b) - Phi(a))) in float64, the bounds inclusive.
-
-    p: scale, mean, std, low, high, Phi(a), 1 - Phi(b), Phi(b) - Phi(a).
-    """
-    u, complement = sides
-    return between(fma(p[2], quantile64(fma(u, p[7], p[5]), fma(complement, p[7], p[6])), p[1]), p[3], p[4])
-
-
 # --- blocks: 64 counters of one stream ---
 
 
 # Template arguments: float32's here, float64's in `_FLOAT64`. `WORDS` are a counter's words.
-FLOAT, WORDS, BITS, UNIT, RADIUS, NORMAL_PAIR, SIDES = f32, 4, bits32, unit32, radius32, normal_pair32, sides32
+FLOAT, WORDS, BITS, UNIT, RADIUS, NORMAL_PAIR = f32, 4, bits32, unit32, radius32, normal_pair32
 
 _FLOAT64 = {
     "FLOAT": f64,
@@ -154,7 +159,6 @@ _FLOAT64 = {
     "UNIT": unit64,
     "RADIUS": radius64,
     "NORMAL_PAIR": normal_pair64,
-    "SIDES": sides64,
 }
 
 
@@ -166,6 +170,7 @@ def constant(words, out, p, put):
 
 def uniform(words, out, p, put):
     """low + u (high - low), and the last value below `high` instead of `high`. p: scale, low, high - low, last."""
+    full_width()
     scale, low, width, last = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2]), FLOAT(p[3])
     for j in range(COUNTERS):
         for w in range(WORDS):
@@ -179,6 +184,7 @@ def normal(words, out, p, put):
     The radii are made first, in place of their words: two short loops keep more of the long chain of a logarithm and
     a square root in flight than one long loop does.
     """
+    full_width()
     scale, mean, std = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2])
     for w in range(0, WORDS, 2):
         for j in range(COUNTERS):
@@ -190,25 +196,54 @@ def normal(words, out, p, put):
             put(out, WORDS * j + w + 1, fma(std, b, mean), scale)
 
 
-def narrow_truncated(words, out, p, put):
-    """A truncation inside 2 sigma, all in float32. p: as `truncated_value`, then (Phi(a) + Phi(b) - 1) / 2."""
+def narrow_truncated32(words, out, p, put):
+    """mean + std Phi^-1(Phi(a) + u (Phi(b) - Phi(a))), the bounds inclusive, for bounds inside 2 sigma.
+
+    p: scale, mean, std, low, high, Phi(b) - Phi(a), (Phi(a) + Phi(b) - 1) / 2.
+    """
+    full_width()
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
-    mass, middle = f32(p[7]), f32(p[8])
+    mass, middle = f32(p[5]), f32(p[6])
     for j in range(COUNTERS):
         for w in range(4):
             z = middle_quantile32(fma(centred32(words[COUNTERS * w + j]), mass, middle))
             put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
 
 
-def truncated(words, out, p, put):
-    scale = FLOAT(p[0])
+def truncated32(words, out, p, put):
+    """The same for any bounds. Beyond 2 sigma the quantile is that of the nearer tail, which keeps its digits.
+
+    p: as `narrow_truncated32`, then Phi(a), 1 - Phi(b) and Phi(b) - Phi(a) in units of exp(-shift / 2), and the shift.
+    The radii are made first, as in `normal`.
+    """
+    full_width()
+    scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
+    mass, middle, below, above, tail_mass, shift = f32(p[5]), f32(p[6]), f32(p[7]), f32(p[8]), f32(p[9]), f32(p[10])
+    radii = carray(_radii(), BLOCK32, f32)
+    for i in range(BLOCK32):
+        lower = fma(centred32(words[i]), mass, middle) < ZERO_32
+        radii[i] = tail_radius32(fma(side32(words[i], lower), tail_mass, below if lower else above), shift)
     for j in range(COUNTERS):
-        for w in range(WORDS):
-            put(out, WORDS * j + w, FLOAT(truncated_value(SIDES(words[COUNTERS * w + j]), p)), scale)
+        for w in range(4):
+            i = COUNTERS * w + j
+            z = quantile32(fma(centred32(words[i]), mass, middle), radii[i])
+            put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
 
 
-_BODIES = (constant, uniform, normal, narrow_truncated, truncated)
+def truncated64(words, out, p, put):
+    """The same in float64. p: scale, mean, std, low, high, Phi(b) - Phi(a), Phi(a), 1 - Phi(b)."""
+    full_width()
+    for j in range(COUNTERS):
+        for w in range(2):
+            u, complement = sides64(words[COUNTERS * w + j])
+            z = quantile64(fma(u, p[5], p[6]), fma(complement, p[5], p[7]))
+            put(out, 2 * j + w, between(fma(p[2], z, p[1]), p[3], p[4]), p[0])
 
-# The blocks by the stream's float type and their names. float64 has no narrow way of its own.
+
+_BODIES = constant, uniform, normal
+
+# The blocks by the stream's float type and their names.
 BLOCKS = {"float32": scalars(_BODIES), "float64": scalars(_BODIES, **_FLOAT64)}
-BLOCKS["float64"]["narrow_truncated"] = BLOCKS["float64"]["truncated"]
+_truncated64 = scalar(truncated64)
+BLOCKS["float32"] |= {"narrow_truncated": scalar(narrow_truncated32), "truncated": scalar(truncated32)}
+BLOCKS["float64"] |= {"narrow_truncated": _truncated64, "truncated": _truncated64}

@@ -23,6 +23,8 @@ SINPI_64 = coefficients("SINPI_64")
 COSPI_64 = coefficients("COSPI_64")
 QUANTILE_32_P = coefficients("QUANTILE_32_P")
 QUANTILE_32_Q = coefficients("QUANTILE_32_Q")
+TAIL_32_P = coefficients("TAIL_32_P")
+TAIL_32_Q = coefficients("TAIL_32_Q")
 QUANTILE_64_P = coefficients("QUANTILE_64_P")
 QUANTILE_64_Q = coefficients("QUANTILE_64_Q")
 NEAR_TAIL_64_P = coefficients("NEAR_TAIL_64_P")
@@ -38,6 +40,7 @@ TWO_THIRDS_32 = u32(0x3F2AAAAB)
 TWO_THIRDS_64, BIAS_64 = u64(0x3FE5555555555555), u64(0x3FF0000000000000)
 EXPONENT_32, EXPONENT_64 = i32(23), u64(52)
 
+MINUS_TWO_32, ZERO_32 = f32(-2), f32(0)
 ONE_32, ONE_64, TWO_64, HALF_64 = f32(1), f64(1), f64(2), f64(0.5)
 
 # Adding an integer below 2^52 (2^32 in steps of 2^32) to the bits of 2^52 (2^84) writes it into the mantissa: the
@@ -127,15 +130,36 @@ def sincospi64(t):
 
 
 QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which the float32 quantile is good: just past 2 sigma (0.47725)
+EDGE_32 = f32(QUANTILE_32_EDGE)
 EDGE_SQUARED_32, EDGE_SQUARED_64 = f32(0.4782**2), f64(0.425**2)
 TAIL_64, FAR_64 = f64(0.075), f64(5.0)
 
 
 @scalar
 def middle_quantile32(q):
-    """Phi^-1(1/2 + q) for |q| <= 0.4782, within 5 ulps. Beyond, float32 loses its digits: use `quantile64`."""
+    """Phi^-1(1/2 + q) for |q| <= 0.4782, within 5 ulps. Beyond, float32 loses its digits: use `quantile32`."""
     v = fma(-q, q, EDGE_SQUARED_32)
     return q * (polynomial(v, QUANTILE_32_P) / polynomial(v, QUANTILE_32_Q))
+
+
+@scalar
+def tail_radius32(p, shift):
+    """sqrt(-2 ln p + shift), for a p of at least 2^-126: of a smaller one the scale is in the shift."""
+    k, m = split32(p)
+    return math.sqrt(fma(MINUS_TWO_32, log_of_parts32(k, m - ONE_32), shift))
+
+
+@scalar
+def quantile32(q, radius):
+    """Phi^-1(1/2 + q) for |z| up to 38, within 5 ulps; `radius` is sqrt(-2 ln p), p the mass beyond z.
+
+    Up to `QUANTILE_32_EDGE` that of `middle_quantile32`, beyond it a function of the radius.
+    """
+    # Both are made and one is chosen, before the one division: a branch would stop vectorisation.
+    middle, v = abs(q) <= EDGE_32, fma(-q, q, EDGE_SQUARED_32)
+    tail = polynomial(radius, TAIL_32_P)
+    top = q * polynomial(v, QUANTILE_32_P) if middle else (-tail if q < ZERO_32 else tail)
+    return top / (polynomial(v, QUANTILE_32_Q) if middle else polynomial(radius, TAIL_32_Q))
 
 
 @scalar

@@ -16,7 +16,7 @@ u_counters = u64(COUNTERS)
 
 # What `range_kernel` knows: the names of the block functions.
 BLOCKS = ("constant", "uniform", "normal", "narrow_truncated", "truncated")
-PARAMETERS = 9  # float64 numbers that every kernel gets: the scale of `add`, then the distribution's
+PARAMETERS = 11  # float64 numbers that every kernel gets: the scale of `add`, then the distribution's
 
 
 @scalar

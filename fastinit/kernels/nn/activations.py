@@ -13,7 +13,16 @@ import math
 from typing import Any
 
 from fastinit.kernels.exponential import FLOAT, NAMES, exp, expm1, normal_tail, sigmoid, softplus, tanh
-from fastinit.kernels.jit import BACKWARD_SIGNATURE, FORWARD_SIGNATURE, Kernel, c_kernel, carray, fma, scalars
+from fastinit.kernels.jit import (
+    BACKWARD_SIGNATURE,
+    FORWARD_SIGNATURE,
+    Kernel,
+    c_kernel,
+    carray,
+    fma,
+    full_width,
+    scalars,
+)
 
 PARAMETERS = 1  # float64 numbers that every kernel reads
 
@@ -171,6 +180,7 @@ VALUE, DERIVATIVE = identity_value, identity_derivative
 def _forward_in_place(kept, out, bias, rows, columns, parameters):
     """kept = f(kept + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
     vectorised loop begins with."""
+    full_width()
     y = carray(kept, (rows, columns), FLOAT)
     b = carray(bias, columns, FLOAT)
     p = FLOAT(carray(parameters, PARAMETERS)[0])
@@ -181,6 +191,7 @@ def _forward_in_place(kept, out, bias, rows, columns, parameters):
 
 def _forward_apart(kept, out, bias, rows, columns, parameters):
     """kept += bias; out = f(kept)."""
+    full_width()
     z = carray(kept, (rows, columns), FLOAT)
     y = carray(out, (rows, columns), FLOAT)
     b = carray(bias, columns, FLOAT)
@@ -194,6 +205,7 @@ def _forward_apart(kept, out, bias, rows, columns, parameters):
 
 def _backward(gradient, kept, count, parameters):
     """gradient *= f'(kept)."""
+    full_width()
     g = carray(gradient, count, FLOAT)
     x = carray(kept, count, FLOAT)
     p = FLOAT(carray(parameters, PARAMETERS)[0])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import call_forward, carray, fetch_add, pointer, scalar
+from fastinit.kernels.jit import call_forward, carray, fetch_add, full_width, pointer, scalar
 from fastinit.kernels.nn.blas import gemm
 
 f32, i64, u8, u64 = np.float32, np.int64, np.uint8, np.uint64
@@ -68,6 +68,7 @@ def input_gradient(routine, layer, delta, below, first, last, kind):
 @scalar
 def weight_gradient(routine, layer, samples, delta, rows, first, last, kind):
     """Output units [first, last) of delta^T samples and of the column sums of delta."""
+    full_width()
     inputs, outputs, size = layer[INPUTS], layer[OUTPUTS], layer[SIZE]
     gemm(
         routine, False, True, inputs, last - first, rows, kind(1), samples, inputs, delta + first * size, outputs,
@@ -83,6 +84,7 @@ def weight_gradient(routine, layer, samples, delta, rows, first, last, kind):
 
 @scalar
 def copy(target, source, size):
+    full_width()
     target, source = carray(pointer(target), size, u8), carray(pointer(source), size, u8)
     for i in range(size):
         target[i] = source[i]

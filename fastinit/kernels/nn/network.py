@@ -23,6 +23,7 @@ from fastinit.kernels.jit import (
     carray,
     entry,
     fetch_add,
+    full_width,
     give_way,
     load_shared,
     pointer,
@@ -118,6 +119,7 @@ def _gathered(run, layer, begin, first, last, shift):
 
     Returns the addresses of the whole batch's samples and targets.
     """
+    full_width()
     bytes_of_inputs, bytes_of_targets = layer[INPUTS] * layer[SIZE], run[TARGET_BYTES]
     if run[ORDER] == i64(0):
         return run[SAMPLES] + begin * bytes_of_inputs, run[TARGETS] + begin * bytes_of_targets
@@ -231,6 +233,7 @@ def _accumulated(run, layers, index, begin, rows, delta, first, last, shift, squ
 
 @scalar
 def _sum(place, count):
+    full_width()
     total = f64(0)
     terms = carray(pointer(place), count, f64)
     for i in range(count):

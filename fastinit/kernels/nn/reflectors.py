@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import entry
+from fastinit.kernels.jit import entry, full_width
 
 f64 = np.float64
 
@@ -17,6 +17,7 @@ f64 = np.float64
 def _reflect(rows, factors, signs):
     """Row k from column k on is a Gaussian vector x; it becomes the vector v (v_k = 1, which orgqr does not read) and
     factor tau of the reflection (1 - tau v v^T) x = beta e_k, and `signs` gets beta's sign: the diagonal of R."""
+    full_width()
     for k in range(rows.shape[0]):
         head = f64(rows[k, k])
         square = f64(0)

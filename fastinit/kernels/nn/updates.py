@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 
 from fastinit.kernels.drive import list_driver
-from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, scalar
+from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, full_width, scalar
 from fastinit.kernels.records import UPDATE
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
@@ -39,6 +39,7 @@ ELEMENT = f32  # a template argument, as in `kernels.fill`
 
 def _sgd(weights, gradient, first, second, count, factor, step, rates):
     """w -= rate (factor g + decay w). rates: learning rate, weight decay."""
+    full_width()
     w, g = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT)
     scale, rate, decay = ELEMENT(factor), ELEMENT(rates[0]), ELEMENT(rates[1])
     for i in range(count):
@@ -51,6 +52,7 @@ def _momentum(weights, gradient, first, second, count, factor, step, rates):
     Sutskever et al., ICML 2013, in the form that torch.optim.SGD has. rates: learning rate, weight decay, momentum,
     1 for Nesterov.
     """
+    full_width()
     w, g, v = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT), carray(first, count, ELEMENT)
     scale, rate, decay = ELEMENT(factor), ELEMENT(rates[0]), ELEMENT(rates[1])
     momentum = ELEMENT(rates[2])
@@ -67,6 +69,7 @@ def _adam(weights, gradient, first, second, count, factor, step, rates):
 
     rates: learning rate, decay added to the gradient, beta 1, beta 2, epsilon, decay of the weights themselves.
     """
+    full_width()
     w, g = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT)
     m, v = carray(first, count, ELEMENT), carray(second, count, ELEMENT)
     scale, decay = ELEMENT(factor), ELEMENT(rates[1])

@@ -24,6 +24,7 @@ from fastinit.kernels.jit import (
     carray,
     float_of_bits32,
     float_of_bits64,
+    full_width,
     scalar,
     scalars,
 )
@@ -74,6 +75,7 @@ def squared_deviation(value, factor, mean):
 
 def exact(x):
     """The fields of one chunk: float64 sums of what is finite, of the deviations in a second pass."""
+    full_width()
     finite, zeros = INTEGER(0), INTEGER(0)  # as wide as the elements, for the vectors' sake: chunks are short enough
     smallest, largest = HIGHEST, LOWEST
     for i in range(x.size):
@@ -208,6 +210,7 @@ def of_two(x, j, centre):
 
 def sums(x, centre):
     """The sums of x - centre and of their squares. Each accumulator adds up eight elements at a time."""
+    full_width()
     totals, squares = carray(accumulators32(), LANES32, f32), carray(accumulators32(), LANES32, f32)
     for j in range(LANES32):
         totals[j], squares[j] = f32(0), f32(0)
@@ -237,6 +240,7 @@ def sums(x, centre):
 
 def extremes(words):
     """The largest of a chunk's words, signed and unsigned, and their smallest magnitude."""
+    full_width()
     top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
     for i in range(words.size):
         word = words[i]
@@ -245,6 +249,7 @@ def extremes(words):
 
 
 def count_zeros(words):
+    full_width()
     zeros = SIGNED(0)  # as wide as the words, for the vectors' sake: chunks are short enough
     for i in range(words.size):
         zeros = SIGNED(zeros + SIGNED(WORD(words[i] & MAGNITUDE) == WORD(0)))

@@ -19,6 +19,7 @@ from fastinit.kernels.jit import (
     carray,
     float_of_bits32,
     float_of_bits64,
+    full_width,
     pointer,
     scalar,
 )
@@ -76,6 +77,7 @@ def _largest(data, start, count, key, stream, results):
     Bits without their sign have the order of the magnitudes, and a NaN is above infinity there: an integer maximum
     keeps it, and vectorises, which one of floats does not.
     """
+    full_width()
     data = carray(data, count, INTEGER)
     chunks = (start + count + key - u64(1)) // key
     results = carray(results, chunks)
@@ -122,6 +124,7 @@ PUT, NUMBER = store.fill, f64
 
 def _scale(data, start, count, key, stream, parameters):
     """Multiply by parameters[0]: 16-bit elements in float32, others in float64; rounded once."""
+    full_width()
     data = carray(data, count, ELEMENT)
     factor = NUMBER(carray(parameters, 1)[0])
     for i in range(data.size):
@@ -130,6 +133,7 @@ def _scale(data, start, count, key, stream, parameters):
 
 def _clamp(data, start, count, key, stream, parameters):
     """Into [parameters[0], parameters[1]], which the dtype holds; NaN stays."""
+    full_width()
     data = carray(data, count, ELEMENT)
     bounds = carray(parameters, 2)
     low, high = NUMBER(bounds[0]), NUMBER(bounds[1])

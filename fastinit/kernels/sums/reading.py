@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import call_range, carray, entry, pointer, scalar
+from fastinit.kernels.jit import call_range, carray, entry, full_width, pointer, scalar
 from fastinit.kernels.records import FileRange
 from fastinit.kernels.sums.moments import FIELDS
 
@@ -26,6 +26,7 @@ _pread: Any = types.ExternalFunction("pread", types.int64(types.int32, types.int
 def _pick(buffer, count, size, first, sample, step):
     """Copy every element whose number is a multiple of `step`, of those from number `first` on that are in a buffer, to
     its place in a sample; an element has 2, 4 or 8 bytes."""
+    full_width()
     place = (first + step - 1) // step
     number = (first + count + step - 1) // step - place
     start = place * step - first
