@@ -111,7 +111,7 @@ class System:
         self.counts = dict.fromkeys(FAULTS, 0)
         self.injected, self.wrong = [], []
         self.unsynced, self.early, self._failed = set(), set(), set()
-        self._files, self._closed, self._lock = {}, set(), threading.Lock()
+        self._files, self._closed, self._lock = {}, set(), threading.RLock()
 
     @property
     def harmless(self):
@@ -190,13 +190,14 @@ class System:
 
     def _remove(self, real):
         def remove(path):
-            users = [one for one in self._files.values() if one.path == str(path)]
-            if not (self.nfs and users):
-                real(path)
-                return
-            hidden = str(Path(path).with_name(f".nfs{id(users[0]):016x}"))  # until it is closed
-            Path(path).rename(hidden)
-            users[0].path = hidden
+            with self._lock:  # no user closes it in between
+                users = [one for one in self._files.values() if one.path == str(path)]
+                if self.nfs and users:
+                    hidden = str(Path(path).with_name(f".nfs{id(users[0]):016x}"))  # until it is closed
+                    Path(path).rename(hidden)
+                    users[0].path = hidden
+                    return
+            real(path)
 
         return remove
 
@@ -279,7 +280,7 @@ class System:
             with self._lock:
                 del self._files[number]
                 self._closed.add(number)
-            real(number)  # whatever the answer
+                real(number)  # whatever the answer
             if Path(file.path).name.startswith(".nfs"):
                 Path(file.path).unlink()
             code = self._answer("close", "close of a written file" if file.written else None)
