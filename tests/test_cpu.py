@@ -16,8 +16,8 @@ HASWELL = "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt
 CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWELL) else [])]
 
 # Kernel -> the least number of vector multiplications in it, with AVX or without. Without fma each is a call per lane,
-# and only the multiplications of the loop are left; LLVM then leaves the loops of gelu and truncated as they are. What is there is two to five
-# times that.
+# and only the multiplications of the loop are left; LLVM then leaves the loops of gelu and of truncated normals as they
+# are. What is there is two to five times that.
 KERNELS = {
     "fill uniform float32": (8, 4),
     "fill normal float32": (120, 12),
