@@ -239,19 +239,19 @@ class Patched(Structured):
             _make(target, law, own, tuple(map(len, part)), inside, offset)
 
 
-def _check(law: Distribution, shape: tuple[int, ...], dtypes: frozenset[str]) -> None:
-    """Check a law in several dtypes: each law that it is made of once, however many casts lie around it."""
-    match law:
+def _check(distribution: Distribution, shape: tuple[int, ...], dtypes: frozenset[str]) -> None:
+    """Check a distribution in several dtypes: each one that it is made of once, however many casts lie around it."""
+    match distribution:
         case Cast():
-            _check(law.distribution, shape, dtypes | {law.dtype})
+            _check(distribution.distribution, shape, dtypes | {distribution.dtype})
         case SameAs():
-            law.check_in(shape, dtypes)
+            distribution.check_in(shape, dtypes)
         case Patched():
-            for region, part in law.parts:
+            for region, part in distribution.parts:
                 _check(part, tuple(map(len, as_region(region, shape))), dtypes)
         case _:
             for dtype in sorted(dtypes):
-                law.check(shape, dtype)
+                distribution.check(shape, dtype)
 
 
 def _make(out: Array, law: Distribution, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from fastinit._runtime.arrays import Array
 
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)  # the names that `unfinished` gives
@@ -130,9 +132,9 @@ def read(path: Path, most: int = MOST_TEXT) -> bytes:
 
 
 class Copy(bytes):
-    """Bytes for a file that is to give nobody rights that another one does not give, the one that they were read from.
+    """Bytes that were read from a file. What is written from them gets no wider rights than that file has.
 
-    `source` is the status of that one.
+    `source` is the file's status.
     """
 
     source: os.stat_result | None
@@ -150,16 +152,16 @@ def check_folder(path: Path) -> None:
 
 
 def is_protected(path: Path) -> bool:
-    """Return True if a path is another user's, in a folder in which users change only what is their own, as /tmp."""
+    """Return True if another user owns a path in a sticky folder such as /tmp, where only owners rename and remove."""
     folder = path.parent.stat()
     return bool(folder.st_mode & stat.S_ISVTX) and path.lstat().st_uid not in (os.geteuid(), folder.st_uid)
 
 
 def check_replaceable(paths: Iterable[Path]) -> None:
-    """See to it, before the first of some files is replaced or removed, that all of them can be.
+    """Check that all of some files can be replaced or removed, before the first of them is.
 
     Raises:
-        PermissionError: the folder cannot be written; a file is another user's, in a folder as /tmp; or nobody may
+        PermissionError: the folder cannot be written; a file is another user's, in a sticky folder; or nobody may
             change one of them (`chattr +i`, `+a`).
         IsADirectoryError: one is a folder.
         OSError: a file system is mounted on one, as containers do with a single file.
@@ -260,7 +262,7 @@ def put(path: Path, data: bytes, *, replace: bool = True, sync: bool = True, rep
 
     Args:
         path: of the file.
-        data: its bytes. It gives nobody rights that the file that it replaces does not give, or that a `Copy` is of.
+        data: its bytes. The file gets no wider rights than the one that it replaces, nor than the source of a `Copy`.
         replace: whether it may be there.
         sync: wait for the disk.
         replaces: the file that it will replace later. Default: the one that is there.
@@ -311,8 +313,8 @@ def remove_unfinished(folder: Path, names: Iterable[str]) -> None:
 
 
 def create(path: Path, replaces: Path | None = None, source: os.stat_result | None = None) -> int:
-    """A new file, open for writing. Its mode is 0666 less the umask, as for any new file, and less the rights that the
-    file that it will replace does not give, nor the one that it is a copy of."""
+    """Make a file, open for writing. Its mode is 0666 less the umask, as for any new file, and no wider than that of
+    the file that it will replace, or of the one with the status `source` that it is a copy of."""
     limits = [
         status for status in (replaces and status_of(replaces), source) if status and stat.S_ISREG(status.st_mode)
     ]
@@ -358,6 +360,11 @@ def read_at(descriptor: int, buffer: Array, offset: int) -> Array:
             break
         done += read
     return buffer[:done]
+
+
+def front(descriptor: int, nbytes: int) -> bytes:
+    """The first bytes of a file: so many, or as many as there are."""
+    return read_at(descriptor, np.empty(nbytes, np.uint8), 0).tobytes()
 
 
 def check_space(folder: Path, nbytes: int) -> None:

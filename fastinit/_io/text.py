@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 _CUT = "..."
@@ -45,13 +45,21 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
     >>> aligned([("name", "std"), ("a", "0.25")], left=[0])
     ['name   std', 'a     0.25']
     """
-    shown = [  # a call for each cell would take longer than all else
-        [cell if len(cell) <= LONGEST_CELL and cell.isprintable() else printable(cell, LONGEST_CELL) for cell in row]
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    shown = list(map(cells, rows))
+    return list(padded(shown, [max(map(len, column)) for column in zip(*shown, strict=True)], left))
+
+
+def cells(row: Iterable[str]) -> list[str]:
+    """Escape and shorten the cells of a table's row."""
+    # To call `printable` for each cell would take longer than all else.
+    return [cell if len(cell) <= LONGEST_CELL and cell.isprintable() else printable(cell, LONGEST_CELL) for cell in row]
+
+
+def padded(rows: Iterable[Sequence[str]], widths: Sequence[int], left: Collection[int]) -> Iterator[str]:
+    """Pad cells to the widths of their columns; `left` as in `aligned`. Cells beyond the last width are left out."""
     formats = [f"{'<' if i in left else '>'}{width}" for i, width in enumerate(widths)]
-    return ["  ".join(map(format, row, formats)).rstrip() for row in shown]
+    for row in rows:
+        yield "  ".join(map(format, row, formats)).rstrip()
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
     _write.py   `write`: what is missing; _shards.py: on threads of this process, _on_ray.py: on a Ray cluster
     _layout.py  a plan -> files, headers and byte ranges; _blocks.py: any bytes of a file, from the plan and the key
-    _folder.py  a folder from its first byte to its index; _notes.py: which files are a job's, beside its shards
+    _folder.py  a folder from its first byte to its index; _notes.py: which other files belong to a job
     _job.py     the description beside the files; _parts.py: parts
     _verify.py  `verify` and `finalize`; _stored.py: which file holds which tensor; _compare.py: files against what
                 they should be; _survey/: what files hold

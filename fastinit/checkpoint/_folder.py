@@ -18,8 +18,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from fastinit._io import files
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import INDEX_NAME, SHARD_NAME, Shard
@@ -73,7 +71,7 @@ class Folder:
 
         Raises:
             NotADirectoryError: it is no folder, or a link to one.
-            PermissionError: it is another user's, in a folder as /tmp.
+            PermissionError: it is another user's, in a sticky folder.
             ValueError, IsADirectoryError: a file that runs read there is a link, a pipe, a device or a folder.
         """
         if not os.path.lexists(self.staging):
@@ -106,7 +104,7 @@ class Folder:
 
         Raises:
             FileExistsError: the folder holds something else, and `overwrite` is false.
-            PermissionError: a file that would be replaced is another user's, in a folder as /tmp.
+            PermissionError: a file that would be replaced is another user's, in a sticky folder.
             BlockingIOError: what would be removed is being written.
         """
         if overwrite:
@@ -335,7 +333,7 @@ def _sound(path: Path, shard: Shard, *, plain: bool = False) -> bool:
         with files.opened_regular(path, os.O_RDONLY | os.O_NOFOLLOW * plain) as (descriptor, size):
             if size != shard.nbytes or (plain and os.fstat(descriptor).st_nlink > 1):
                 return False
-            return files.read_at(descriptor, np.empty(len(shard.header), np.uint8), 0).tobytes() == shard.header
+            return files.front(descriptor, len(shard.header)) == shard.header
     except (FileNotFoundError, ValueError, IsADirectoryError):
         return False
     except OSError as error:

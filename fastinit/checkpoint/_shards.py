@@ -14,7 +14,7 @@ from fastinit._core.key import Key
 from fastinit._io import files
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import Array
-from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Blocks, Maker, check_memory
+from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, blocks, check_memory
 from fastinit.checkpoint._job import Job
 from fastinit.checkpoint._layout import Shard
 
@@ -24,8 +24,8 @@ COPIED_BYTES = 1 << 20  # at a time, while a file is copied
 class How(NamedTuple):
     """How shards are written: worker threads, whether to wait for the disk, what to call with the bytes written.
 
-    `place` is the folder in which they will be: a new file gives nobody rights that the one that it replaces there
-    does not give. Default: the folder that they are written into.
+    `place` is the folder where the files will be in the end: none gets wider rights than the file that it replaces
+    there. Default: the folder that they are written into.
     """
 
     threads: int
@@ -45,33 +45,41 @@ def write_shards(job: Job, shards: Sequence[Shard], folder: Path, how: How) -> N
     """
     check_memory(shards)
     number = sum(-(-shard.nbytes // BLOCK_BYTES) for shard in shards)
-    _write(job.key, ((shard, Blocks([(shard, None)])) for shard in shards), number, folder, how)
+    _write(job.key, ((shard, shard.nbytes, blocks(shard)) for shard in shards), number, folder, how)
 
 
 def mend_shards(key: Key, wrong: Mapping[Shard, Sequence[Block]], folder: Path, how: How) -> None:
     """Replace files by copies that have the shards' sizes, and in which some blocks are made again.
 
-    Nobody's file is written to: it may have other names, or be the one that a link leads to.
+    No existing file is written to: it may have other names, or be the target of a link.
     """
-    _write(key, wrong.items(), sum(map(len, wrong.values())), folder, how, copied=True)
+    wanted = ((shard, sum(block.nbytes for block in some), some) for shard, some in wrong.items())
+    _write(key, wanted, sum(map(len, wrong.values())), folder, how, copied=True)
 
 
 def _write(
     key: Key,
-    wanted: Iterable[tuple[Shard, Blocks | Sequence[Block]]],
+    wanted: Iterable[tuple[Shard, int, Iterable[Block]]],
     number: int,
     folder: Path,
     how: How,
     *,
     copied: bool = False,
 ) -> None:
-    """Write blocks of files, `number` in all; the other bytes are those of the files of the same names, if `copied`."""
+    """Write blocks of files, `number` in all.
+
+    Args:
+        key: of the values.
+        wanted: the files, each with the bytes of its blocks and the blocks.
+        number: of all blocks.
+        folder, how: as in `write_shards`.
+        copied: whether the other bytes are taken from the file in place.
+    """
     maker = Maker(key)
     open_files: set[_Unfinished] = set()
 
     def items() -> Iterator[tuple[_Unfinished, Block]]:
-        for shard, wanted_blocks in wanted:
-            left = wanted_blocks.nbytes if isinstance(wanted_blocks, Blocks) else sum(b.nbytes for b in wanted_blocks)
+        for shard, left, wanted_blocks in wanted:
             file = _Unfinished(folder / shard.name, shard.nbytes, left, how)
             open_files.add(file)
             if copied:

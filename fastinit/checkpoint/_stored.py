@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from fastinit._core.structured import needs_all
-from fastinit._io.files import opened_regular, read_at
+from fastinit._io.files import front, opened_regular
 from fastinit._io.folders import Model, pick
 from fastinit._io.safetensors import Stored, read_header
 from fastinit.checkpoint._folder import Folder
@@ -175,7 +173,7 @@ def _shard(found: Examined, file: str, start: int, tensors: dict[str, Stored], p
 def _begins_with(path: Path, header: bytes) -> bool:
     """Whether a file begins with a header, or with as much of it as the file has bytes."""
     with opened_regular(path) as (descriptor, _):
-        return header.startswith(read_at(descriptor, np.empty(len(header), np.uint8), 0).tobytes())
+        return header.startswith(front(descriptor, len(header)))
 
 
 def _first_names(names: Iterable[str], plan: Plan) -> set[str]:

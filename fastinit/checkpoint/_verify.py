@@ -89,7 +89,7 @@ def verify(
     Raises:
         FileNotFoundError: there is no such folder, no `fastinit.json` in it, or an unfinished `write`.
         BlockingIOError: a run writes into the folder.
-        PermissionError: a file that a repair would replace is another user's, in a folder as /tmp. Nothing was changed.
+        PermissionError: a file that a repair would replace is another user's, in a sticky folder. Nothing was changed.
         MemoryError: as `write`.
     """
     start = time.perf_counter()
@@ -170,8 +170,8 @@ def _sample(every: Blocks, fraction: float) -> tuple[Iterable[Block], int]:
 
 
 def _restore(place: Folder, job: Job, found: Examined, wrong: list[Block], threads: int) -> None:
-    """Replace the files that are not what they should be, and the index. No file is written to: it may be the one that
-    a link leads to."""
+    """Replace the files that are not what they should be, and the index. No existing file is written to: it may be the
+    target of a link."""
     kept = [shard for shard in found.shards if not found.is_rewritten(shard)]
     mended: dict[Shard, list[Block]] = {
         shard: [] for shard in kept if (place.path / shard.name).stat().st_size != shard.nbytes

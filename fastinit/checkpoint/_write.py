@@ -105,7 +105,7 @@ def write(
         BlockingIOError: another run writes into the folder.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         MemoryError: a tensor that must be made whole does not fit into the limits of memory.
-        PermissionError: a file that would be replaced is another user's, in a folder as /tmp.
+        PermissionError: a file that would be replaced is another user's, in a sticky folder.
         OSError: the disk is full, the folder cannot be written... with the path; the same call goes on afterwards.
     """
     if not os.fspath(folder):

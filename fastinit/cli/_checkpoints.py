@@ -23,7 +23,7 @@ from fastinit.cli._app import (
     command,
     show,
 )
-from fastinit.cli._settings import keep_ray_away
+from fastinit.cli._settings import start_ray_elsewhere
 
 if TYPE_CHECKING:
     from fastinit.checkpoint import Report, Verification
@@ -127,7 +127,7 @@ def write(
             f"{source} holds {len(found.models)} models: give the folder of one: {', '.join(found.models)}"
         )
     if engine == "ray":
-        keep_ray_away()
+        start_ray_elsewhere()
     report = checkpoint.write(
         found.plan,
         out,

@@ -34,7 +34,7 @@ def ignore_settings() -> list[str]:
     return found
 
 
-def keep_ray_away() -> None:
+def start_ray_elsewhere() -> None:
     """Keep Ray's workers from importing modules that lie in the current folder."""
     from fastinit.checkpoint import _on_ray
 

@@ -218,10 +218,10 @@ class Plan(Mapping[str, "Fill | Tied"]):
         budget, names, characters = Budget(), 0, 0
         for pattern in tables:  # counted before the first of them is made
             try:
-                names += number(pattern)
-                characters += number(pattern) * len(pattern)
+                count = number(pattern)
             except ValueError as error:
                 raise ValueError(f'[tensors."{pattern:.200}"]: {error}') from None
+            names, characters = names + count, characters + count * len(pattern)
         if names > MOST_NAMES:
             raise ValueError(f"[tensors] must stand for at most {MOST_NAMES:,} names. Received: patterns of {names:,}")
         if characters > MOST_TEXT:  # more than the header of a file may have

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastinit._core.distributions import Distribution
 from fastinit._io.html import bars, page, table
-from fastinit._io.text import LONGEST_CELL, LONGEST_LINE, plain, printable
+from fastinit._io.text import LONGEST_LINE, cells, padded, plain, printable
 from fastinit.checkpoint._survey.comparison import in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
@@ -18,7 +18,7 @@ from fastinit.stats._histograms import Histogram
 
 MOST_ON_A_PAGE = 20_000  # tensors: 30 MB of HTML
 _encode = json.JSONEncoder(allow_nan=False).encode
-_TAB = "\t"  # in no cell: `printable` escapes it
+_TAB = "\t"  # in no cell: `cells` escapes it
 NUMBERS = "count", "min", "max", "mean", "std", "zeros", "nonfinite"
 
 
@@ -194,25 +194,22 @@ class TextTable:
         self._elements, self._verdicts = 0, False
 
     def add(self, tensor: Tensor) -> None:
-        cells = _cells(tensor)
-        self._rows.append(_TAB.join(cells))
-        self._widths = list(map(max, self._widths, map(len, cells)))
+        row = cells(_row(tensor))
+        self._rows.append(_TAB.join(row))
+        self._widths = list(map(max, self._widths, map(len, row)))
         self._elements += tensor.count
         self._verdicts |= bool(tensor.verdict)
 
     def end(self, nbytes: int, missing: Sequence[str]) -> Iterator[str]:
         """The lines; without a column of verdicts where there are none."""
         columns = len(self._HEADS) - (not self._verdicts)
-        marks = ["<" if name in self._LEFT else ">" for name in self._HEADS]
-        formats = [f"{mark}{width}" for mark, width in zip(marks, self._widths, strict=True)][:columns]
-        for row in self._rows:
-            yield "  ".join(map(format, row.split(_TAB)[:columns], formats)).rstrip()
+        left = [i for i, name in enumerate(self._HEADS) if name in self._LEFT]
+        yield from padded((row.split(_TAB) for row in self._rows), self._widths[:columns], left)
         yield from _remarks(len(self._rows) - 1, self._elements, nbytes, missing)
 
 
-def _cells(tensor: Tensor) -> tuple[str, ...]:
+def _row(tensor: Tensor) -> tuple[str, ...]:
     values = [getattr(tensor, name) for name in NUMBERS[1:]]
     numbers = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" if math.isfinite(v) else "" for v in values]
     looks, ks = in_words(tensor.fit.distribution), f"{tensor.fit.ks:.4f}" if math.isfinite(tensor.fit.ks) else ""
-    cells = tensor.name, tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict
-    return tuple(printable(cell, LONGEST_CELL) for cell in cells)
+    return tensor.name, tensor.dtype, _shape(tensor), *numbers, looks, ks, tensor.verdict

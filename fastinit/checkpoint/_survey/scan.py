@@ -169,7 +169,7 @@ def _reads(tensors: Iterable[TensorScan]) -> Iterator[_Read]:
 
 
 class _InOrder:
-    """Pass on what several threads find, in order. Who is too far ahead waits."""
+    """Pass on what several threads find, in order. A thread that is too far ahead waits."""
 
     def __init__(self, sink: Callable[[Tensor], None]) -> None:
         self._sink = sink
@@ -191,7 +191,7 @@ class _InOrder:
 
     @contextlib.contextmanager
     def failing(self) -> Iterator[None]:
-        """Let no thread wait for one that an exception stops."""
+        """Release the threads that wait, if an exception stops this one."""
         try:
             yield
         except BaseException:
