@@ -20,10 +20,8 @@ FEW = "uniform float16", "uniform float64", "normal bfloat16", "normal float64",
 
 
 def environment(**variables):
-    """This process's environment without Numba's settings (but its cache), and with more than one thread."""
+    """This process's environment without Numba's settings, and with more than one thread."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "LOCAL_WORLD_SIZE", "PYTHON"))}
-    if "NUMBA_CACHE_DIR" in os.environ:
-        ours["NUMBA_CACHE_DIR"] = os.environ["NUMBA_CACHE_DIR"]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
     return ours | {"NUMBA_NUM_THREADS": "4", "PYTHONPATH": path} | {k: str(v) for k, v in variables.items()}
 

@@ -1,6 +1,5 @@
 """Activations: values and slopes against torch's and finite differences, the ends, the gains, the words."""
 
-import ctypes
 import dataclasses
 import functools
 
@@ -10,12 +9,13 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import torch
+from compiled import compiled
 
 import fastinit as fi
 from fastinit._core.gains import NONLINEARITIES
-from fastinit._runtime.environment import kernels as all_kernels
+from fastinit._native.catalogue import KEEPS
+from fastinit._native.library import kernel
 from fastinit.kernels import jit
-from fastinit.kernels.nn.activations import KEEPS, backward_kernel, forward_kernel
 from fastinit.nn._activations import ACTIVATIONS, Activation, as_activation
 
 mp.mp.dps = 40
@@ -225,17 +225,16 @@ def test_the_kernels_add_the_bias_and_multiply_the_gradient(name):
         expected, slopes = value_and_slope(name, z + bias)
         kept, out, change = z.copy(), np.full_like(z, 7), gradient.copy()
         packed = made(name).packed
-        parameters = packed.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
-        forward = forward_kernel(name, dtype).owner
-        forward.ctypes(address(kept), address(out), address(bias), 5, 9, parameters)
+        forward = kernel("nn.activations.forward_kernel", name, dtype)
+        forward.call(address(kept), address(out), address(bias), 5, 9, address(packed))
         if KEEPS[name] == "output":
             np.testing.assert_array_equal(kept, expected)
             assert (out == 7).all()
         else:
             np.testing.assert_array_equal(kept, z + bias)
             np.testing.assert_array_equal(out, expected)
-        backward = backward_kernel(name, dtype).owner
-        backward.ctypes(address(change), address(kept), kept.size, parameters)
+        backward = kernel("nn.activations.backward_kernel", name, dtype)
+        backward.call(address(change), address(kept), kept.size, address(packed))
         np.testing.assert_array_equal(change, gradient * slopes)
 
 
@@ -249,14 +248,13 @@ def _backward_of(kernel, gradient, kept, count, parameters):
 
 def test_compiled_code_calls_the_kernels_by_address():
     i64 = jit.types.int64
-    forward = jit.entry(_forward_of, jit.types.void(*(i64,) * 7), "test_call_forward")
-    backward = jit.entry(_backward_of, jit.types.void(*(i64,) * 5), "test_call_backward")
+    forward = compiled(_forward_of, jit.types.void(*(i64,) * 7)).call
+    backward = compiled(_backward_of, jit.types.void(*(i64,) * 5)).call
     z, bias, packed = points("float32", 12).reshape(3, 4), np.arange(4, dtype=np.float32), made("silu").packed
     kept, out, gradient = z.copy(), np.empty_like(z), np.full_like(z, 2)
-    forward(
-        forward_kernel("silu", "float32").address, address(kept), address(out), address(bias), 3, 4, address(packed)
-    )
-    backward(backward_kernel("silu", "float32").address, address(gradient), address(kept), 12, address(packed))
+    there = [kernel(f"nn.activations.{way}_kernel", "silu", "float32").address for way in ("forward", "backward")]
+    forward(there[0], address(kept), address(out), address(bias), 3, 4, address(packed))
+    backward(there[1], address(gradient), address(kept), 12, address(packed))
     expected, slopes = value_and_slope("silu", z + bias)
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(gradient, 2 * slopes)
@@ -266,18 +264,7 @@ def test_an_address_is_an_integer():
     i64 = jit.types.int64
     signature = jit.types.void(i64, i64, jit.types.float32, i64, i64)
     with pytest.raises(jit.numba.TypingError, match=r"is called with an address and \[int64.*got \(int64, float32"):
-        jit.entry(_backward_of, signature, "test_call_refused")
-
-
-@pytest.mark.slow
-def test_warmup_compiles_the_kernels():
-    named = []
-    for name, compile_ in all_kernels():
-        compile_()
-        named.append(name)
-    assert {f"{way} {name} {dtype}" for way in ("forward", "backward") for name in KEEPS for dtype in DTYPES} <= set(
-        named
-    )
+        compiled(_backward_of, signature)
 
 
 # --- the table ---

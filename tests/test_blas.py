@@ -5,11 +5,12 @@ import threading
 import numpy as np
 import pytest
 import threadpoolctl
+from compiled import compiled
 
 import fastinit as fi
 from fastinit._runtime import blas
 from fastinit.kernels import jit
-from fastinit.kernels.nn.blas import gemm, gemm_address
+from fastinit.kernels.nn.blas import gemm
 from fastinit.nn import _layers as layers
 from fastinit.nn import _training as training
 
@@ -80,7 +81,7 @@ ONE = np.float64(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transposed", [(False, False), (False, True), (True, False)], ids=str)
 def test_products_of_parts_of_matrices(transposed, dtype):
-    product = jit.entry(_product, jit.types.void(*(i64,) * 12), f"test_product_{dtype}", ONE=np.dtype(dtype).type(1))
+    product = compiled(_product, jit.types.void(*(i64,) * 12), ONE=np.dtype(dtype).type(1)).call
     m, n, k = 5, 4, 3
     a, b, c = (np.asfortranarray(RNG.normal(size=(9, 9)).astype(dtype)) for _ in range(3))
     before = c.copy()
@@ -88,7 +89,7 @@ def test_products_of_parts_of_matrices(transposed, dtype):
     one = a[:k, :m].T if transposed[0] else a[:m, :k]
     other = b[:n, :k].T if transposed[1] else b[:k, :n]
     places = a.ctypes.data, 9, b.ctypes.data, 9, c.ctypes.data, 9
-    product(gemm_address(dtype), *transposed, m, n, k, *places)
+    product(blas.gemm_address(dtype), *transposed, m, n, k, *places)
     before[:m, :n] = one.astype(float) @ other.astype(float)
     np.testing.assert_allclose(c, before, rtol=0, atol=20 * np.finfo(dtype).eps)
 

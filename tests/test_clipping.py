@@ -13,12 +13,13 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastinit as fi
+from fastinit._native.catalogue import NORMS
+from fastinit._native.library import kernel
 from fastinit._runtime import threads
 from fastinit._runtime.arrays import DTYPES
 from fastinit._runtime.threads import CHUNK, RANGE
 from fastinit.clip._clipping import clamp, scale_by_norm, total_norm
 from fastinit.clip._vectors import blocks
-from fastinit.kernels.sums.norms import KINDS, norm_kernel
 
 SIZES = (1, 2, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE + 5)
 ORDERS = (1, 2, np.inf, 0.5, 3, 7.5)
@@ -152,12 +153,18 @@ def test_the_norm_does_not_depend_on_the_thread_count(dtype, monkeypatch):
         assert len(set(found)) == 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NORMS)
 def test_a_norm_kernel_numbers_its_chunks_from_the_start(kind):
     x = draw(5 * CHUNK + 3)
     results, numbers = np.full(8, -1.0), np.array([1.0, 3.0])
-    kernel = norm_kernel(kind, "float32").address
-    threads.spread(kernel, 4, x.ctypes.data, x.size, (CHUNK, numbers.ctypes.data), results.ctypes.data)
+    threads.spread(
+        kernel("sums.norms.norm_kernel", kind, "float32"),
+        4,
+        x.ctypes.data,
+        x.size,
+        (CHUNK, numbers.ctypes.data),
+        results.ctypes.data,
+    )
     wide = np.abs(x.astype(np.float64))
     function = {
         "squares": lambda c: (c**2).sum(),

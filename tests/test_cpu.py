@@ -6,9 +6,11 @@ import platform
 import re
 
 import llvmlite.binding
-import numba
 import processes
 import pytest
+
+from fastinit._native import processor
+from fastinit.kernels import jit, objects
 
 HOST = llvmlite.binding.get_host_cpu_features()
 # What a Haswell has, as far as a kernel could use it.
@@ -19,65 +21,65 @@ CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWE
 # and only the multiplications of the loop are left; LLVM then leaves the loops of gelu and of truncated normals as they
 # are. What is there is two to five times that.
 KERNELS = {
-    "fill uniform float32": (8, 4),
-    "fill normal float32": (120, 12),
-    "fill narrow_truncated float32": (50, 8),
-    "fill truncated float32": (80, 0),
-    "fill normal float64": (30, 5),
-    "forward tanh float32": (6, 1),
-    "forward gelu float32": (20, 0),
-    "forward softplus float64": (15, 5),
-    "backward relu float32": (2, 1),
-    "backward silu float32": (8, 3),
-    "backward gelu float64": (30, 0),
-    "forward elu float32": (8, 0),
-    "backward elu float32": (3, 1),
-    "loss softmax_classes float32": (8, 0),
-    "loss sigmoid float32": (16, 4),
-    "update momentum float32": (5, 3),
-    "update adam float32": (6, 6),
-    "quick moments float16": (12, 6),
-    "quick moments bfloat16": (8, 4),
-    "quick moments float32": (4, 2),
+    "fill.range_kernel fill uniform float32": (8, 4),
+    "fill.range_kernel fill normal float32": (120, 12),
+    "fill.range_kernel fill narrow_truncated float32": (50, 8),
+    "fill.range_kernel fill truncated float32": (80, 0),
+    "fill.range_kernel fill normal float64": (30, 5),
+    "nn.activations.forward_kernel tanh float32": (6, 1),
+    "nn.activations.forward_kernel gelu float32": (20, 0),
+    "nn.activations.forward_kernel softplus float64": (15, 5),
+    "nn.activations.backward_kernel relu float32": (2, 1),
+    "nn.activations.backward_kernel silu float32": (8, 3),
+    "nn.activations.backward_kernel gelu float64": (30, 0),
+    "nn.activations.forward_kernel elu float32": (8, 0),
+    "nn.activations.backward_kernel elu float32": (3, 1),
+    "nn.losses.loss_kernel softmax_classes float32": (8, 0),
+    "nn.losses.loss_kernel sigmoid float32": (16, 4),
+    "nn.updates.update_kernel momentum float32": (5, 3),
+    "nn.updates.update_kernel adam float32": (6, 6),
+    "sums.moments.quick_moments float16": (12, 6),
+    "sums.moments.quick_moments bfloat16": (8, 4),
+    "sums.moments.quick_moments float32": (4, 2),
 }
-ONCE = {"update adam float32": {"pow"}}  # for a whole chunk, before its loop
+ONCE = {"nn.updates.update_kernel adam float32": {"pow"}}  # for a whole chunk, before its loop
 
 # Few and quickly compiled, one of each kind: in the default run.
-SMOKE = "fill uniform float32", "backward relu float32", "update momentum float32", "quick moments float32"
+SMOKE = (
+    "fill.range_kernel fill uniform float32",
+    "nn.activations.backward_kernel relu float32",
+    "nn.updates.update_kernel momentum float32",
+    "sums.moments.quick_moments float32",
+)
 
 # CASES and KERNELS are put before it.
 ASSEMBLY = """
 import json
 from processes import digest, digest_of_sums
-from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
-from fastinit.kernels.fill import range_kernel
-from fastinit.kernels.jit import cache_tag
-from fastinit.kernels.nn.losses import loss_kernel
-from fastinit.kernels.sums.moments import quick_moments
-from fastinit.kernels.nn.updates import update_kernel
+from fastinit._native import processor
+from fastinit.kernels import objects
 
-ways = dict(forward=forward_kernel, backward=backward_kernel, loss=loss_kernel, update=update_kernel)
-ways["quick"] = lambda name, dtype: quick_moments(dtype)
 code = {}
-for way, name, dtype in map(str.split, KERNELS):
-    kernel = range_kernel(way, name, dtype) if way == "fill" else ways[way](name, dtype)
-    code[f"{way} {name} {dtype}"] = kernel.owner._library.get_asm_str()
+for kernel in KERNELS:
+    module, _ = objects.module_of(objects.definition_of(*kernel.split()), "kernel")
+    objects.optimize(module, processor.machine())
+    code[kernel] = processor.machine().emit_assembly(module)
 digests = {"fills": digest(*CASES), "sums": digest_of_sums() if CASES else None}
-print(json.dumps({"digests": digests, "code": code, "tag": cache_tag()}))
+print(json.dumps({"digests": digests, "code": code, "tag": processor.tag(*processor.target())}))
 """
 
 # Kernels of every kind, and the share of their vector instructions that has the full width of a processor with AVX-512:
 # code for one is made on any x86-64. LLVM itself takes half of the width, but for some integer instructions.
 AVX512 = {
-    "fill uniform bfloat16": 0.8,
-    "fill normal float32": 0.9,
-    "fill truncated float32": 0.9,
-    "fill truncated float64": 0.9,
-    "forward gelu float32": 0.9,
-    "backward silu float64": 0.9,
-    "loss softmax_classes float32": 0.8,
-    "update adam float32": 0.9,
-    "quick moments float32": 0.5,
+    "fill.range_kernel fill uniform bfloat16": 0.8,
+    "fill.range_kernel fill normal float32": 0.9,
+    "fill.range_kernel fill truncated float32": 0.9,
+    "fill.range_kernel fill truncated float64": 0.9,
+    "nn.activations.forward_kernel gelu float32": 0.9,
+    "nn.activations.backward_kernel silu float64": 0.9,
+    "nn.losses.loss_kernel softmax_classes float32": 0.8,
+    "nn.updates.update_kernel adam float32": 0.9,
+    "sums.moments.quick_moments float32": 0.5,
 }
 
 FLOATS = r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]"
@@ -90,13 +92,13 @@ LIBM = r"\b_?_?((?:log|log1p|log2|log10|exp|exp2|expm1|sin|cos|sincos|tan|tanh|e
 
 
 def started(cpu, folder, kernels=tuple(KERNELS)):
-    """A process that compiles for a CPU, into an empty folder: what comes from a cache has no assembly."""
-    # Without the empty features, Numba adds those of this machine: a Haswell with AVX-512. This process has the host's
+    """A process that compiles for a CPU."""
+    # Without the empty features, those of this machine are added: a Haswell with AVX-512. This process has the host's
     # bits.
     named = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
     settings, cases = ({}, ()) if cpu == "host" else (named, processes.FEW)
     code = f"CASES = {cases!r}\nKERNELS = {kernels!r}\n{ASSEMBLY}"
-    return processes.start(code, NUMBA_CACHE_DIR=folder, **settings)
+    return processes.start(code, FASTINIT_CACHE_DIR=folder, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +180,14 @@ def test_no_function_of_libm_is_called(found, cpu):
 def test_calls_of_libm_and_scalar_code_are_seen():
     """The two checks above, on code that fails them."""
 
-    @numba.cfunc("float64(float64)")
-    def scalar(x):
-        return math.log(x) * x + math.sin(x)
+    def scalar(x, out):
+        jit.carray(jit.pointer(out), 1, jit.types.float64)[0] = math.log(x) * x + math.sin(x)
 
-    code = scalar._library.get_asm_str()
+    signature = jit.types.void(jit.types.float64, jit.types.int64)
+    module, letters = objects.module_of(jit.definition(scalar, signature), "scalar")
+    assert letters == "di"
+    with pytest.raises(AssertionError, match=r"compiled code needs \['log', 'sin'\]"):
+        objects.optimize(module, processor.machine())
+    code = processor.machine().emit_assembly(module)
     assert called(code) == {"log", "sin"}
     assert vectors(code, "host")[0] == 0

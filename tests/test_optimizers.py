@@ -6,8 +6,8 @@ import reference
 import torch
 
 import fastinit as fi
+from fastinit._native.records import UPDATE_CHUNK as CHUNK
 from fastinit._runtime import threads
-from fastinit.kernels.nn.updates import CHUNK
 from fastinit.nn import _optimizers as optimizers
 
 STEPS = 100
@@ -187,7 +187,7 @@ def test_both_dtypes_in_one_step(case):
 @pytest.mark.parametrize("case", ["sgd decay", "nesterov", "adamw"])
 def test_the_bits_do_not_depend_on_the_thread_count(case, dtype, monkeypatch):
     monkeypatch.setattr(optimizers, "PARALLEL_FROM", 1)
-    shapes = [(3 * int(CHUNK) + 5,), (7,), (2, int(CHUNK)), (0,), (int(CHUNK) - 1,)]
+    shapes = [(3 * CHUNK + 5,), (7,), (2, CHUNK), (0,), (CHUNK - 1,)]
     parts = [problem(dtype, shape, 3, i) for i, shape in enumerate(shapes)]
     found = {}
     for number in (1, 2, 3):
@@ -218,7 +218,7 @@ def test_an_interrupt_leaves_whole_steps(monkeypatch):
     calls = []
     monkeypatch.setattr(threads, "SLAB_RANGES", 1)
     monkeypatch.setattr(threads, "together", lambda work, workers: calls.append(workers) or work())
-    weights = [np.ones(3 * int(CHUNK) + 5), np.ones(7, np.float32)]
+    weights = [np.ones(3 * CHUNK + 5), np.ones(7, np.float32)]
     fi.SGD(0.5).update(weights, [np.ones_like(array) for array in weights])
     assert len(calls) == 1
     assert all((array == 0.5).all() for array in weights)

@@ -169,7 +169,7 @@ def test_the_limit_does_not_leak_into_other_threads_and_contexts():
     [("1", 8), ("2", 4), ("3", 2), ("8", 1), ("100", 1), ("0", 8), ("", 8), ("-2", 8), ("two", 8), ("²", 8)],
 )
 def test_ranks_of_one_machine_share_its_threads(ranks, expected, monkeypatch):
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     assert threads.num_threads() == expected
     with fi.thread_limit(5):
@@ -178,7 +178,7 @@ def test_ranks_of_one_machine_share_its_threads(ranks, expected, monkeypatch):
 
 def test_without_ranks_the_threads_are_numbas(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 6)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "6")
     assert threads.num_threads() == 6
 
 

@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 
 from fastinit._core import gaussian
+from fastinit._native.records import QUANTILE_32_EDGE
 from fastinit._runtime.arrays import DTYPES, Array
 from fastinit._runtime.checks import finite, non_negative
-from fastinit.kernels.elementary import QUANTILE_32_EDGE
 
 # No draw of a normal law lies further from the mean, in sigma: sqrt(-2 ln 2^-54) is 8.652 (docs/stream.md, "Normal").
 NORMAL_REACH = 8.66

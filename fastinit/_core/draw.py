@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Distribution
+from fastinit._native.library import Kernel, kernel
+from fastinit._native.records import PARAMETERS
 from fastinit._runtime.arrays import Array, address, blocks, c_strides, dtype_name, runs
 from fastinit._runtime.threads import spread, spread_rows
-from fastinit.kernels.fill import PARAMETERS, range_kernel
 
 # Elements of the contiguous block through which a strided target is filled.
 COPY_BLOCK = 1 << 18
 
 
 @functools.lru_cache(maxsize=4096)
-def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: float) -> tuple[int, int, Array]:
-    """The address of the kernel, that of the distribution's numbers, and the array that holds them."""
+def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: float) -> tuple[Kernel, int, Array]:
+    """The kernel, the address of the distribution's numbers, and the array that holds them."""
     name = dtype_name(dtype)
     kind, numbers = distribution.pack(name)
     array = np.zeros(PARAMETERS)
     array[0] = scale
     array[1 : 1 + len(numbers)] = numbers
-    return range_kernel(mode, kind, name).address, array.ctypes.data, array
+    return kernel("fill.range_kernel", mode, kind, name), array.ctypes.data, array
 
 
 def draw(
@@ -50,12 +51,12 @@ def draw(
         indices: the part. Default: all of the tensor.
         offset: where the tensor's first element lies in the stream.
     """
-    kernel, numbers, _ = _ready(distribution, out.dtype, mode, scale)
+    run, numbers, _ = _ready(distribution, out.dtype, mode, scale)
     size = out.size
     if size == 0:
         return
     if strides is None and out.flags.carray:  # contiguous, aligned and writeable
-        spread(kernel, out.itemsize, address(out), size, words, numbers, offset)
+        spread(run, out.itemsize, address(out), size, words, numbers, offset)
         return
     steps = c_strides(out.shape) if strides is None else strides
     indices = tuple(range(n) for n in out.shape) if indices is None else indices
@@ -67,7 +68,7 @@ def draw(
 
     def work(target: Array, part: tuple[range, ...]) -> None:
         for rows in runs(target, steps, part, offset):
-            spread_rows(kernel, target.itemsize, rows, words, numbers)
+            spread_rows(run, target.itemsize, rows, words, numbers)
 
     inner = next((step for step, n in zip(out.strides[::-1], out.shape[::-1], strict=True) if n > 1), out.itemsize)
     if out.flags.aligned and inner == out.itemsize and all(step % out.itemsize == 0 for step in out.strides):

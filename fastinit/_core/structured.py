@@ -15,9 +15,9 @@ import numpy as np
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
-from fastinit._runtime.arrays import Array, c_strides
+from fastinit._native.library import kernel
+from fastinit._runtime.arrays import Array, address, c_strides
 from fastinit._runtime.checks import finite, non_negative, positive_int
-from fastinit.kernels.nn.reflectors import reflect
 
 Indices = tuple[range, ...]
 
@@ -235,7 +235,7 @@ def _orthogonal(tall: int, short: int, dtype: str, key: Key, offset: int) -> Arr
     vectors = np.empty((short, tall), dtype)
     draw(vectors, Normal(), key.words(), offset=offset)
     factors, signs = np.empty(short, dtype), np.empty(short, dtype)
-    reflect(dtype)(vectors, factors, signs)
+    kernel("nn.reflectors.reflect", dtype).call(*map(address, (vectors, factors, signs)), *vectors.shape)
     # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
     (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
     matrix: Array

@@ -2,5 +2,5 @@
 
 `arrays` checks arrays and says how a region of a tensor lies in memory; `threads` cuts work into ranges for the
 drivers and runs them on the threads of `pool`; `workers` are threads that take items from a list; `blas` keeps BLAS on
-one thread meanwhile. Modules here import `fastinit.kernels` only. Start reading at `threads.spread`.
+one thread meanwhile. Modules here import `fastinit._native` only. Start reading at `threads.spread`.
 """

@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from fastinit._native.records import Rows
 from fastinit._runtime.checks import whole
-from fastinit.kernels.records import Rows
 
 Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = Array | Mapping[Any, Array] | Iterable[Array]

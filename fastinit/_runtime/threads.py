@@ -8,16 +8,15 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
+from fastinit._native.library import Kernel, kernel
+from fastinit._native.records import Rows
 from fastinit._runtime import limits
 from fastinit._runtime.arrays import Array, address
 from fastinit._runtime.checks import positive_int
 from fastinit._runtime.pool import forked, together
-from fastinit.kernels import config, drive
-from fastinit.kernels.records import Rows
 
 # From Python 3.13 on: PYTHON_CPU_COUNT where that is set, else the affinity.
 _process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
@@ -75,20 +74,13 @@ def default_threads() -> tuple[int, str]:
 
 def _available() -> tuple[int, str]:
     """How many threads this process can have, and why."""
-    number = int(config.NUMBA_NUM_THREADS)
-    if _is_chosen(number):
+    number = _positive(os.environ.get("NUMBA_NUM_THREADS"))
+    if number is not None:
         return number, "NUMBA_NUM_THREADS"
     cpus, quota = _cpus(), limits.cpu_quota()
     if quota is not None and quota.cpus < cpus:
         return max(1, math.ceil(quota.cpus)), f"a quota of {quota.cpus:g} CPUs in {quota.source}"
     return cpus, "CPU affinity"
-
-
-@functools.cache
-def _is_chosen(number: int) -> bool:
-    """Whether Numba has this number of threads from the user, not by default."""
-    default: int = config.NUMBA_DEFAULT_NUM_THREADS
-    return number > 0 and (number != default or number == _positive(os.environ.get("NUMBA_NUM_THREADS")))
 
 
 def _cpus() -> int:
@@ -127,12 +119,12 @@ def thread_limit(number: int) -> Iterator[None]:
 
 
 def spread(
-    kernel: int, size: int, place: int, count: int, words: tuple[int, int], parameters: int, start: int = 0
+    run: Kernel, size: int, place: int, count: int, words: tuple[int, int], parameters: int, start: int = 0
 ) -> None:
     """Run a range kernel over contiguous memory.
 
     Args:
-        kernel: its address.
+        run: kernel.
         size: bytes of an element.
         place: where the elements lie.
         count: how many they are.
@@ -141,30 +133,29 @@ def spread(
         start: the first element's number in the stream.
     """
     if count < PARALLEL_FROM:
-        drive.single()(kernel, place, start, count, *words, parameters)
+        run.call(place, start, count, *words, parameters)
     else:
-        spread_rows(kernel, size, Rows(place, 1, count, 0, start, 0), words, parameters)
+        spread_rows(run, size, Rows(place, 1, count, 0, start, 0), words, parameters)
 
 
-def spread_rows(kernel: int, size: int, region: Rows, words: tuple[int, int], parameters: int) -> None:
+def spread_rows(run: Kernel, size: int, region: Rows, words: tuple[int, int], parameters: int) -> None:
     """Run a range kernel over rows of memory; the other arguments are those of `spread`."""
     large = region.rows * region.columns >= PARALLEL_FROM
     if region.rows == 1 and not large:
-        drive.single()(kernel, region.place, region.start, region.columns, *words, parameters)
+        run.call(region.place, region.start, region.columns, *words, parameters)
         return
     for slab in _slabs(region, size):
         counter = np.zeros(1, np.int64)  # of the ranges that are taken
-        work = functools.partial(
-            drive.shared(), kernel, slab, size, CHUNK, *words, parameters=parameters, counter=address(counter)
-        )
+        arguments = (run.address, *slab, size, CHUNK, *words, parameters, address(counter))
+        work = functools.partial(kernel("drive.shared").call, *arguments)
         together(work, num_threads() if large else 1)  # anew: a signal handler may have forked, and this be the child
 
 
-def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
+def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
     """Run a driver of lists over its records.
 
     Args:
-        driver: what `drive.list_driver` gives.
+        driver: a kernel that `drive.list_driver` defines.
         runs: the records, with a field `count`.
         chunk: elements of a range.
         large: whether to use several threads.
@@ -178,7 +169,8 @@ def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = Fal
         begin, end = ends.searchsorted((first, last - 1), "right").tolist()
         before = int(ends[begin - 1]) if begin else 0
         counter = np.array([first - before], np.int64)  # of the ranges that are taken
-        work = functools.partial(driver, runs[begin : end + 1], chunk, last - before, counter=address(counter))
+        part = runs[begin : end + 1]
+        work = functools.partial(driver.call, address(part), len(part), chunk, last - before, address(counter))
         together(work, num_threads() if large else 1)  # anew, as in `spread_rows`
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from fastinit._io.terminal import say
+from fastinit._native.processor import LEVELS
 from fastinit.cli._app import AsJson, command, show
 
 
@@ -40,15 +44,31 @@ def info(as_json: AsJson = False) -> None:
 
 
 @command
-def warmup() -> None:
+def warmup(
+    levels: Annotated[
+        str, typer.Option("--for", metavar="LEVEL,...", help=f"Other processors: {', '.join(LEVELS)}.")
+    ] = "",
+) -> None:
     """Compile all kernels into the cache, so that no later process has to: for container builds.
 
-    Example: RUN fastinit warmup
-    """
-    from fastinit._runtime.environment import kernels
+    Without --for, they are compiled for this processor. A level is good for all processors that have its instructions.
 
-    jobs = kernels()
-    for done, (name, compile_) in enumerate(jobs, start=1):
-        compile_()
-        say(f"{done}/{len(jobs)} {name}")
-    show(f"{len(jobs)} kernels are compiled")
+    Example: RUN fastinit warmup --for x86-64-v3,x86-64-v4
+    """
+    from fastinit._native import cache
+    from fastinit._native.ahead import compile_everything
+    from fastinit._native.catalogue import everything
+    from fastinit._runtime.threads import num_threads
+
+    wanted: list[str | None] = list(levels.split(",")) if levels else [None]
+    for level in wanted:
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"--for must be one or more of {', '.join(LEVELS)}. Received: {level!r}")
+    total, done, missing = len(list(everything())) * len(wanted), 0, 0
+    for level in wanted:
+        for names, kept in compile_everything(num_threads(), level):
+            done, missing = done + 1, missing + (not kept)
+            say(f"{done}/{total} {' '.join(names)}" + (f" for {level}" if level else ""))
+    if missing:
+        raise OSError(f"{missing} kernels could not be kept in the cache, {cache.folder()}")
+    show(f"{total} kernels are compiled")

@@ -20,7 +20,6 @@ from fastinit._runtime.arrays import (
 )
 from fastinit._runtime.checks import non_negative, real
 from fastinit.clip._vectors import Vectors, norms_of, vectors
-from fastinit.kernels.sums.norms import clamp_kernel, scale_kernel
 
 # A larger p gives the largest magnitude to the last digit: n^(1/p) is 1 for any n below 2^64.
 _LARGEST_P = 2.0**60
@@ -108,7 +107,7 @@ def clip_by_global_norm(
     if error_if_nonfinite:
         _all_finite([norm], ["arrays"])
     if not norm <= limit:
-        memory.change(scale_kernel, np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
+        memory.change("sums.norms.scale_kernel", np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
     return norm
 
 
@@ -156,7 +155,7 @@ def clip_by_norm(
     norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
         _all_finite(norms.tolist(), [name for name, _ in named.values()])
-    memory.change(scale_kernel, _factors(norms, limit, eps)[:, None], ~(norms <= limit))
+    memory.change("sums.norms.scale_kernel", _factors(norms, limit, eps)[:, None], ~(norms <= limit))
     if isinstance(x, np.ndarray):
         return float(norms[0])
     found: list[float] = norms.tolist()
@@ -238,7 +237,7 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
     norms = norms_of(memory, 2.0, whole=False)
     with np.errstate(invalid="ignore"):
         factors = largest / np.maximum(norms, _DIVISION_EPS)
-    memory.change(scale_kernel, factors[:, None], ~(norms < largest))
+    memory.change("sums.norms.scale_kernel", factors[:, None], ~(norms < largest))
 
 
 # --- for the faces: step by step, on memory that they located ---
@@ -257,14 +256,14 @@ def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> 
     """
     factor = np.minimum(1.0, _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps)))
     if factor != 1:
-        memory.change(scale_kernel, np.full((len(memory.runs), 1), factor))
+        memory.change("sums.norms.scale_kernel", np.full((len(memory.runs), 1), factor))
 
 
 def clamp(memory: Vectors, low: float, high: float) -> None:
     """`clip_by_value` of all of the memory, by bounds that are in order."""
     with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
         rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change(clamp_kernel, rounded[memory.runs["code"]])
+    memory.change("sums.norms.clamp_kernel", rounded[memory.runs["code"]])
 
 
 # --- arguments ---

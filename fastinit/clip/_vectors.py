@@ -5,20 +5,17 @@ Each array by itself would cost a call into compiled code; here all go in one li
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastinit._native.library import kernel
+from fastinit._native.records import RUN
 from fastinit._runtime.arrays import DTYPES, NUMBERS, PARTS, Array, address, check_source, check_target, memory_order
 from fastinit._runtime.threads import CHUNK, PARALLEL_BYTES, RANGE, walk
-from fastinit.kernels.drive import listed
-from fastinit.kernels.jit import Kernel
-from fastinit.kernels.records import RUN
-from fastinit.kernels.sums.norms import norm_kernel
 
 Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 
@@ -51,26 +48,26 @@ class Vectors:
     once: Array | None  # which runs are not those of an earlier array again; None where none is
     copies: dict[int, tuple[Array, Array]]  # number of the array: itself, its copy
 
-    def for_kernel(self, kernel: Callable[[str], Kernel], chosen: Array | None) -> Array:
-        """The chosen runs, or all, as `records.RUN` for the kernel of each run's dtype."""
+    def for_kernel(self, names: tuple[str, ...], chosen: Array | None) -> Array:
+        """The chosen runs, or all, as `records.RUN` for the kernel of each run's dtype, whose other names are given."""
         runs = self.runs if chosen is None else self.runs[chosen]
         codes = runs["code"]
         kernels = np.zeros(len(DTYPES), np.int64)
         for code in np.flatnonzero(np.bincount(codes)).tolist():
-            kernels[code] = kernel(_NAMES[code]).address
+            kernels[code] = kernel(*names, _NAMES[code]).address
         records = np.zeros(len(runs), RUN)
         records["kernel"], records["size"] = kernels[codes], _SIZES[codes]
         records["place"], records["count"] = runs["place"], runs["count"]
         return records
 
-    def change(self, kernel: Callable[[str], Kernel], parameters: Array, chosen: Array | None = None) -> None:
+    def change(self, name: str, parameters: Array, chosen: Array | None = None) -> None:
         """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs."""
         if self.once is not None:
             chosen = self.once if chosen is None else chosen & self.once
         if chosen is not None and not chosen.any():
             return
         parameters = np.ascontiguousarray(parameters, np.float64)
-        records = self.for_kernel(kernel, chosen)
+        records = self.for_kernel((name,), chosen)
         numbers = np.arange(len(self.runs)) if chosen is None else np.flatnonzero(chosen)
         records["parameters"] = address(parameters) + parameters.strides[0] * numbers
         _walk(records)
@@ -211,13 +208,13 @@ def _ends(runs: Array) -> Array:
 
 
 def _walk(records: Array) -> None:
-    walk(listed(), records, RANGE, large=records["count"] @ records["size"] >= PARALLEL_BYTES)
+    walk(kernel("drive.listed"), records, RANGE, large=records["count"] @ records["size"] >= PARALLEL_BYTES)
 
 
 def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
     """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are divisor and exponent of each
     of all runs."""
-    records = memory.for_kernel(functools.partial(norm_kernel, kind), chosen)
+    records = memory.for_kernel(("sums.norms.norm_kernel", kind), chosen)
     chunks = -(-records["count"] // CHUNK)
     starts = chunks.cumsum() - chunks
     results = np.zeros(chunks.sum())

@@ -7,28 +7,19 @@ import functools
 import os
 import pkgutil
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 _config: Any = numba.config
 _SETTINGS = "numba.core.config._env_reloader.old_environ", "numba.core.config._env_reloader.process_environ"
-_CACHE = (
-    "numba.core.caching.IndexDataCacheFile._load_data",
-    "numba.core.caching.IndexDataCacheFile._load_index",
-    "numba.core.caching.IndexDataCacheFile._open_for_write",
-    "numba.core.caching.NullCache",
-    "numba.core.ccallback.CFunc",
-    "numba.core.compiler.CompileResult._rebuild",
-    "numba.core.compiler.CompileResult._reduce",
-    "numba.core.sigutils.normalize_signature",
-)
+_TARGET = ("numba.core.registry.cpu_target.target_context",)
 FALLBACKS = {
     **dict.fromkeys(_SETTINGS, "a .numba_config.yaml that it read at its import holds for kernels too"),
-    **dict.fromkeys(_CACHE, "every process compiles its kernels anew"),
+    **dict.fromkeys(_TARGET, "it optimises kernels before LLVM does, which takes longer"),
 }
 
 
@@ -51,8 +42,8 @@ def _has(names: tuple[str, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def compiler() -> Iterator[None]:
-    """Let Numba compile inside the with-block, with the settings of the environment alone.
+def compiler(*, optimize: bool = True) -> Iterator[None]:
+    """Let Numba compile inside the with-block, with the settings of the environment alone, or only lower its code.
 
     A `.numba_config.yaml` in the current folder is not read; what it set before is undone for the block. Numba reads it
     at its import and at each compilation. Whoever made the folder could name a cache, whose files are pickles, or
@@ -66,12 +57,15 @@ def compiler() -> Iterator[None]:
     with global_compiler_lock:
         before = {name: value for name, value in vars(_config).items() if name.isupper()}
         reload, old = _config.reload_config, _take_environment()
-        disabled = _config.DISABLE_JIT
+        disabled, level = _config.DISABLE_JIT, _config.OPT
         _config.reload_config, _config.DISABLE_JIT = _nothing, 0
+        if not optimize and _has(_TARGET):
+            _ = cpu_target.target_context  # made with the caller's level, which it keeps
+            _config.OPT = type(level)(0)
         try:
             yield
         finally:
-            _config.reload_config, _config.DISABLE_JIT = reload, disabled
+            _config.reload_config, _config.DISABLE_JIT, _config.OPT = reload, disabled, level
             if old is not None:
                 vars(_config).update(before)
                 _config._env_reloader.old_environ = old
@@ -99,90 +93,3 @@ def _take_environment() -> dict[str, Any] | None:
         reloader.process_environ(environment)
         reloader.old_environ = environment
     return None if old.items() <= environment.items() else old
-
-
-def kernel_cache(folder: Path, name: str, stamp: str, check: Callable[[Path], None]) -> Any:
-    """A cache of one kernel, for `compile_entry` and `compile_callback`.
-
-    Args:
-        folder: where its files are.
-        name: of the files.
-        stamp: of the source: files with another one do not count.
-        check: is called before a file is loaded. Whatever it raises ends the compilation.
-
-    Returns:
-        The cache; None, with a warning, where Numba lacks a name.
-    """
-    return _cache_class()(folder, name, stamp, check) if _has(_CACHE) else None
-
-
-@functools.cache
-def _cache_class() -> Any:
-    from numba.core.caching import IndexDataCacheFile, NullCache
-    from numba.core.compiler import CompileResult
-
-    class Files(IndexDataCacheFile):
-        def __init__(self, folder: Path, name: str, stamp: str, check: Callable[[Path], None]) -> None:
-            super().__init__(str(folder), name, stamp)
-            self._folder, self._check = folder, check
-
-        def _load_index(self) -> Any:
-            self._check(Path(self._index_path))
-            return super()._load_index()
-
-        def _load_data(self, name: str) -> Any:
-            self._check(self._folder / name)
-            return super()._load_data(name)
-
-        @contextlib.contextmanager
-        def _open_for_write(self, path: str) -> Iterator[Any]:
-            """As Numba's, but nobody else may write to the file, whatever the umask."""
-            temporary = Path(f"{path}.tmp.{os.urandom(8).hex()}")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            try:
-                with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
-                    yield file
-                temporary.replace(path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
-
-    class KernelCache(NullCache):
-        def __init__(self, folder: Path, name: str, stamp: str, check: Callable[[Path], None]) -> None:
-            self._folder, self._files = folder, Files(folder, name, stamp, check)
-
-        @property
-        def cache_path(self) -> str:
-            return str(self._folder)
-
-        def load_overload(self, signature: Any, target: Any) -> Any:
-            target.refresh()
-            data = self._files.load((signature, target.codegen().magic_tuple()))
-            return None if data is None else CompileResult._rebuild(target, *data)
-
-        def save_overload(self, signature: Any, compiled: Any) -> None:
-            if not compiled.library.has_dynamic_globals:  # addresses of this process
-                with contextlib.suppress(OSError):  # a read-only folder, a full disk
-                    self._files.save((signature, compiled.codegen.magic_tuple()), compiled._reduce())
-
-    return KernelCache
-
-
-def compile_entry(dispatcher: Any, signature: Any, kept: Any) -> Any:
-    """Compile a function for one signature, or take it from its cache."""
-    dispatcher._cache = kept
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
-
-
-def compile_callback(function: Callable[..., Any], signature: Any, options: dict[str, Any], kept: Any) -> Any:
-    """Compile a C function, or take it from its cache."""
-    from numba.core.ccallback import CFunc
-    from numba.core.sigutils import normalize_signature
-
-    callback: Any = CFunc(function, normalize_signature(signature), locals={}, options=options)
-    callback._cache = kept
-    callback.compile()
-    return callback

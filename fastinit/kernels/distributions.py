@@ -35,7 +35,6 @@ from fastinit.kernels.jit import (
     float_of_bits32,
     float_of_bits64,
     fma,
-    full_width,
     scalar,
     scalars,
     stack_memory,
@@ -170,7 +169,6 @@ def constant(words, out, p, put):
 
 def uniform(words, out, p, put):
     """low + u (high - low), and the last value below `high` instead of `high`. p: scale, low, high - low, last."""
-    full_width()
     scale, low, width, last = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2]), FLOAT(p[3])
     for j in range(COUNTERS):
         for w in range(WORDS):
@@ -184,7 +182,6 @@ def normal(words, out, p, put):
     The radii are made first, in place of their words: two short loops keep more of the long chain of a logarithm and
     a square root in flight than one long loop does.
     """
-    full_width()
     scale, mean, std = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2])
     for w in range(0, WORDS, 2):
         for j in range(COUNTERS):
@@ -201,7 +198,6 @@ def narrow_truncated32(words, out, p, put):
 
     p: scale, mean, std, low, high, Phi(b) - Phi(a), (Phi(a) + Phi(b) - 1) / 2.
     """
-    full_width()
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
     mass, middle = f32(p[5]), f32(p[6])
     for j in range(COUNTERS):
@@ -216,7 +212,6 @@ def truncated32(words, out, p, put):
     p: as `narrow_truncated32`, then Phi(a), 1 - Phi(b) and Phi(b) - Phi(a) in units of exp(-shift / 2), and the shift.
     The radii are made first, as in `normal`.
     """
-    full_width()
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
     mass, middle, below, above, tail_mass, shift = f32(p[5]), f32(p[6]), f32(p[7]), f32(p[8]), f32(p[9]), f32(p[10])
     radii = carray(_radii(), BLOCK32, f32)
@@ -232,7 +227,6 @@ def truncated32(words, out, p, put):
 
 def truncated64(words, out, p, put):
     """The same in float64. p: scale, mean, std, low, high, Phi(b) - Phi(a), Phi(a), 1 - Phi(b)."""
-    full_width()
     for j in range(COUNTERS):
         for w in range(2):
             u, complement = sides64(words[COUNTERS * w + j])

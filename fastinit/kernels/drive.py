@@ -6,21 +6,15 @@ take the next range from a shared counter: with a static split all would wait fo
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import call_range, entry, fetch_add, scalar
-from fastinit.kernels.records import RUN, Rows
+from fastinit._native.records import RUN, Rows
+from fastinit.kernels.jit import Definition, call_range, carray, definition, fetch_add, pointer, scalar
 
 i64, u64 = np.int64, np.uint64
-
-
-def _single(kernel, out, start, count, key, stream, parameters):
-    call_range(kernel, out, u64(start), u64(count), key, stream, parameters)
 
 
 def _shared(kernel, region, size, chunk, key, stream, parameters, counter):
@@ -41,14 +35,15 @@ def _run_range(run, first, count):
     call_range(run.kernel, place, u64(first), u64(count), run.key, run.stream, run.parameters)
 
 
-CALL = _run_range  # a template argument
+CALL, RECORD = _run_range, RUN  # template arguments
 
 
-def _listed(runs, chunk, stop, counter):
-    """Take the next range of a list, up to number `stop`, until none is left."""
+def _listed(runs, number, chunk, stop, counter):
+    """Take the next range of a list of `number` records, up to number `stop`, until none is left."""
+    runs = carray(pointer(runs), number, RECORD)
     wanted = fetch_add(counter)
     before = i64(0)  # ranges of the runs so far
-    for i in range(runs.size):
+    for i in range(number):
         run = runs[i]
         ranges = (run.count + chunk - 1) // chunk
         while wanted < min(stop, before + ranges):
@@ -58,30 +53,22 @@ def _listed(runs, chunk, stop, counter):
         before += ranges
 
 
-@functools.cache
-def single() -> Any:
-    """One range. Its arguments are plain: they are most of what a small call costs."""
-    return entry(_single, types.void(*(types.int64,) * 4, types.uint64, types.uint64, types.int64), "single")
-
-
-@functools.cache
-def shared() -> Any:
+def shared() -> Definition:
     """All the ranges of a region, `records.Rows`; the arguments are those of `_shared`, places as addresses."""
     region = types.NamedUniTuple(types.int64, len(Rows._fields), Rows)
     words = types.uint64, types.uint64
-    return entry(_shared, types.void(types.int64, region, *(types.int64,) * 2, *words, *(types.int64,) * 2), "shared")
+    return definition(_shared, types.void(types.int64, region, *(types.int64,) * 2, *words, *(types.int64,) * 2))
 
 
-@functools.cache
-def listed() -> Any:
+def listed() -> Definition:
     """Some of the ranges of a list of runs, an array of `records.RUN`."""
-    return list_driver(RUN, _run_range, "listed")
+    return list_driver(RUN, _run_range)
 
 
-def list_driver(record: np.dtype[Any], call: Any, name: str) -> Any:
-    """Compile a driver of a list: `call(run, first, count)` is a scalar function for elements of one record.
+def list_driver(record: np.dtype[Any], call: Any) -> Definition:
+    """A driver of a list: `call(run, first, count)` is a scalar function for elements of one record.
 
-    Its arguments: the records, elements of a range, the number of the range to stop at, and the counter's address.
+    Its arguments: the address and the number of the records, elements of a range, the number of the range to stop at,
+    and the counter's address.
     """
-    runs = types.Array(numba.from_dtype(record), 1, "C")
-    return entry(_listed, types.void(runs, types.int64, types.int64, types.int64), name, CALL=call)
+    return definition(_listed, types.void(*(types.int64,) * 5), CALL=call, RECORD=record)

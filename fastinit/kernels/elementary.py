@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from fastinit._native.records import QUANTILE_32_EDGE
 from fastinit.kernels.coefficients import coefficients
 from fastinit.kernels.jit import bits32, bits64, float_of_bits32, float_of_bits64, fma, polynomial, scalar
 
@@ -129,7 +130,6 @@ def sincospi64(t):
     return t * polynomial(z, SINPI_64), fma(z, polynomial(z, COSPI_64), ONE_64)
 
 
-QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which the float32 quantile is good: just past 2 sigma (0.47725)
 EDGE_32 = f32(QUANTILE_32_EDGE)
 EDGE_SQUARED_32, EDGE_SQUARED_64 = f32(0.4782**2), f64(0.425**2)
 TAIL_64, FAR_64 = f64(0.075), f64(5.0)

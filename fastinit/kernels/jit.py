@@ -1,43 +1,38 @@
 """The one place that names compiler options, and the few instructions that Numba does not offer.
 
-Nothing here is compiled at import. `scalar` functions are compiled into what calls them; `entry` makes the compiled
-and cached function that Python calls, and `c_kernel` the C function that compiled code calls through its address.
+Nothing here is compiled at import. `scalar` functions are compiled into what calls them; a `Definition` is what
+`objects` makes an object file of, with one C function.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import sys
 import types as python_types
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import carray as _carray  # type: ignore[attr-defined]
 from numba import types
 from numba.extending import intrinsic as _intrinsic
 
-from fastinit.kernels import _numba, cache
+from fastinit.kernels import _numba
 
 # Numba types what these decorate when it compiles; for Python's checkers the results are Any.
 intrinsic: Any = _intrinsic
 carray: Any = _carray
 _njit: Any = numba.njit
-_cfunc: Any = numba.cfunc
-_config: Any = numba.config
 
 # No fastmath: what makes values must be IEEE exact, so that every CPU makes the same bits. error_model="numpy" drops
 # the branch for a division by zero, which alone would stop vectorisation. To leave fastmath out is not enough: Numba
 # lets a function that does not name it inherit it from the first kernel that calls it, and keeps that code for all.
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "nogil": True, "fastmath": False}
 
-# Always inlined: a call in the innermost loop stops vectorisation. The wrappers that Python and C would need are left
-# out; they cost a quarter of the compile time.
-_INLINED = _OPTIONS | {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# The wrappers that Python and C would need are left out: `objects` makes its own, which needs no Numba.
+_ALONE = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Always inlined: a call in the innermost loop stops vectorisation.
+_INLINED = _ALONE | {"forceinline": True}
 
 
 def scalar(function: Any) -> Any:
@@ -46,31 +41,10 @@ def scalar(function: Any) -> Any:
         return _njit(**_INLINED)(function)
 
 
-@functools.cache
-def cache_tag() -> str:
-    """What a compiled kernel depends on beside its own file, as 12 hex digits.
-
-    Numba's cache looks at the file of the function alone, so an edit to another kernel file would go unseen; and two
-    processes that save different signatures at once may both take the data file `1`. A name of its own for every
-    (kernel, sources, CPU) makes each cache file hold one content only.
-    """
-    digest = hashlib.blake2b(digest_size=6)
-    folder = Path(__file__).parent
-    for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.json")]):
-        digest.update(path.read_bytes())
-    with _numba.compiler():
-        digest.update(repr((numba.__version__, _config.CPU_NAME, _config.CPU_FEATURES)).encode())
-    digest.update(llvmlite.binding.get_host_cpu_name().encode())
-    digest.update(llvmlite.binding.get_host_cpu_features().flatten().encode())
-    return digest.hexdigest()
-
-
 def _with_globals(function: Callable[..., Any], names: dict[str, Any]) -> python_types.FunctionType:
     """A copy of `function` in which the global `names` mean other objects.
 
-    These are template arguments. A closure would read better, but Numba's cache pickles closures, and a compiled
-    function in a closure has a new pickle in every process: nothing would ever be found again.
-    """
+    These are template arguments."""
     copy = python_types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
     copy.__doc__ = function.__doc__
     return copy
@@ -87,68 +61,24 @@ def scalars(functions: Iterable[Callable[..., Any]], **names: Any) -> dict[str, 
     return known
 
 
-def _renamed(function: Callable[..., Any], name: str, names: dict[str, Any]) -> python_types.FunctionType:
-    """A copy of `function` under a cache name of its own, with template arguments."""
-    copy = _with_globals(function, names)
-    copy.__qualname__ = f"{name}-{cache_tag()}"
-    return copy
+class Definition(NamedTuple):
+    """A function to be compiled, and its Numba signature: 64-bit integers, float64, addresses, and tuples of them."""
+
+    function: python_types.FunctionType
+    signature: Any
 
 
-def _cached_or_not(compile_: Callable[[bool], Any]) -> Any:
-    """Compile with the cache, or without where it fails: a read-only install, a full disk, a file that was cut off.
-
-    An error of the compiler itself comes again without the cache, and is raised then.
-    """
-    with _numba.compiler():
-        try:
-            return compile_(True)
-        except cache.UntrustedError as error:
-            untrusted: cache.UntrustedError | None = error
-        except Exception:
-            untrusted = None
-        compiled = compile_(False)
-    if untrusted is not None:
-        cache.warn(untrusted)
-    return compiled
+def definition(function: Callable[..., Any], signature: Any, **names: Any) -> Definition:
+    """`function`, in which the global `names` mean other objects, for one signature."""
+    return Definition(_with_globals(function, names), signature)
 
 
-def _cache_of(function: python_types.FunctionType) -> Any:
-    return cache.of(Path(function.__code__.co_filename), function.__qualname__)
-
-
-def entry(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Any:
-    """Compile `function` for one signature, to be called from Python."""
-    copy = _renamed(function, name, names)
-
-    def compile_(cached: bool) -> Any:
-        if not cached or (kept := _cache_of(copy)) is None:
-            return _njit(signature, **_OPTIONS)(copy)
-        return _numba.compile_entry(_njit(**_OPTIONS)(copy), signature, kept)
-
-    return _cached_or_not(compile_)
-
-
-class Kernel(NamedTuple):
-    """A compiled C function: compiled code calls it through `address`, Python through `owner.ctypes`.
-
-    The address is good for as long as `owner` lives; the caches of the functions that return kernels keep them all.
-    """
-
-    address: int
-    owner: Any
-
-
-def c_kernel(function: Callable[..., Any], signature: Any, name: str, **names: Any) -> Kernel:
-    """Compile `function` for one signature as a C function."""
-    copy = _renamed(function, name, names)
-
-    def compile_(cached: bool) -> Any:
-        if not cached or (kept := _cache_of(copy)) is None:
-            return _cfunc(signature, **_OPTIONS)(copy)
-        return _numba.compile_callback(copy, signature, _OPTIONS, kept)
-
-    compiled = _cached_or_not(compile_)
-    return Kernel(compiled.address, compiled)
+def lowered(defined: Definition) -> str:
+    """The function and all that it calls as LLVM's intermediate code, which no processor has changed yet."""
+    with _numba.compiler(optimize=False):
+        dispatcher = _njit(defined.signature, **_ALONE)(defined.function)
+        text: str = dispatcher.inspect_llvm(dispatcher.signatures[0])
+        return text
 
 
 @intrinsic
@@ -180,22 +110,6 @@ def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
         return terms[0]
 
     return x(x, coefficients), generate
-
-
-@intrinsic
-def full_width(typing_context: Any) -> Any:
-    """Vectorise the function that calls this with vectors as wide as the processor has.
-
-    LLVM takes 256 bits of the 512 that a processor with AVX-512 has, for the sake of the oldest of them. Each function
-    with a loop needs the call: inner functions are vectorised before they are inlined.
-    """
-
-    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        # The set's own `add` refuses attributes that llvmlite does not know.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 def _bitcast(source: Any, target: Any, llvm_type: ir.Type) -> Any:
@@ -260,13 +174,13 @@ def stack_memory(kind: Any, count: int) -> Any:
     They are aligned to 64 bytes, hold anything, and last as long as the kernel runs. A buffer from `np.empty` would
     cost a call of the allocator, and a check whether it shares memory with what is read.
     """
-    element = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}[kind]
+    words = ir.ArrayType(ir.IntType(kind.bitwidth), count)
 
     @intrinsic
     def memory(typing_context: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
             with builder.goto_entry_block():  # once, also where it is called in a loop
-                place = builder.alloca(ir.ArrayType(element, count))
+                place = builder.alloca(words)
                 place.align = 64
             return builder.bitcast(place, ir.IntType(8).as_pointer())
 

@@ -6,15 +6,16 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastinit._core.gains import gain as gain_of
-from fastinit._runtime.arrays import FLOATS, check_form, check_source, check_target
+from fastinit._native.catalogue import KEEPS
+from fastinit._native.library import kernel
+from fastinit._native.records import ACTIVATION_PARAMETERS
+from fastinit._runtime.arrays import FLOATS, address, check_form, check_source, check_target
 from fastinit._runtime.checks import non_negative, squared, unknown
-from fastinit.kernels.nn import activations as kernels
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -36,7 +37,7 @@ def _elu_gain(alpha: float) -> float:
 
 _GELU = "Hendrycks & Gimpel, arXiv:1606.08415, 2016"
 
-# Name -> row. What a layer keeps is the kernels' matter: `kernels.KEEPS`.
+# Name -> row. What a layer keeps is the kernels' matter: `catalogue.KEEPS`.
 ACTIVATIONS: dict[str, Row] = {
     "identity": Row("z", "A baseline"),
     "relu": Row("max(z, 0)", "Nair & Hinton, ICML 2010"),
@@ -100,7 +101,7 @@ class Activation:
     @property
     def keeps(self) -> str:
         """What a layer keeps for the way back: "output", y = f(z), or "input", z."""
-        return kernels.KEEPS[self.name]
+        return KEEPS[self.name]
 
     @property
     def gain(self) -> float:
@@ -115,7 +116,7 @@ class Activation:
     @property
     def packed(self) -> NDArray[np.float64]:
         """The parameters as the kernels read them."""
-        values = np.zeros(kernels.PARAMETERS)
+        values = np.zeros(ACTIVATION_PARAMETERS)
         values[: len(self.parameters)] = [value for _, value in self.parameters]
         return values
 
@@ -144,14 +145,9 @@ class Activation:
         columns = z.shape[-1] if z.ndim else 1
         bias = np.zeros(columns, z.dtype)
         if z.size:
-            kernels.forward_kernel(self.name, z.dtype.name).owner.ctypes(
-                kept.ctypes.data,
-                result.ctypes.data,
-                bias.ctypes.data,
-                z.size // columns,
-                columns,
-                _pointer(self.packed),
-            )
+            packed = self.packed
+            run = kernel("nn.activations.forward_kernel", self.name, z.dtype.name)
+            run.call(*map(address, (kept, result, bias)), z.size // columns, columns, address(packed))
         if result is not out:
             out[...] = result
         return out
@@ -170,12 +166,9 @@ class Activation:
         """gradient *= f'(kept), in place: a contiguous array of the shape and dtype of `kept`."""
         if not (kept.flags.c_contiguous and kept.flags.aligned):
             kept = kept.copy(order="C")
-        kernel = kernels.backward_kernel(self.name, kept.dtype.name)
-        kernel.owner.ctypes(gradient.ctypes.data, kept.ctypes.data, kept.size, _pointer(self.packed))
-
-
-def _pointer(values: NDArray[np.float64]) -> Any:
-    return np.ctypeslib.as_ctypes(values)
+        packed = self.packed
+        run = kernel("nn.activations.backward_kernel", self.name, kept.dtype.name)
+        run.call(address(gradient), address(kept), kept.size, address(packed))
 
 
 def activation(name: str, **parameters: float) -> Activation:

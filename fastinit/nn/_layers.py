@@ -6,14 +6,12 @@ import functools
 
 import numpy as np
 
+from fastinit._native import tables
+from fastinit._native.library import kernel
 from fastinit._runtime.arrays import Array, address, as_matrix, as_result, check_apart, check_form
-from fastinit._runtime.blas import one_blas_thread
+from fastinit._runtime.blas import gemm_address, one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import num_threads
-from fastinit.kernels.nn import dense
-from fastinit.kernels.nn.activations import backward_kernel, forward_kernel
-from fastinit.kernels.nn.blas import gemm_address
-from fastinit.kernels.nn.network import network_entry
 from fastinit.nn._activations import Activation, as_activation
 
 # Multiply-adds from which two threads win: about 0.3 ms of products on one.
@@ -153,22 +151,22 @@ def layer_row(
 ) -> list[int]:
     """A row of the kernels' table of layers; memory that is not used is None."""
     dtype = weight.dtype.name
-    row = [0] * dense.LAYER_FIELDS
-    row[dense.OUTPUTS], row[dense.INPUTS] = weight.shape
-    row[dense.SIZE] = weight.itemsize
+    row = [0] * tables.LAYER_FIELDS
+    row[tables.OUTPUTS], row[tables.INPUTS] = weight.shape
+    row[tables.SIZE] = weight.itemsize
     places = {
-        dense.WEIGHT: weight,
-        dense.BIAS: bias,
-        dense.WEIGHT_GRADIENT: weight_gradient,
-        dense.BIAS_GRADIENT: bias_gradient,
-        dense.KEPT: kept,
-        dense.OUT: out,
+        tables.WEIGHT: weight,
+        tables.BIAS: bias,
+        tables.WEIGHT_GRADIENT: weight_gradient,
+        tables.BIAS_GRADIENT: bias_gradient,
+        tables.KEPT: kept,
+        tables.OUT: out,
     }
     for field, place in places.items():
         row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[dense.FORWARD] = forward_kernel(activation.name, dtype).address
-    row[dense.BACKWARD] = backward_kernel(activation.name, dtype).address
-    row[dense.PARAMETERS] = address(activation_numbers(activation))
+    row[tables.FORWARD] = kernel("nn.activations.forward_kernel", activation.name, dtype).address
+    row[tables.BACKWARD] = kernel("nn.activations.backward_kernel", activation.name, dtype).address
+    row[tables.PARAMETERS] = address(activation_numbers(activation))
     return row
 
 
@@ -181,7 +179,7 @@ def activation_numbers(activation: Activation) -> Array:
 def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
     dtype, threads = x.dtype.name, num_threads()
     slices, counter = min(threads, rows), np.zeros(1, np.int64)
-    entry = network_entry(name, dtype)
-    work = functools.partial(entry, table, gemm_address(dtype), *numbers, slices, address(counter))
+    entry = kernel("nn.network.driver", name, dtype)
+    work = functools.partial(entry.call, address(table), gemm_address(dtype), *numbers, slices, address(counter))
     with one_blas_thread():
         together(work, slices if products >= PARALLEL_PRODUCTS else 1)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastinit._native.library import kernel
 from fastinit._runtime.arrays import Array, address, as_matrix, dtype_name
-from fastinit.kernels.nn.losses import loss_kernel
 
 
 class Targets(NamedTuple):
@@ -99,8 +99,8 @@ def _loss(logits: Any, targets: Any, output: str) -> tuple[float, Array]:
     rows, columns = matrix.shape
     wanted, array, _ = as_targets(targets, output, rows, columns, matrix.dtype)
     work, gradient, loss = matrix.copy(), np.empty_like(matrix), ctypes.c_double()
-    call = loss_kernel(wanted, dtype_name(matrix.dtype)).owner.ctypes
-    call(address(work), address(gradient), address(array), rows, columns, 1 / rows, ctypes.byref(loss))
+    run = kernel("nn.losses.loss_kernel", wanted, dtype_name(matrix.dtype))
+    run.call(address(work), address(gradient), address(array), rows, columns, 1 / rows, ctypes.addressof(loss))
     return loss.value, gradient
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastinit._native.library import kernel
+from fastinit._native.records import RATES, UPDATE, UPDATE_CHUNK
 from fastinit._runtime.arrays import (
     FLOATS,
     Array,
@@ -21,8 +23,6 @@ from fastinit._runtime.arrays import (
 )
 from fastinit._runtime.checks import finite, non_negative, unknown
 from fastinit._runtime.threads import PARALLEL_FROM, walk
-from fastinit.kernels.nn.updates import CHUNK, RATES, listed_updates, update_kernel
-from fastinit.kernels.records import UPDATE
 
 
 @dataclass(eq=False)
@@ -99,7 +99,8 @@ class Optimizer:
         factor, rates = finite("factor", factor), self.rates()
         memory = self.memory(weights)
         runs = np.empty(len(weights), UPDATE)
-        runs["kernel"] = [update_kernel(self.kernel, dtype_name(array.dtype)).address for array in weights]
+        dtypes = [dtype_name(array.dtype) for array in weights]
+        runs["kernel"] = [kernel("nn.updates.update_kernel", self.kernel, dtype).address for dtype in dtypes]
         runs["weights"] = [address(array) for array in weights]
         runs["gradients"] = [address(array) for array in slopes]
         runs["first"] = [address(arrays[0]) for arrays in memory]
@@ -107,7 +108,8 @@ class Optimizer:
         runs["count"] = [array.size for array in weights]
         runs["size"] = [array.itemsize for array in weights]
         runs["factor"], runs["step"], runs["rates"] = factor, self.steps + 1, address(rates)
-        walk(listed_updates(), runs, int(CHUNK), large=bool(runs["count"].sum() >= PARALLEL_FROM), whole=True)
+        large = bool(runs["count"].sum() >= PARALLEL_FROM)
+        walk(kernel("nn.updates.listed_updates"), runs, UPDATE_CHUNK, large=large, whole=True)
         self.steps += 1
 
 

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastinit._native import tables
+from fastinit._native.library import kernel
 from fastinit._runtime.arrays import Array, address
-from fastinit._runtime.blas import one_blas_thread
+from fastinit._runtime.blas import gemm_address, one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import num_threads
-from fastinit.kernels.nn import network
-from fastinit.kernels.nn.blas import gemm_address
-from fastinit.kernels.nn.losses import loss_kernel
-from fastinit.kernels.nn.updates import update_kernel
-from fastinit.kernels.sums.norms import norm_kernel
 from fastinit.nn._layers import PARALLEL_PRODUCTS, layer_row
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Network
@@ -88,14 +85,15 @@ def predict(net: Network, samples: Samples) -> Array:
     workers = num_threads() if products >= PARALLEL_PRODUCTS else 1
     block = min(PREDICT_ROWS, -(-rows * members // workers))
     memory = _memory(net, block, workers)
-    tables, dtype = _tables(net, memory), samples.dtype.name
+    layers, dtype = _tables(net, memory), samples.dtype.name
     slab = max(1, SLAB_PRODUCTS // (net.parameters.size * block)) * block
     for first in range(0, rows, slab):
         part = samples[first : first + slab]
         found = result if len(part) == rows else np.empty((members, len(part), net.widths[-1]), samples.dtype)
         counters = np.zeros(2, np.int64)
         numbers = (address(part), len(part), block, address(found), address(counters), memory.stride)
-        work = functools.partial(network.network_entry("predict", dtype), tables, gemm_address(dtype), *numbers)
+        run = kernel("nn.network.driver", "predict", dtype).call
+        work = functools.partial(run, address(layers), *layers.shape[:2], gemm_address(dtype), *numbers)
         with one_blas_thread():
             together(work, workers)
         if found is not result:
@@ -140,20 +138,20 @@ class Trainer:
             delta=2 * delta,
             samples=batch * net.widths[0] * size,
             targets=batch * row_bytes,
-            partials=8 * network.partials(self._depth, slices),
+            partials=8 * tables.partials(self._depth, slices),
         )
         self._tables = _tables(net, memory)
-        self._run = run = np.zeros(network.RUN_FIELDS, np.int64)
-        run[network.GEMM] = gemm_address(self._dtype)
-        run[network.LOSS] = loss_kernel(targets.kernel, self._dtype).address
-        run[network.NORM] = norm_kernel("squares", self._dtype).address
-        run[network.TARGET_BYTES] = row_bytes
-        run[network.BATCH_SAMPLES], run[network.BATCH_TARGETS] = memory.place("samples"), memory.place("targets")
-        run[network.DELTA], run[network.DELTA_BYTES] = memory.place("delta"), delta
-        run[network.PARTIALS] = memory.place("partials")
-        run[network.SLICES] = slices
-        run[network.WEIGHTS], run[network.GRADIENTS] = address(net.parameters), address(net.slopes)
-        run[network.COUNT], run[network.BYTES] = net.parameters[0].size, size
+        self._run = run = np.zeros(tables.RUN_FIELDS, np.int64)
+        run[tables.GEMM] = gemm_address(self._dtype)
+        run[tables.LOSS] = kernel("nn.losses.loss_kernel", targets.kernel, self._dtype).address
+        run[tables.NORM] = kernel("sums.norms.norm_kernel", "squares", self._dtype).address
+        run[tables.TARGET_BYTES] = row_bytes
+        run[tables.BATCH_SAMPLES], run[tables.BATCH_TARGETS] = memory.place("samples"), memory.place("targets")
+        run[tables.DELTA], run[tables.DELTA_BYTES] = memory.place("delta"), delta
+        run[tables.PARTIALS] = memory.place("partials")
+        run[tables.SLICES] = slices
+        run[tables.WEIGHTS], run[tables.GRADIENTS] = address(net.parameters), address(net.slopes)
+        run[tables.COUNT], run[tables.BYTES] = net.parameters[0].size, size
 
     def epoch(
         self,
@@ -192,15 +190,15 @@ class Trainer:
         """
         run = self._run
         count = len(samples) if order is None else len(order)
-        run[network.BATCH] = min(self.batch, count)
-        run[network.SAMPLES], run[network.TARGETS] = address(samples), address(targets.array)
-        run[network.ORDER] = 0 if order is None else address(order)
-        run[network.SAMPLE_WEIGHTS] = 0 if targets.weights is None else address(targets.weights)
-        run[network.UPDATE] = 0
+        run[tables.BATCH] = min(self.batch, count)
+        run[tables.SAMPLES], run[tables.TARGETS] = address(samples), address(targets.array)
+        run[tables.ORDER] = 0 if order is None else address(order)
+        run[tables.SAMPLE_WEIGHTS] = 0 if targets.weights is None else address(targets.weights)
+        run[tables.UPDATE] = 0
         if optimizer is not None:
-            run[network.UPDATE] = update_kernel(optimizer.kernel, self._dtype).address
+            run[tables.UPDATE] = kernel("nn.updates.update_kernel", optimizer.kernel, self._dtype).address
             [memory] = optimizer.memory([self.net.parameters])
-            run[network.FIRST], run[network.SECOND] = address(memory[0]), address(memory[-1])
+            run[tables.FIRST], run[tables.SECOND] = address(memory[0]), address(memory[-1])
         per_call = max(1, SLAB_PRODUCTS // self._products) * self.batch
         for first in range(0, count, per_call):
             last = min(first + per_call, count)
@@ -210,17 +208,18 @@ class Trainer:
         run = self._run
         steps = -(-(last - first) // self.batch)
         records = np.full((steps, self._members, 2), -1.0)  # a norm is not negative: such a step is not done
-        counters = np.zeros(2 * network.phases(self._depth, steps), np.int64)
+        counters = np.zeros(2 * tables.phases(self._depth, steps), np.int64)
         rates = np.zeros(1) if optimizer is None else optimizer.rates()
-        run[network.BEGIN], run[network.END] = first, last
-        run[network.COUNTERS], run[network.RECORDS] = address(counters), address(records)
-        run[network.RATES], run[network.STEP] = address(rates), 0 if optimizer is None else optimizer.steps
+        run[tables.BEGIN], run[tables.END] = first, last
+        run[tables.COUNTERS], run[tables.RECORDS] = address(counters), address(records)
+        run[tables.RATES], run[tables.STEP] = address(rates), 0 if optimizer is None else optimizer.steps
         if self._alone:
-            entry = network.network_entry("train", self._dtype)
-            work = functools.partial(entry, self._tables[0], run, largest)
+            entry = kernel("nn.network.driver", "train", self._dtype).call
+            work = functools.partial(entry, address(self._tables), self._depth, address(run), largest)
         else:
-            entry = network.network_entry("train_members", self._dtype)
-            work = functools.partial(entry, self._tables, run, largest, self._members, self._memory.stride)
+            entry = kernel("nn.network.driver", "train_members", self._dtype).call
+            numbers = (self._members, self._depth, address(run), largest, self._memory.stride)
+            work = functools.partial(entry, address(self._tables), *numbers)
         try:
             with one_blas_thread():
                 together(work, self._workers if steps * self._products >= PARALLEL_PRODUCTS else 1)

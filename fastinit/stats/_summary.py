@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Distribution
+from fastinit._native.library import Kernel, kernel
+from fastinit._native.records import FIELDS
 from fastinit._runtime.arrays import Array, address, check_source, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
-from fastinit.kernels.jit import Kernel
-from fastinit.kernels.sums.moments import FIELDS, moments, quick_moments
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
 # Magnitudes between these have squares, and sums of any number of squares, inside float64's range.
@@ -134,11 +134,11 @@ def chunks(x: Array, *, quick: bool = False) -> Array:
     """
     found = np.empty((-(-x.size // CHUNK), FIELDS))
     name = dtype_name(x.dtype)
-    kernel = quick_kernel(name) if quick else moments(name)
-    spread(kernel.address, x.itemsize, address(x), x.size, (CHUNK, 0), found.ctypes.data)
+    run = quick_kernel(name) if quick else kernel("sums.moments.moments", name)
+    spread(run, x.itemsize, address(x), x.size, (CHUNK, 0), found.ctypes.data)
     return found
 
 
 def quick_kernel(dtype: str) -> Kernel:
     """The kernel of quick `chunks`."""
-    return moments(dtype) if dtype == "float64" else quick_moments(dtype)
+    return kernel("sums.moments.moments" if dtype == "float64" else "sums.moments.quick_moments", dtype)

@@ -23,13 +23,12 @@ import numpy as np
 from fastinit._io import files
 from fastinit._io.folders import StoredFile
 from fastinit._io.safetensors import Stored
+from fastinit._native.library import kernel
+from fastinit._native.records import FIELDS, FileRange
 from fastinit._runtime import workers
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty
 from fastinit._runtime.threads import CHUNK
 from fastinit.checkpoint._survey.records import Tensor
-from fastinit.kernels.records import FileRange
-from fastinit.kernels.sums.moments import FIELDS
-from fastinit.kernels.sums.reading import read as read_range
 from fastinit.stats._summary import Summary, chunks, merged, quick_kernel
 
 BLOCK_BYTES = 1 << 20  # that pass through the cache at once: small tensors together, large ones a part at a time
@@ -263,8 +262,9 @@ def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
     rows, sample = tensor.allocate()
     size = np.dtype(tensor.dtype).itemsize
     block = buffer.size // size // CHUNK * CHUNK
-    number = read_range()(
-        FileRange(
+    done = np.zeros(1, np.int64)
+    kernel("sums.reading.read").call(
+        *FileRange(
             descriptor=descriptor,
             offset=read.offset,
             elements=count,
@@ -277,8 +277,10 @@ def _large(read: _Read, descriptor: int, buffer: Array) -> Iterator[TensorScan]:
             first=first,
             sample=sample.ctypes.data,
             step=tensor.step,
+            done=done.ctypes.data,
         )
     )
+    number = int(done[0])
     if number < count:
         rest = read.offset + number * size
         files.read_at(descriptor, buffer[:1], rest)  # raises what is the matter, if it is not the end

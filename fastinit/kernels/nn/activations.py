@@ -12,19 +12,18 @@ import functools
 import math
 from typing import Any
 
+from fastinit._native.catalogue import KEEPS
+from fastinit._native.records import ACTIVATION_PARAMETERS
 from fastinit.kernels.exponential import FLOAT, NAMES, exp, expm1, normal_tail, sigmoid, softplus, tanh
 from fastinit.kernels.jit import (
     BACKWARD_SIGNATURE,
     FORWARD_SIGNATURE,
-    Kernel,
-    c_kernel,
+    Definition,
     carray,
+    definition,
     fma,
-    full_width,
     scalars,
 )
-
-PARAMETERS = 1  # float64 numbers that every kernel reads
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 TANH_LINEAR, TANH_CUBIC = math.sqrt(8 / math.pi), math.sqrt(8 / math.pi) * 0.044715
@@ -155,23 +154,21 @@ def silu_derivative(z, p):
     return fma(z, left * right, left)
 
 
-# Activation -> what a layer keeps of it, f and f'.
-_TABLE: dict[str, tuple[str, Any, Any]] = {
-    "identity": ("output", identity_value, identity_derivative),
-    "relu": ("output", relu_value, relu_derivative),
-    "leaky_relu": ("output", leaky_relu_value, leaky_relu_derivative),
-    "elu": ("output", elu_value, elu_derivative),
-    "selu": ("output", selu_value, selu_derivative),
-    "sigmoid": ("output", sigmoid_value, sigmoid_derivative),
-    "tanh": ("output", tanh_value, tanh_derivative),
-    "softplus": ("output", softplus_value, softplus_derivative),
-    "gelu": ("input", gelu_value, gelu_derivative),
-    "gelu_tanh": ("input", gelu_tanh_value, gelu_tanh_derivative),
-    "silu": ("input", silu_value, silu_derivative),
+# Activation -> f and f'.
+_TABLE: dict[str, tuple[Any, Any]] = {
+    "identity": (identity_value, identity_derivative),
+    "relu": (relu_value, relu_derivative),
+    "leaky_relu": (leaky_relu_value, leaky_relu_derivative),
+    "elu": (elu_value, elu_derivative),
+    "selu": (selu_value, selu_derivative),
+    "sigmoid": (sigmoid_value, sigmoid_derivative),
+    "tanh": (tanh_value, tanh_derivative),
+    "softplus": (softplus_value, softplus_derivative),
+    "gelu": (gelu_value, gelu_derivative),
+    "gelu_tanh": (gelu_tanh_value, gelu_tanh_derivative),
+    "silu": (silu_value, silu_derivative),
 }
-KEEPS = {name: keeps for name, (keeps, _, _) in _TABLE.items()}
-
-_BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for _, *bodies in _TABLE.values() for body in bodies)]
+_BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for bodies in _TABLE.values() for body in bodies)]
 
 # Template arguments of the loops; the kernels have their own.
 VALUE, DERIVATIVE = identity_value, identity_derivative
@@ -180,10 +177,9 @@ VALUE, DERIVATIVE = identity_value, identity_derivative
 def _forward_in_place(kept, out, bias, rows, columns, parameters):
     """kept = f(kept + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
     vectorised loop begins with."""
-    full_width()
     y = carray(kept, (rows, columns), FLOAT)
     b = carray(bias, columns, FLOAT)
-    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
     for r in range(rows):
         for c in range(columns):
             y[r, c] = VALUE(y[r, c] + b[c], p)
@@ -191,11 +187,10 @@ def _forward_in_place(kept, out, bias, rows, columns, parameters):
 
 def _forward_apart(kept, out, bias, rows, columns, parameters):
     """kept += bias; out = f(kept)."""
-    full_width()
     z = carray(kept, (rows, columns), FLOAT)
     y = carray(out, (rows, columns), FLOAT)
     b = carray(bias, columns, FLOAT)
-    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
     for r in range(rows):
         for c in range(columns):
             value = z[r, c] + b[c]
@@ -205,10 +200,9 @@ def _forward_apart(kept, out, bias, rows, columns, parameters):
 
 def _backward(gradient, kept, count, parameters):
     """gradient *= f'(kept)."""
-    full_width()
     g = carray(gradient, count, FLOAT)
     x = carray(kept, count, FLOAT)
-    p = FLOAT(carray(parameters, PARAMETERS)[0])
+    p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
     for i in range(count):
         g[i] *= DERIVATIVE(x[i], p)
 
@@ -219,9 +213,8 @@ def _compiled(dtype: str) -> dict[str, Any]:
     return scalars(_BODIES, **NAMES[dtype])
 
 
-@functools.cache
-def forward_kernel(name: str, dtype: str) -> Kernel:
-    """Compile an activation's forward kernel.
+def forward_kernel(name: str, dtype: str) -> Definition:
+    """An activation's forward kernel.
 
     C signature: void(void *kept, void *out, void *bias, uint64 rows, uint64 columns, double *parameters), the
     matrices row-major and contiguous, of shape (rows, columns), the bias of length columns. Where the output is kept,
@@ -229,24 +222,22 @@ def forward_kernel(name: str, dtype: str) -> Kernel:
     other memory.
     """
     loop = _forward_in_place if KEEPS[name] == "output" else _forward_apart
-    return _kernel(loop, FORWARD_SIGNATURE, "forward", name, dtype)
+    return _kernel(loop, FORWARD_SIGNATURE, name, dtype)
 
 
-@functools.cache
-def backward_kernel(name: str, dtype: str) -> Kernel:
-    """Compile an activation's backward kernel.
+def backward_kernel(name: str, dtype: str) -> Definition:
+    """An activation's backward kernel.
 
     C signature: void(void *gradient, void *kept, uint64 count, double *parameters): gradient *= f'(kept).
     """
-    return _kernel(_backward, BACKWARD_SIGNATURE, "backward", name, dtype)
+    return _kernel(_backward, BACKWARD_SIGNATURE, name, dtype)
 
 
-def _kernel(loop: Any, signature: Any, way: str, name: str, dtype: str) -> Kernel:
+def _kernel(loop: Any, signature: Any, name: str, dtype: str) -> Definition:
     compiled = _compiled(dtype)
-    return c_kernel(
+    return definition(
         loop,
         signature,
-        f"{way}_{name}_{dtype}",
         FLOAT=compiled["FLOAT"],
         VALUE=compiled[f"{name}_value"],
         DERIVATIVE=compiled[f"{name}_derivative"],

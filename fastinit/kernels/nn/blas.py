@@ -5,24 +5,14 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import get_cython_function_address
 
 from fastinit.kernels.jit import intrinsic
-
-_ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
-
-
-@functools.cache
-def gemm_address(dtype: str) -> int:
-    """Where the routine for a dtype lies; SciPy's linear algebra is imported when it is first asked for."""
-    return int(get_cython_function_address("scipy.linalg.cython_blas", _ROUTINES[dtype]))
 
 
 @intrinsic

@@ -11,28 +11,24 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import call_forward, carray, fetch_add, full_width, pointer, scalar
+from fastinit._native.tables import (
+    BIAS,
+    BIAS_GRADIENT,
+    FORWARD,
+    INPUTS,
+    KEPT,
+    LAYER_FIELDS,
+    OUT,
+    OUTPUTS,
+    PARAMETERS,
+    SIZE,
+    WEIGHT,
+    WEIGHT_GRADIENT,
+)
+from fastinit.kernels.jit import call_forward, carray, fetch_add, pointer, scalar
 from fastinit.kernels.nn.blas import gemm
 
 f32, i64, u8, u64 = np.float32, np.int64, np.uint8, np.uint64
-
-# The columns of a table of layers, int64. Addresses but the first three; KEPT and OUT are (rows, outputs), the same
-# memory where the activation keeps its output.
-(
-    INPUTS,
-    OUTPUTS,
-    SIZE,  # bytes of an element
-    WEIGHT,
-    BIAS,
-    WEIGHT_GRADIENT,
-    BIAS_GRADIENT,
-    KEPT,
-    OUT,
-    FORWARD,
-    BACKWARD,
-    PARAMETERS,  # of the activation
-) = range(12)
-LAYER_FIELDS = 12
 
 ELEMENT = f32  # a template argument of the entries, as in `kernels.fill`; the functions below get it as `kind`
 
@@ -68,7 +64,6 @@ def input_gradient(routine, layer, delta, below, first, last, kind):
 @scalar
 def weight_gradient(routine, layer, samples, delta, rows, first, last, kind):
     """Output units [first, last) of delta^T samples and of the column sums of delta."""
-    full_width()
     inputs, outputs, size = layer[INPUTS], layer[OUTPUTS], layer[SIZE]
     gemm(
         routine, False, True, inputs, last - first, rows, kind(1), samples, inputs, delta + first * size, outputs,
@@ -84,15 +79,14 @@ def weight_gradient(routine, layer, samples, delta, rows, first, last, kind):
 
 @scalar
 def copy(target, source, size):
-    full_width()
     target, source = carray(pointer(target), size, u8), carray(pointer(source), size, u8)
     for i in range(size):
         target[i] = source[i]
 
 
-def _predict(layers, routine, samples, rows, block, results, counters, worker_bytes):
+def _predict(layers, members, depth, routine, samples, rows, block, results, counters, worker_bytes):
     """The last layer's outputs for all samples, `block` rows at a time, to (members, rows, outputs) at `results`."""
-    members, depth = layers.shape[0], layers.shape[1]
+    layers = carray(pointer(layers), (members, depth, LAYER_FIELDS), i64)
     shift = fetch_add(counters + i64(8)) * worker_bytes
     blocks = (rows + block - 1) // block
     task = fetch_add(counters)
@@ -108,6 +102,7 @@ def _predict(layers, routine, samples, rows, block, results, counters, worker_by
 
 def _dense_forward(layers, routine, samples, rows, slices, counters):
     """One layer, by slices of the batch."""
+    layers = carray(pointer(layers), (1, LAYER_FIELDS), i64)
     task = fetch_add(counters)
     while task < slices:
         first, last = rows * task // slices, rows * (task + 1) // slices
@@ -118,7 +113,7 @@ def _dense_forward(layers, routine, samples, rows, slices, counters):
 
 def _dense_backward(layers, routine, samples, delta, below, rows, slices, counters):
     """One layer's gradients: of its inputs by slices of the batch, of its weights by units."""
-    layer = layers[0]
+    layer = carray(pointer(layers), (1, LAYER_FIELDS), i64)[0]
     task = fetch_add(counters)
     while task < 2 * slices:
         part = task % slices
@@ -133,9 +128,8 @@ def _dense_backward(layers, routine, samples, delta, below, rows, slices, counte
         task = fetch_add(counters)
 
 
-TABLE, TABLES = types.int64[:, ::1], types.int64[:, :, ::1]
 ENTRIES: dict[str, tuple[Any, Any]] = {
-    "predict": (_predict, types.void(TABLES, *(types.int64,) * 7)),
-    "dense_forward": (_dense_forward, types.void(TABLE, *(types.int64,) * 5)),
-    "dense_backward": (_dense_backward, types.void(TABLE, *(types.int64,) * 7)),
+    "predict": (_predict, types.void(*(types.int64,) * 10)),
+    "dense_forward": (_dense_forward, types.void(*(types.int64,) * 6)),
+    "dense_backward": (_dense_backward, types.void(*(types.int64,) * 8)),
 }

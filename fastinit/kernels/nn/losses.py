@@ -8,14 +8,12 @@ for the row. NaN goes through everything.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numba import types
 
 from fastinit.kernels.elementary import log32, log64
 from fastinit.kernels.exponential import NAMES, exp, sigmoid, softplus
-from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, full_width, scalar
+from fastinit.kernels.jit import Definition, c_caller, carray, definition, scalar
 from fastinit.kernels.store import itself
 from fastinit.kernels.sums.order import as_is, fixed_sum, square
 
@@ -39,7 +37,6 @@ ELEMENT, EXP, LOG, SIGMOID, SOFTPLUS = f64, exp, log64, sigmoid, softplus
 @scalar
 def _shifted_exponentials(z, gradient, rows, columns, exp):
     """z -= the maximum of its row, gradient = exp(z): the rows first, so that the exponentials are one long loop."""
-    full_width()
     for row in range(rows):
         first = row * columns
         largest = z[first]
@@ -65,7 +62,6 @@ def _log_of_sum(total, log):
 
 def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
     """-log softmax(z)[class], classes as int64."""
-    full_width()
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     classes = carray(targets, rows, i64)
     _shifted_exponentials(z, gradient, rows, columns, EXP)
@@ -84,7 +80,6 @@ def _softmax_classes(logits, gradient, targets, rows, columns, weight, loss):
 
 def _softmax_shares(logits, gradient, targets, rows, columns, weight, loss):
     """-sum of share log softmax(z), the targets being shares of classes."""
-    full_width()
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     shares = carray(targets, rows * columns, ELEMENT)
     _shifted_exponentials(z, gradient, rows, columns, EXP)
@@ -107,7 +102,6 @@ def _sigmoid(logits, gradient, targets, rows, columns, weight, loss):
 
     A loss takes its logit's place, and the sum is a loop of its own: float64 in the first one would halve its vectors.
     """
-    full_width()
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     targets = carray(targets, rows * columns, ELEMENT)
     share = ELEMENT(weight / f64(columns))
@@ -120,7 +114,6 @@ def _sigmoid(logits, gradient, targets, rows, columns, weight, loss):
 
 def _squared(logits, gradient, targets, rows, columns, weight, loss):
     """(z - t)^2. A difference takes its logit's place."""
-    full_width()
     z, gradient = carray(logits, rows * columns, ELEMENT), carray(gradient, rows * columns, ELEMENT)
     targets = carray(targets, rows * columns, ELEMENT)
     share = ELEMENT(f64(2) * weight / f64(columns))
@@ -138,10 +131,9 @@ LOSSES = {
 }
 
 
-@functools.cache
-def loss_kernel(name: str, dtype: str) -> Kernel:
-    """Compile a loss for a dtype."""
+def loss_kernel(name: str, dtype: str) -> Definition:
+    """The loss for a dtype."""
     known, wide = NAMES[dtype], dtype == "float64"
     names = {"ELEMENT": known["FLOAT"], "LOG": log64 if wide else log32}
     names |= {name.upper(): known[name] for name in ("exp", "sigmoid", "softplus")}
-    return c_kernel(LOSSES[name], LOSS_SIGNATURE, f"loss_{name}_{dtype}", **names)
+    return definition(LOSSES[name], LOSS_SIGNATURE, **names)

@@ -10,92 +10,77 @@ in cache.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from fastinit._native.records import UPDATE_CHUNK
+from fastinit._native.tables import (
+    BACKWARD,
+    BATCH,
+    BATCH_SAMPLES,
+    BATCH_TARGETS,
+    BEGIN,
+    BIAS_GRADIENT,
+    BYTES,
+    COUNT,
+    COUNTERS,
+    DELTA,
+    DELTA_BYTES,
+    END,
+    FIRST,
+    GEMM,
+    GRADIENTS,
+    INPUTS,
+    KEPT,
+    LAYER_FIELDS,
+    LOSS,
+    NORM,
+    ORDER,
+    OUT,
+    OUTPUTS,
+    PARAMETERS,
+    PARTIALS,
+    RATES,
+    RECORDS,
+    RUN_FIELDS,
+    SAMPLE_WEIGHTS,
+    SAMPLES,
+    SECOND,
+    SIZE,
+    SLICES,
+    STEP,
+    TARGET_BYTES,
+    TARGETS,
+    UPDATE,
+    WEIGHT_GRADIENT,
+    WEIGHTS,
+)
 from fastinit.kernels.jit import (
+    Definition,
     call_backward,
     call_range,
     carray,
-    entry,
+    definition,
     fetch_add,
-    full_width,
     give_way,
     load_shared,
     pointer,
     scalar,
 )
 from fastinit.kernels.nn import dense
-from fastinit.kernels.nn.dense import (
-    BACKWARD,
-    BIAS_GRADIENT,
-    INPUTS,
-    KEPT,
-    OUT,
-    OUTPUTS,
-    PARAMETERS,
-    SIZE,
-    WEIGHT_GRADIENT,
-    copy,
-    forward,
-    input_gradient,
-    weight_gradient,
-)
+from fastinit.kernels.nn.dense import copy, forward, input_gradient, weight_gradient
 from fastinit.kernels.nn.losses import call_loss
-from fastinit.kernels.nn.updates import CHUNK, call_update
+from fastinit.kernels.nn.updates import call_update
 
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
-# What a training run needs beside its table of layers, int64: addresses of routines, of samples, of memory, and counts.
-(
-    GEMM,
-    LOSS,
-    UPDATE,  # 0: gradients only
-    NORM,  # sum of squares, a range kernel
-    SAMPLES,
-    TARGETS,
-    TARGET_BYTES,  # of one sample
-    ORDER,  # int64 indices of samples; 0: as they lie
-    BATCH_SAMPLES,  # where a batch is gathered that has an order
-    BATCH_TARGETS,
-    DELTA,  # two matrices (batch, widest layer) for the gradients of outputs
-    DELTA_BYTES,  # of one of them
-    BEGIN,  # samples [BEGIN, END) are one run of whole steps
-    END,
-    BATCH,
-    SLICES,
-    WEIGHTS,  # all the parameters, flat
-    GRADIENTS,
-    FIRST,  # the optimiser's memory
-    SECOND,
-    COUNT,  # of parameters
-    BYTES,  # of one
-    RATES,
-    STEP,  # steps done before
-    COUNTERS,  # zeros, two for each phase
-    PARTIALS,  # float64: losses by slice, then squared norms by task
-    RECORDS,  # float64 (steps, 2): loss, norm of the gradient
-    SAMPLE_WEIGHTS,  # float64, one for each sample; 0: all count the same
-) = range(28)
-RUN_FIELDS = 28
-
+CHUNK = i64(UPDATE_CHUNK)
 SPINS = 1000  # looks at a counter, some microseconds, before the core is offered to others
 
 ELEMENT = f32  # a template argument of the entries, as in `kernels.fill`; the functions below get it as `kind`
-
-
-def phases(depth: int, steps: int) -> int:
-    """How many phases a run has at most: forward, one per layer, update."""
-    return steps * (depth + 2)
-
-
-def partials(depth: int, slices: int) -> int:
-    """How many float64 numbers the tasks of a step leave: a loss per slice, two squared norms per block of units."""
-    return slices * (1 + 2 * depth)
 
 
 @scalar
@@ -119,7 +104,6 @@ def _gathered(run, layer, begin, first, last, shift):
 
     Returns the addresses of the whole batch's samples and targets.
     """
-    full_width()
     bytes_of_inputs, bytes_of_targets = layer[INPUTS] * layer[SIZE], run[TARGET_BYTES]
     if run[ORDER] == i64(0):
         return run[SAMPLES] + begin * bytes_of_inputs, run[TARGETS] + begin * bytes_of_targets
@@ -233,7 +217,6 @@ def _accumulated(run, layers, index, begin, rows, delta, first, last, shift, squ
 
 @scalar
 def _sum(place, count):
-    full_width()
     total = f64(0)
     terms = carray(pointer(place), count, f64)
     for i in range(count):
@@ -264,9 +247,11 @@ def _factor(norm, largest):
     return largest / norm if norm > largest else f64(1)
 
 
-def _train(layers, run, largest):
+def _train(layers, depth, run, largest):
     """Whole steps over samples [BEGIN, END), on every thread that calls this with the same counters."""
-    depth, slices, batch = layers.shape[0], run[SLICES], run[BATCH]
+    layers = carray(pointer(layers), (depth, LAYER_FIELDS), i64)
+    run = carray(pointer(run), RUN_FIELDS, i64)
+    slices, batch = run[SLICES], run[BATCH]
     phase, losses = run[COUNTERS], run[PARTIALS]
     squares = losses + i64(8) * slices
     step = run[STEP]
@@ -324,12 +309,14 @@ def _train(layers, run, largest):
         phase += i64(16)
 
 
-def _train_members(layers, run, largest, members, worker_bytes):
+def _train_members(layers, members, depth, run, largest, worker_bytes):
     """The same for a population: a task is a member with all its steps, on the memory of the thread that took it.
 
     `layers` has a table for each member. A thread's memory lies `worker_bytes` further on than that of the one before.
     """
-    depth, batch, claims = layers.shape[1], run[BATCH], run[COUNTERS]
+    layers = carray(pointer(layers), (members, depth, LAYER_FIELDS), i64)
+    run = carray(pointer(run), RUN_FIELDS, i64)
+    batch, claims = run[BATCH], run[COUNTERS]
     shift = fetch_add(claims + i64(8)) * worker_bytes
     losses = run[PARTIALS] + shift
     squares = losses + i64(8)
@@ -358,16 +345,13 @@ def _train_members(layers, run, largest, members, worker_bytes):
         member = fetch_add(claims)
 
 
-_RUN = types.int64[::1]
-ENTRIES: dict[str, tuple[Any, Any]] = dense.ENTRIES | {
-    "train": (_train, types.void(dense.TABLE, _RUN, types.float64)),
-    "train_members": (_train_members, types.void(dense.TABLES, _RUN, types.float64, types.int64, types.int64)),
+_ENTRIES: dict[str, tuple[Any, Any]] = dense.ENTRIES | {
+    "train": (_train, types.void(*(types.int64,) * 3, types.float64)),
+    "train_members": (_train_members, types.void(*(types.int64,) * 4, types.float64, types.int64)),
 }
 
 
-@functools.cache
-def network_entry(name: str, dtype: str) -> Any:
-    """A function over tables of layers, compiled for a dtype."""
-    function, signature = ENTRIES[name]
-    names = {"ELEMENT": f64} if dtype == "float64" else {}
-    return entry(function, signature, f"{name}_{dtype}", **names)
+def driver(name: str, dtype: str) -> Definition:
+    """A function over tables of layers for a dtype; it takes the address of the tables, and how many there are."""
+    function, signature = _ENTRIES[name]
+    return definition(function, signature, ELEMENT=f64 if dtype == "float64" else f32)

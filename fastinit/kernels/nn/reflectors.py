@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import entry, full_width
+from fastinit.kernels.jit import Definition, carray, definition, pointer
 
-f64 = np.float64
+f32, f64, i64 = np.float32, np.float64, np.int64
+
+REAL = f32  # a template argument
 
 
-def _reflect(rows, factors, signs):
+def _reflect(rows, factors, signs, height, width):
     """Row k from column k on is a Gaussian vector x; it becomes the vector v (v_k = 1, which orgqr does not read) and
     factor tau of the reflection (1 - tau v v^T) x = beta e_k, and `signs` gets beta's sign: the diagonal of R."""
-    full_width()
-    for k in range(rows.shape[0]):
+    rows = carray(pointer(rows), (height, width), REAL)
+    factors, signs = carray(pointer(factors), height, REAL), carray(pointer(signs), height, REAL)
+    for k in range(height):
         head = f64(rows[k, k])
         square = f64(0)
-        for j in range(k + 1, rows.shape[1]):
+        for j in range(k + 1, width):
             square += f64(rows[k, j]) * f64(rows[k, j])
         if square == f64(0):  # a last row of length one: nothing to reflect
             factors[k] = f64(0)
@@ -31,13 +32,10 @@ def _reflect(rows, factors, signs):
         factors[k] = (beta - head) / beta
         signs[k] = math.copysign(f64(1), beta)
         divisor = head - beta
-        for j in range(k + 1, rows.shape[1]):
+        for j in range(k + 1, width):
             rows[k, j] = f64(rows[k, j]) / divisor
 
 
-@functools.cache
-def reflect(dtype: str) -> Any:
-    """The kernel for rows of float32 or float64: reflect(rows, factors, signs), in place."""
-    real = types.float32 if dtype == "float32" else types.float64
-    line = types.Array(real, 1, "C")
-    return entry(_reflect, types.void(types.Array(real, 2, "C"), line, line), f"reflect_{dtype}")
+def reflect(dtype: str) -> Definition:
+    """The kernel for rows of float32 or float64, in place: the addresses of rows, factors and signs, and the shape."""
+    return definition(_reflect, types.void(*(types.int64,) * 5), REAL=f64 if dtype == "float64" else f32)

@@ -7,18 +7,16 @@ optimiser's memory (unused ones are not touched); `step` counts from 1.
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import numpy as np
 from numba import types
 
+from fastinit._native.records import UPDATE
 from fastinit.kernels.drive import list_driver
-from fastinit.kernels.jit import Kernel, c_caller, c_kernel, carray, full_width, scalar
-from fastinit.kernels.records import UPDATE
+from fastinit.kernels.jit import Definition, c_caller, carray, definition, scalar
 
-f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
+f32, f64, u64 = np.float32, np.float64, np.uint64
 
 UPDATE_SIGNATURE = types.void(
     types.voidptr,
@@ -31,15 +29,11 @@ UPDATE_SIGNATURE = types.void(
     types.CPointer(types.float64),
 )
 call_update = c_caller(UPDATE_SIGNATURE)
-RATES = 6  # float64 numbers that every update gets
-CHUNK = i64(1 << 14)  # parameters: 64 KB each of weights, gradients and memory, in L2
-
 ELEMENT = f32  # a template argument, as in `kernels.fill`
 
 
 def _sgd(weights, gradient, first, second, count, factor, step, rates):
     """w -= rate (factor g + decay w). rates: learning rate, weight decay."""
-    full_width()
     w, g = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT)
     scale, rate, decay = ELEMENT(factor), ELEMENT(rates[0]), ELEMENT(rates[1])
     for i in range(count):
@@ -52,7 +46,6 @@ def _momentum(weights, gradient, first, second, count, factor, step, rates):
     Sutskever et al., ICML 2013, in the form that torch.optim.SGD has. rates: learning rate, weight decay, momentum,
     1 for Nesterov.
     """
-    full_width()
     w, g, v = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT), carray(first, count, ELEMENT)
     scale, rate, decay = ELEMENT(factor), ELEMENT(rates[0]), ELEMENT(rates[1])
     momentum = ELEMENT(rates[2])
@@ -69,7 +62,6 @@ def _adam(weights, gradient, first, second, count, factor, step, rates):
 
     rates: learning rate, decay added to the gradient, beta 1, beta 2, epsilon, decay of the weights themselves.
     """
-    full_width()
     w, g = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT)
     m, v = carray(first, count, ELEMENT), carray(second, count, ELEMENT)
     scale, decay = ELEMENT(factor), ELEMENT(rates[1])
@@ -88,11 +80,10 @@ def _adam(weights, gradient, first, second, count, factor, step, rates):
 UPDATES = {"sgd": _sgd, "momentum": _momentum, "adam": _adam}
 
 
-@functools.cache
-def update_kernel(name: str, dtype: str) -> Kernel:
-    """Compile an update for a dtype."""
+def update_kernel(name: str, dtype: str) -> Definition:
+    """The update for a dtype."""
     names = {"ELEMENT": f64} if dtype == "float64" else {}
-    return c_kernel(UPDATES[name], UPDATE_SIGNATURE, f"update_{name}_{dtype}", **names)
+    return definition(UPDATES[name], UPDATE_SIGNATURE, **names)
 
 
 @scalar
@@ -111,7 +102,6 @@ def _update_range(array, first, count):
     )
 
 
-@functools.cache
-def listed_updates() -> Any:
+def listed_updates() -> Definition:
     """The driver of a list of arrays, `records.UPDATE`."""
-    return list_driver(UPDATE, _update_range, "listed_updates")
+    return list_driver(UPDATE, _update_range)

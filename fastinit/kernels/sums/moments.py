@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from fastinit._native.records import FIELDS
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
     RANGE_SIGNATURE,
-    Kernel,
+    Definition,
     bits32,
     bits64,
-    c_kernel,
     carray,
+    definition,
     float_of_bits32,
     float_of_bits64,
-    full_width,
     scalar,
     scalars,
 )
@@ -32,10 +32,6 @@ from fastinit.kernels.sums.order import LANES32, accumulators32, fixed_sum, tota
 
 f32, f64, i16, i32, i64 = np.float32, np.float64, np.int16, np.int32, np.int64
 u16, u32, u64 = np.uint16, np.uint32, np.uint64
-
-# Finite, zeros, smallest, largest, mean, standard deviation: not the sum of squares, which may leave float64's range.
-FIELDS = 6
-
 
 # Template arguments, as in `kernels.fill`: float32's here, float64's in `_FLOAT64`.
 ELEMENT, LOAD, INTEGER, UNSIGNED, BITS, OF_BITS = f32, store.itself, i32, u32, bits32, float_of_bits32
@@ -75,7 +71,6 @@ def squared_deviation(value, factor, mean):
 
 def exact(x):
     """The fields of one chunk: float64 sums of what is finite, of the deviations in a second pass."""
-    full_width()
     finite, zeros = INTEGER(0), INTEGER(0)  # as wide as the elements, for the vectors' sake: chunks are short enough
     smallest, largest = HIGHEST, LOWEST
     for i in range(x.size):
@@ -134,12 +129,12 @@ _FLOAT64: dict[str, Any] = {
 }
 
 
-@functools.cache
-def moments(dtype: str) -> Kernel:
-    """Compile the kernel for a dtype."""
-    return c_kernel(_moments, RANGE_SIGNATURE, f"moments_{dtype}", **_exact(dtype))
+def moments(dtype: str) -> Definition:
+    """The kernel for a dtype."""
+    return definition(_moments, RANGE_SIGNATURE, **_exact(dtype))
 
 
+@functools.cache  # two kernels share what is compiled
 def _exact(dtype: str) -> dict[str, Any]:
     """The template arguments and the scalar functions for a dtype, by name."""
     form = store.FORMATS[dtype]
@@ -210,7 +205,6 @@ def of_two(x, j, centre):
 
 def sums(x, centre):
     """The sums of x - centre and of their squares. Each accumulator adds up eight elements at a time."""
-    full_width()
     totals, squares = carray(accumulators32(), LANES32, f32), carray(accumulators32(), LANES32, f32)
     for j in range(LANES32):
         totals[j], squares[j] = f32(0), f32(0)
@@ -240,7 +234,6 @@ def sums(x, centre):
 
 def extremes(words):
     """The largest of a chunk's words, signed and unsigned, and their smallest magnitude."""
-    full_width()
     top, high, least = LOWEST_WORD, WORD(0), MAGNITUDE
     for i in range(words.size):
         word = words[i]
@@ -249,7 +242,6 @@ def extremes(words):
 
 
 def count_zeros(words):
-    full_width()
     zeros = SIGNED(0)  # as wide as the words, for the vectors' sake: chunks are short enough
     for i in range(words.size):
         zeros = SIGNED(zeros + SIGNED(WORD(words[i] & MAGNITUDE) == WORD(0)))
@@ -313,12 +305,11 @@ _OF: dict[str, dict[str, Any]] = {
 }
 
 
-@functools.cache
-def quick_moments(dtype: str) -> Kernel:
-    """Compile the kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
+def quick_moments(dtype: str) -> Definition:
+    """The kernel of `moments` for float16, bfloat16 or float32, with float32 sums."""
     names: dict[str, Any] = _OF[dtype] | _exact(dtype)
     if dtype != "float32":
         names |= scalars([two_halves], **names)
         names |= {"TWO": names["two_halves"], "LAST": names["two_halves"]}
     names |= scalars([of_two, sums, extremes, count_zeros, quick], **names)
-    return c_kernel(_quick_moments, RANGE_SIGNATURE, f"quick_moments_{dtype}", **names)
+    return definition(_quick_moments, RANGE_SIGNATURE, **names)

@@ -6,7 +6,6 @@ count nor on the processor.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,11 @@ import numpy as np
 from fastinit.kernels import store
 from fastinit.kernels.jit import (
     RANGE_SIGNATURE,
-    Kernel,
-    c_kernel,
+    Definition,
     carray,
+    definition,
     float_of_bits32,
     float_of_bits64,
-    full_width,
     pointer,
     scalar,
 )
@@ -77,7 +75,6 @@ def _largest(data, start, count, key, stream, results):
     Bits without their sign have the order of the magnitudes, and a NaN is above infinity there: an integer maximum
     keeps it, and vectorises, which one of floats does not.
     """
-    full_width()
     data = carray(data, count, INTEGER)
     chunks = (start + count + key - u64(1)) // key
     results = carray(results, chunks)
@@ -101,22 +98,20 @@ _INTEGERS: dict[str, tuple[Any, Any, Any]] = {
 KINDS = (*_TERMS, "largest")
 
 
-@functools.cache
-def norm_kernel(kind: str, dtype: str) -> Kernel:
-    """Compile the range kernel that reduces chunks of `key` elements.
+def norm_kernel(kind: str, dtype: str) -> Definition:
+    """The range kernel that reduces chunks of `key` elements.
 
     Kinds: "squares", "absolute" (sums of x^2 and |x|), "largest" (of |x|), "power" (the sum of
     (|x| / divisor)^exponent, two float64 numbers at the address `stream`).
     """
-    name = f"norm_{kind}_{dtype}"
     if kind == "largest":
         integer, word, float_of = _INTEGERS[dtype]
         names = {"INTEGER": integer, "WORD": word, "FLOAT_OF": float_of, "LARGEST": integer(np.iinfo(integer).max)}
-        return c_kernel(_largest, RANGE_SIGNATURE, name, **names)
+        return definition(_largest, RANGE_SIGNATURE, **names)
     form = store.FORMATS[dtype]
     term, numbers = _TERMS[kind]
     names = {"ELEMENT": form.element, "LOAD": form.load, "TERM": term, "NUMBERS": numbers}
-    return c_kernel(_sums, RANGE_SIGNATURE, name, **names)
+    return definition(_sums, RANGE_SIGNATURE, **names)
 
 
 PUT, NUMBER = store.fill, f64
@@ -124,7 +119,6 @@ PUT, NUMBER = store.fill, f64
 
 def _scale(data, start, count, key, stream, parameters):
     """Multiply by parameters[0]: 16-bit elements in float32, others in float64; rounded once."""
-    full_width()
     data = carray(data, count, ELEMENT)
     factor = NUMBER(carray(parameters, 1)[0])
     for i in range(data.size):
@@ -133,7 +127,6 @@ def _scale(data, start, count, key, stream, parameters):
 
 def _clamp(data, start, count, key, stream, parameters):
     """Into [parameters[0], parameters[1]], which the dtype holds; NaN stays."""
-    full_width()
     data = carray(data, count, ELEMENT)
     bounds = carray(parameters, 2)
     low, high = NUMBER(bounds[0]), NUMBER(bounds[1])
@@ -143,19 +136,17 @@ def _clamp(data, start, count, key, stream, parameters):
         PUT(data, i, high if value > high else value, low)
 
 
-def _in_place(function: Any, name: str, dtype: str, number: type) -> Kernel:
+def _in_place(function: Any, dtype: str, number: type) -> Definition:
     form = store.FORMATS[dtype]
     names = {"ELEMENT": form.element, "LOAD": form.load, "PUT": form.fill, "NUMBER": number}
-    return c_kernel(function, RANGE_SIGNATURE, f"{name}_{dtype}", **names)
+    return definition(function, RANGE_SIGNATURE, **names)
 
 
-@functools.cache
-def scale_kernel(dtype: str) -> Kernel:
-    """Compile the range kernel that multiplies by parameters[0] in place."""
-    return _in_place(_scale, "scale", dtype, f64 if dtype in ("float32", "float64") else f32)
+def scale_kernel(dtype: str) -> Definition:
+    """The range kernel that multiplies by parameters[0] in place."""
+    return _in_place(_scale, dtype, f64 if dtype in ("float32", "float64") else f32)
 
 
-@functools.cache
-def clamp_kernel(dtype: str) -> Kernel:
-    """Compile the range kernel that clamps between parameters[0] and [1] in place."""
-    return _in_place(_clamp, "clamp", dtype, f64 if dtype == "float64" else f32)
+def clamp_kernel(dtype: str) -> Definition:
+    """The range kernel that clamps between parameters[0] and [1] in place."""
+    return _in_place(_clamp, dtype, f64 if dtype == "float64" else f32)

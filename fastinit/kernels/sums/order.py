@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import carray, full_width, scalar, stack_memory
+from fastinit.kernels.jit import carray, scalar, stack_memory
 
 f32, f64 = np.float32, np.float64
 
@@ -29,7 +29,6 @@ _widened = stack_memory(types.float64, LANES32)
 @scalar
 def _total(lanes, width):
     """The sum of `width` accumulators, a power of two, in pairs: each half is added to the other until one is left."""
-    full_width()
     while width > 1:
         width //= 2
         for j in range(width):
@@ -40,7 +39,6 @@ def _total(lanes, width):
 @scalar
 def total32(lanes):
     """The float64 sum of `LANES32` float32 accumulators."""
-    full_width()
     wide = carray(_widened(), LANES32, f64)
     for j in range(LANES32):
         wide[j] = f64(lanes[j])
@@ -50,7 +48,6 @@ def total32(lanes):
 @scalar
 def fixed_sum(x, load, term, a, b):
     """The float64 sum of term(load(element), a, b) over a flat array."""
-    full_width()
     if x.size <= _FEW:
         one, two, three, four = f64(0), f64(0), f64(0), f64(0)
         whole = x.size - x.size % 4

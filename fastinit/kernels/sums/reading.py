@@ -6,15 +6,13 @@ between: as much as a block of 256 KB takes to be read.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 from numba import types
 
-from fastinit.kernels.jit import call_range, carray, entry, full_width, pointer, scalar
-from fastinit.kernels.records import FileRange
-from fastinit.kernels.sums.moments import FIELDS
+from fastinit._native.records import FIELDS, FileRange
+from fastinit.kernels.jit import Definition, call_range, carray, definition, pointer, scalar
 
 i64, u64 = np.int64, np.uint64
 u16, u32 = np.uint16, np.uint32
@@ -26,7 +24,6 @@ _pread: Any = types.ExternalFunction("pread", types.int64(types.int32, types.int
 def _pick(buffer, count, size, first, sample, step):
     """Copy every element whose number is a multiple of `step`, of those from number `first` on that are in a buffer, to
     its place in a sample; an element has 2, 4 or 8 bytes."""
-    full_width()
     place = (first + step - 1) // step
     number = (first + count + step - 1) // step - place
     start = place * step - first
@@ -47,9 +44,9 @@ def _pick(buffer, count, size, first, sample, step):
 def _read(part):
     """Run a kernel over a `records.FileRange`, block by block.
 
-    Returns:
-        how many elements were read: fewer where the file ends or cannot be read.
+    The number of elements that were read goes to the address `done`: fewer where the file ends or cannot be read.
     """
+    report = carray(pointer(part.done), 1, i64)
     done = i64(0)
     while done < part.elements:
         number = min(part.block, part.elements - done)
@@ -58,18 +55,17 @@ def _read(part):
             place = part.offset + done * part.size + received
             now = _pread(np.int32(part.descriptor), part.buffer + received, number * part.size - received, place)
             if now <= 0:
-                return done
+                return
             received += now
         rows = part.results + done // part.chunk * i64(FIELDS * 8)
         call_range(part.kernel, part.buffer, u64(0), u64(number), u64(part.chunk), u64(0), rows)
         if part.step > 0:
             _pick(part.buffer, number, part.size, part.first + done, part.sample, part.step)
         done += number
-    return done
+        report[0] = done
 
 
-@functools.cache
-def read() -> Any:
+def read() -> Definition:
     """The driver: it takes a `records.FileRange`."""
     part = types.NamedUniTuple(types.int64, len(FileRange._fields), FileRange)
-    return entry(_read, types.int64(part), "read")
+    return definition(_read, types.void(part))

@@ -1,7 +1,7 @@
-"""Where compiled kernels are kept between processes, and what of it may be loaded.
+"""Where compiled functions are kept between processes, and what of it may be loaded.
 
-Kernels are stored as pickles, and a pickle can run any code when it is loaded. So a file counts only if nobody but this
-user and root can have put it there: by its owner and mode, and those of all folders and links that lead to it.
+What is loaded runs. So a file counts only if nobody but this user and root can have put it there: by its owner and
+mode, and those of all folders and links that lead to it. And it counts only if it is whole.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ import os
 import stat
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from fastinit.kernels import _numba
-
+FIRST_LINE = b"fastinit machine code "  # then the digest of what follows the line
 _MOST_LINKS = 40  # on the way to a file, as Linux allows
 
 
@@ -25,61 +22,94 @@ class UntrustedError(Exception):
     """Another user could have written what lies at a path. The message names the path and the reason."""
 
 
-def of(source: Path, name: str) -> Any:
-    """The cache of a kernel; None where there is no folder for it.
+def folder() -> Path | None:
+    """The folder of the cache, be it there or not; None where there is none, or others can write to it.
 
-    Args:
-        source: the file with the kernel.
-        name: of the kernel, and of what it depends on beside its file.
-
-    Raises:
-        UntrustedError: others can write where the cache is.
+    It is that of the environment, else one below the user's folder for caches. It does not depend on the current one.
     """
-    name = f"{source.stem}.{name}.py{sys.version_info[0]}{sys.version_info[1]}{sys.abiflags}"
-    for folder in _folders(source):
-        if os.path.lexists(folder / f"{name}.nbi") or _is_writable(folder):
-            _check(folder)  # again: it may have been made just now
-            return _numba.kernel_cache(folder, name, _digest(source.read_bytes()), _check_file)
-    return None
+    try:
+        return _folder()
+    except UntrustedError as error:
+        _warn(error)
+        return None
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=12).hexdigest()
+def read(name: str) -> bytes | None:
+    """What was saved under a name. None if nothing was, and if it is damaged or may be somebody else's."""
+    found = folder()
+    if found is None:
+        return None
+    try:
+        descriptor = os.open(found / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:  # none, or a link
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
+        try:
+            _check_file(found / name, os.fstat(descriptor))
+        except UntrustedError as error:
+            _warn(error)
+            return None
+        first, _, data = file.read().partition(b"\n")
+    return data if first == _first_line(data) else None
+
+
+def save(name: str, data: bytes) -> bool:
+    """Keep something under a name, in a file that appears whole or not at all.
+
+    Returns:
+        whether it is kept: not in a read-only folder, or on a full disk.
+    """
+    found = folder()
+    if found is None or not _is_writable(found):
+        return False
+    temporary = found / f"{name}.{os.urandom(8).hex()}"
+    try:
+        _check(found)  # again: it may have been made just now
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+                file.write(_first_line(data) + b"\n" + data)
+            temporary.replace(found / name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+    except UntrustedError as error:
+        _warn(error)
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(data: bytes) -> bytes:
+    return FIRST_LINE + hashlib.blake2b(data, digest_size=16).hexdigest().encode()
 
 
 _warned = False
 
 
-def warn(error: UntrustedError) -> None:
-    """Say, once in a process, that kernels are not cached."""
+def _warn(error: UntrustedError) -> None:
+    """Say, once in a process, that functions are not cached."""
     global _warned
     if not _warned:
         _warned = True
         text = (
             f"{error}. Kernels are not loaded from there but compiled in memory, in every process anew. Remove it or "
-            "take these rights away, or set NUMBA_CACHE_DIR to a folder that only you can write to"
+            "take these rights away, or set FASTINIT_CACHE_DIR to a folder that only you can write to"
         )
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-def _folders(source: Path) -> Iterator[Path]:
-    """The folders where the kernels of a source file may be, in the order in which they are tried.
-
-    The first is that of the environment, then the package's own, which belongs to the installation as the code does,
-    then one below the user's folder for caches. None depends on the current folder.
-    """
-    inner = f"{source.parent.name}_{_digest(bytes(source.parent))}"
-    if named := os.environ.get("NUMBA_CACHE_DIR"):
+def _folder() -> Path | None:
+    if named := os.environ.get("FASTINIT_CACHE_DIR"):
         if not Path(named).is_absolute():
-            raise UntrustedError(f"NUMBA_CACHE_DIR must be an absolute path. Received: {named!r}")
-        yield _check(Path(named, inner))
-    with contextlib.suppress(UntrustedError):
-        yield _check(source.parent / "__pycache__")
+            raise UntrustedError(f"FASTINIT_CACHE_DIR must be an absolute path. Received: {named!r}")
+        return _check(Path(named))
     users = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not users.is_absolute():  # to be ignored, says the XDG Base Directory Specification
         users = _home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    if users.is_absolute():
-        yield _check(users / "fastinit" / inner)
+    return _check(users / "fastinit") if users.is_absolute() else None
 
 
 def _home() -> Path:
@@ -123,13 +153,11 @@ def _check(path: Path, links: int = _MOST_LINKS) -> Path:
     return path
 
 
-def _check_file(path: Path) -> None:
-    """Raise UntrustedError for a file that others can have written, and for what is no file; a missing one is right."""
-    with contextlib.suppress(FileNotFoundError):
-        status = os.lstat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise UntrustedError(f"{path} is not a regular file")
-        _refuse(path, _owner_fault(status) or _mode_fault(status))
+def _check_file(path: Path, status: os.stat_result) -> None:
+    """Raise UntrustedError for a file that others can have written, and for what is no file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise UntrustedError(f"{path} is not a regular file")
+    _refuse(path, _owner_fault(status) or _mode_fault(status))
 
 
 def _refuse(path: Path, fault: str) -> None:

@@ -6,6 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+PARAMETERS = 11  # float64 numbers that every fill gets: the scale of `add`, then the distribution's
+# What a kernel of moments tells of a chunk, float64: finite, zeros, smallest, largest, mean, standard deviation; not
+# the sum of squares, which may leave float64's range.
+FIELDS = 6
+RATES = 6  # float64 numbers that every update gets
+QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which float32's narrow quantile is good: past 2 sigma (0.47725)
+UPDATE_CHUNK = 1 << 14  # parameters: 64 KB each of weights, gradients and memory, in L2
+ACTIVATION_PARAMETERS = 1  # float64 numbers that every activation reads
+
 
 class Rows(NamedTuple):
     """`rows` runs of `columns` elements of a target and of a stream, with steps from one run to the next."""
@@ -33,6 +42,7 @@ class FileRange(NamedTuple):
     first: int  # the number of the first element where the sample is counted
     sample: int
     step: int  # from one element of the sample to the next; 0: no sample
+    done: int  # where the number of elements that were read goes, an int64 that is 0
 
 
 # A run of memory for a range kernel. `stream` and `parameters` are the kernel's last arguments.
