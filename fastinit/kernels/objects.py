@@ -97,10 +97,12 @@ def _wrapper(native: Any, symbol: str) -> tuple[str, str]:
 
 
 def optimize(module: Any, machine: Any) -> None:
-    """Optimise a module: first what is scalar, so that loops have their simplest form when they are vectorised."""
-    for level, vectors in ((1, False), (3, True)):
+    """Optimise a module: first what is scalar, so that loops have their simplest form when they are vectorised:
+    an unrolled loop stays as it is."""
+    for level, loops in ((1, False), (3, True)):
         options = llvm.create_pipeline_tuning_options(level)
-        options.loop_vectorization, options.slp_vectorization = vectors, False
+        options.loop_vectorization = options.loop_unrolling = options.loop_interleaving = loops
+        options.slp_vectorization = False
         builder = llvm.create_pass_builder(machine, options)
         passes = builder.getModulePassManager()
         passes.add_strip_dead_prototype_pass()
