@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-from scipy.special import kolmogorov, ndtr
 
 from fastinit._core.distributions import Constant, Distribution, Normal, TruncatedNormal, Uniform, rounded
 from fastinit._runtime.arrays import DTYPES, Array
@@ -25,6 +25,13 @@ ALPHA = 1e-5
 _UNDRAWN = 2.0**-23
 _CHANCE = 4.9  # sigma; ALPHA for a few tests at once
 _EXACT = 5e-6  # how well a quick summary knows a std, on CPUs with short vectors too
+
+
+def _special() -> Any:
+    """SciPy's special functions: 0.15 s to import, which commands that only write need not wait for."""
+    import scipy.special
+
+    return scipy.special
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +134,12 @@ def cdf(law: Distribution, x: Array) -> Array:
 def _normal(law: Normal, x: Array) -> Array:
     if law.std == 0:
         return (x >= law.mean).astype(np.float64)
-    shares: Array = ndtr(_sigmas(law, x))
+    shares: Array = _special().ndtr(_sigmas(law, x))
     return shares
 
 
 def _upper(law: Normal, x: Array) -> Array:
-    shares: Array = ndtr(-_sigmas(law, x))
+    shares: Array = _special().ndtr(-_sigmas(law, x))
     return shares
 
 
@@ -182,7 +189,7 @@ def distance(sample: Sample, law: Distribution, dtype: str) -> tuple[float, floa
     below, up_to = _shares(law, sample.values, sample.lower, sample.upper, dtype)
     ks = float(max(np.abs(sample.up_to - up_to).max(), np.abs(sample.below - below).max()))
     root = math.sqrt(sample.size)
-    return ks, float(kolmogorov(ks * (root + 0.12 + 0.11 / root)))
+    return ks, float(_special().kolmogorov(ks * (root + 0.12 + 0.11 / root)))
 
 
 def reaches(found: Summary, law: Distribution, dtype: str) -> bool:
