@@ -17,10 +17,8 @@ def bounded(code, **variables):
 
 def limit():
     """Import what the snippets use, and limit the addresses of this process from then on."""
-    import fastinit.checkpoint._survey.survey
-    import fastinit.checkpoint._verify
-    import fastinit.cli
-    import fastinit.sources  # noqa: F401
+    import scipy.special  # noqa: F401
+
 
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (addresses + MOST_MEMORY,) * 2)
