@@ -19,6 +19,10 @@ def limit():
     """Import what the snippets use, and limit the addresses of this process from then on."""
     import scipy.special  # noqa: F401
 
+    import fastinit.checkpoint._survey.survey
+    import fastinit.checkpoint._verify
+    import fastinit.cli
+    import fastinit.sources  # noqa: F401
 
     addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (addresses + MOST_MEMORY,) * 2)
