@@ -193,13 +193,13 @@ def _elements(x: Array) -> int:
 
 
 class _Units(NamedTuple):
-    """The units of an array: the first of them, how many there are, bytes from one to the next; whether none has gaps."""
+    """The units of an array."""
 
-    place: int
-    count: int  # elements of each
-    height: int
-    step: int
-    whole: bool
+    place: int  # where the first of them begins
+    elements: int  # of each
+    height: int  # how many there are
+    step: int  # bytes from one to the next
+    whole: bool  # whether they have no gaps
 
 
 def _units(x: Array) -> _Units:
