@@ -1,4 +1,4 @@
-"""The contenders of clipping by the global norm, work by library: one large array, and a model's many mixed ones.
+"""The contenders of clipping by the global norm, work by library: one array, six, and a model's many mixed ones.
 
 Every entry takes prepared arrays and returns a call that clips them once, in the way the library's own documentation
 shows. "Not clipping" only reads; where it clips, each call's limit is a little below the norm that the last one left.
@@ -21,6 +21,7 @@ Limits = Iterator[float]
 Prepare = Callable[[list[np.ndarray], Limits], Call]
 
 COUNT = 1000  # arrays of "many"
+FEW = 6  # of "few": the weights and biases of a small network
 SPREAD = 1 << 14  # the largest of them by the smallest
 DTYPE = np.float32
 VALUE = 0.5  # of every element
@@ -37,6 +38,11 @@ def many(memory: Memory, elements: int) -> list[np.ndarray]:
     sizes = sizes_of_many(elements)
     (x,) = one(memory, int(sizes.sum()))
     return np.split(x, np.cumsum(sizes)[:-1])
+
+
+def few(memory: Memory, elements: int) -> list[np.ndarray]:
+    """Return FEW arrays of the same size, or nearly."""
+    return np.array_split(one(memory, elements)[0], FEW)
 
 
 def sizes_of_many(elements: int) -> np.ndarray:
@@ -106,6 +112,8 @@ class ClipWork:
 WORKS = {
     "clip_none_one": ClipWork("global norm, not clipping, float32", one, never, (14, 20, 24, 26)),
     "clip_one": ClipWork("global norm, clipping, float32", one, always, (14, 20, 24, 26)),
+    "clip_none_few": ClipWork("global norm of 6 arrays, not clipping, float32", few, never, (8, 14)),
+    "clip_few": ClipWork("global norm of 6 arrays, clipping, float32", few, always, (8, 14)),
     "clip_none_many": ClipWork("global norm of 1,000 arrays, not clipping, float32", many, never, (14, 24)),
     "clip_many": ClipWork("global norm of 1,000 arrays, clipping, float32", many, always, (14, 24)),
     "dot": ClipWork("one read (np.dot), float32", one, never, (14, 20, 24, 26), {"numpy": _dot}),

@@ -79,8 +79,20 @@ BOUNDS = [
         for work in ("uniform", "normal")
         for dtype in ("float32", "float64")
     ),
-    Bound("normal into a buffer", ("8x8",), Target("<=", 5, "us")),
-    Bound("`he_normal` of a new array", ("8x8",), Target("<=", 10, "us")),
+    Bound("normal into a buffer", ("8x8",), Target("<=", 3, "us")),
+    Bound("`he_normal` of a new array", ("8x8",), Target("<=", 5, "us")),
+    *(
+        Bound(f"torch `{name}`, float32", ("64x64",), Target("<=", 1.2), "torch")
+        for name in ("normal_", "uniform_", "kaiming_uniform_", "trunc_normal_")
+    ),
+    *(
+        bound
+        for how in ("not clipping", "clipping")
+        for bound in (
+            Bound(f"global norm of 6 arrays, {how}, float32", ("2^8", "2^14"), Target("<=", 1), "torch"),
+            Bound(f"torch `clip_grad_norm_`, {how}, float32", ("6 arrays of 64x64",), Target("<=", 1), "torch"),
+        )
+    ),
     Bound("process: import", ("",), Target("<=", 1.15), "numba"),
     Bound("process: first `he_normal`", ("",), Target("<=", 0.35, "s"), "numba", beyond=True),
     Bound("process: first `he_normal`, empty cache", ("",), Target("<=", 4, "s")),

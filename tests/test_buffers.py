@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 import fastinit as fi
 from fastinit._core import draw as engine
-from fastinit._runtime.arrays import DTYPES, check_target
+from fastinit._runtime.arrays import DTYPES, address, check_target
 
 KINDS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 LAWS = [
@@ -108,6 +108,14 @@ def test_a_large_strided_target_is_copied_block_by_block(kind):
     fi.fill(out, fi.Normal(), seed=KEY)
     assert same_bits(out, fi.normal(out.shape, seed=KEY, dtype=kind))
     assert (memory[:, :, 1::2] == SENTINEL).all()
+
+
+@each_kind
+def test_addresses(kind):
+    for shape, part in TARGETS.values():
+        out = part(np.zeros(shape, kind))
+        for view in (out, out.view(np.recarray), np.broadcast_to(out, (2, *out.shape))):  # a subclass; read-only
+            assert address(view) == view.ctypes.data
 
 
 @each_write

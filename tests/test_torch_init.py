@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastinit as fi
 import fastinit.torch as ours
+from fastinit._core import draw as engine
 from fastinit.torch._record.recorder import active
 
 theirs = torch.nn.init
@@ -498,6 +499,34 @@ def test_inference_tensors_are_written_in_inference_mode_only():
     for module in (ours, theirs):
         with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
             module.normal_(tensor)
+
+
+def test_a_thread_may_begin_in_inference_mode():
+    """Each thread keeps a tensor that its seeds are drawn into: one of inference mode could not be used outside."""
+    found = []
+
+    def work():
+        with torch.inference_mode():
+            found.append(draw("normal_"))
+        found.append(draw("normal_"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(found) == 2
+    assert all(torch.equal(values, draw("normal_")) for values in found)
+
+
+def test_a_tensor_off_its_alignment_is_filled_through_a_copy(monkeypatch):
+    """As arrays are in test_buffers: an address that is no multiple of an element's bytes is undefined behaviour."""
+    flat = []
+    monkeypatch.setattr(engine, "spread", lambda *args: flat.append(args))
+    tensor = torch.frombuffer(bytearray(1 + 4 * 7 * 5), dtype=torch.float32, offset=1).view(7, 5)
+    assert tensor.data_ptr() % 4
+    ours.normal_(tensor, generator=seeded())
+    monkeypatch.undo()
+    assert torch.equal(tensor, draw("normal_"))
+    assert not flat
 
 
 # --- errors and warnings ---

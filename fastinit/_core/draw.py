@@ -29,6 +29,21 @@ def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: f
     return kernel("fill.range_kernel", mode, kind, name), array.ctypes.data, array
 
 
+def draw_flat(
+    place: int,
+    count: int,
+    dtype: np.dtype[Any],
+    distribution: Distribution,
+    words: tuple[int, int],
+    mode: str = "fill",
+    scale: float = 1.0,
+    offset: int = 0,
+) -> None:
+    """Fill or add to contiguous and aligned memory: `count` elements at the address `place`. The rest as in `draw`."""
+    run, numbers, _ = _ready(distribution, dtype, mode, scale)
+    spread(run, dtype.itemsize, place, count, words, numbers, offset)
+
+
 def draw(
     out: Array,
     distribution: Distribution,
@@ -51,15 +66,28 @@ def draw(
         indices: the part. Default: all of the tensor.
         offset: where the tensor's first element lies in the stream.
     """
-    run, numbers, _ = _ready(distribution, out.dtype, mode, scale)
-    size = out.size
-    if size == 0:
-        return
     if strides is None and out.flags.carray:  # contiguous, aligned and writeable
-        spread(run, out.itemsize, address(out), size, words, numbers, offset)
+        draw_flat(address(out), out.size, out.dtype, distribution, words, mode, scale, offset)
         return
     steps = c_strides(out.shape) if strides is None else strides
     indices = tuple(range(n) for n in out.shape) if indices is None else indices
+    _draw_runs(out, distribution, words, mode, scale, steps, indices, offset)
+
+
+def _draw_runs(
+    out: Array,
+    distribution: Distribution,
+    words: tuple[int, int],
+    mode: str,
+    scale: float,
+    steps: tuple[int, ...],
+    indices: tuple[range, ...],
+    offset: int,
+) -> None:
+    """`draw` run by run of the memory, or through copies that have runs."""
+    run, numbers, _ = _ready(distribution, out.dtype, mode, scale)
+    if out.size == 0:
+        return
     # In the order of the stream, so that runs of the target are runs of the stream; axes that repeat it outside.
     order = sorted(range(out.ndim), key=lambda axis: -steps[axis] if steps[axis] else -math.inf)
     if order != list(range(out.ndim)):

@@ -38,6 +38,8 @@ class Fans(NamedTuple):
 
 def as_axes(batch_axes: int | Sequence[int]) -> tuple[int, ...]:
     """Batch axes from an int or a sequence of ints."""
+    if isinstance(batch_axes, tuple) and not batch_axes:  # the usual case
+        return ()
     try:
         several = (batch_axes,) if hasattr(batch_axes, "__index__") else batch_axes
         axes = tuple(map(whole, itertools.islice(several, MOST_DIMENSIONS + 1)))

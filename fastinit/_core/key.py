@@ -105,7 +105,10 @@ class Key:
 
 
 def _seeded(seed: int) -> Any:
-    return _extended(_FRESH, seed.to_bytes((seed.bit_length() + 7) // 8, "little"))
+    size = (seed.bit_length() + 7) // 8
+    state = _FRESH.copy()
+    state.update((seed << 32 | size).to_bytes(size + 4, "little"))  # the length and the bytes of `_extended` in one
+    return state
 
 
 def _encoded(name: object) -> bytes:

@@ -240,13 +240,13 @@ def memory_order(x: Array) -> Array:
 
 def as_shape(shape: Any, name: str = "shape") -> tuple[int, ...]:
     """A shape from an int or a sequence of ints."""
-    if (
-        isinstance(shape, tuple)
-        and len(shape) <= MOST_DIMENSIONS
-        and all(type(n) is int and n >= 0 for n in shape)
-        and 0 < math.prod(shape) < 1 << 63
-    ):
-        return tuple(shape)  # torch.Size is one too
+    if isinstance(shape, tuple) and len(shape) <= MOST_DIMENSIONS:
+        for n in shape:  # a generator would take as long as the rest of the call
+            if type(n) is not int or n < 0:
+                break
+        else:
+            if 0 < math.prod(shape) < 1 << 63:
+                return tuple(shape)  # torch.Size is one too
     try:
         if isinstance(shape, (str, bytes, set, frozenset, dict)):
             raise TypeError
@@ -327,19 +327,14 @@ def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Region]:
     yield from ((slice(last, last + 1), *box) for box in boxes(shape[1:], 0, end))
 
 
-_BFLOAT16 = DTYPES["bfloat16"]
-_addressof = ctypes.addressof
-_from_buffer: Any = ctypes.c_char.from_buffer
+# An array is, in NumPy's C interface, Python's head of an object and then the pointer to the first element.
+_HEAD = object.__basicsize__
+_pointer_at = ctypes.c_void_p.from_address
 
 
 def address(out: Array) -> int:
-    """Where the first element lies. `out.ctypes.data` says the same in 1.6 us; this takes 0.5."""
-    if out.dtype is _BFLOAT16:  # has no buffer format
-        out = out.view(np.uint16)
-    try:
-        return _addressof(_from_buffer(out))
-    except (TypeError, ValueError, BufferError):  # strided memory has no flat buffer, read-only memory no writeable one
-        return out.ctypes.data
+    """Return where the first element lies: `out.ctypes.data`, which takes ten times as long."""
+    return _pointer_at(id(out) + _HEAD).value or 0
 
 
 @functools.lru_cache(maxsize=4096)

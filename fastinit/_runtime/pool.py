@@ -63,10 +63,13 @@ def together(work: Callable[[], object], workers: int) -> None:
     One job at a time has helpers: a second thread, or a signal handler in the middle of a job, works alone. An
     exception of a helper is raised here.
     """
+    if workers <= 1:
+        work()
+        return
     job = _Job(work)
     interrupt: BaseException | None = None
     try:
-        if workers > 1 and not _forked and _running.setdefault("job", job) is job:
+        if not _forked and _running.setdefault("job", job) is job:
             _invite(job, workers - 1)
         work()
     finally:

@@ -33,6 +33,8 @@ SLAB = 1 << 23
 PARALLEL_BYTES = 1 << 23
 RANGE = CHUNK << 3
 SLAB_RANGES = 1 << 9
+FEW_RUNS = 1 << 6  # with less work than two threads need, they have fewer than SLAB_RANGES ranges
+_ALL = (1 << 63) - 1  # the number of a range behind every last one
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
 
@@ -124,7 +126,7 @@ def spread(
     """Run a range kernel over contiguous memory.
 
     Args:
-        run: kernel.
+        run: what runs.
         size: bytes of an element.
         place: where the elements lie.
         count: how many they are.
@@ -161,6 +163,16 @@ def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = 
         large: whether to use several threads.
         whole: whether Ctrl-C waits for all of it, not for SLAB_RANGES ranges.
     """
+    # To count the ranges of a few runs would take longer than a small call.
+    calls = [(runs, 0, _ALL)] if not large and len(runs) <= FEW_RUNS else _calls(runs, chunk, whole)
+    for part, first, stop in calls:
+        counter = np.array(first, np.int64)  # of the ranges that are taken
+        work = functools.partial(driver.call, address(part), len(part), chunk, stop, address(counter))
+        together(work, num_threads() if large else 1)  # anew, as in `spread_rows`
+
+
+def _calls(runs: Array, chunk: int, whole: bool) -> Iterator[tuple[Array, int, int]]:
+    """The runs of each call, the first of their ranges that it has, and the one where it stops."""
     ends = (-(-runs["count"] // chunk)).cumsum()  # ranges up to the end of each run
     total = int(ends[-1]) if len(ends) else 0
     per_call = max(total, 1) if whole else SLAB_RANGES
@@ -168,10 +180,7 @@ def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = 
         last = min(first + per_call, total)
         begin, end = ends.searchsorted((first, last - 1), "right").tolist()
         before = int(ends[begin - 1]) if begin else 0
-        counter = np.array([first - before], np.int64)  # of the ranges that are taken
-        part = runs[begin : end + 1]
-        work = functools.partial(driver.call, address(part), len(part), chunk, last - before, address(counter))
-        together(work, num_threads() if large else 1)  # anew, as in `spread_rows`
+        yield runs[begin : end + 1], first - before, last - before
 
 
 def _slabs(region: Rows, size: int) -> Iterator[Rows]:

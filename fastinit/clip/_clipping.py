@@ -107,7 +107,7 @@ def clip_by_global_norm(
     if error_if_nonfinite:
         _all_finite([norm], ["arrays"])
     if not norm <= limit:
-        memory.change("sums.norms.scale_kernel", np.full((len(memory.runs), 1), _factors(np.float64(norm), limit, eps)))
+        memory.change("sums.norms.scale_kernel", _factors(np.array([[norm]]), limit, eps))
     return norm
 
 
@@ -254,16 +254,19 @@ def scale_by_norm(memory: Vectors, norm: float, max_norm: float, eps: float) -> 
     The rule of `torch.nn.utils.clip_grads_with_norm_`. Unlike in `clip_by_global_norm`, eps takes part in the
     comparison, and an infinite norm exceeds an infinite `max_norm`.
     """
-    factor = np.minimum(1.0, _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps)))
-    if factor != 1:
-        memory.change("sums.norms.scale_kernel", np.full((len(memory.runs), 1), factor))
+    factor = _factors(np.float64(norm), _limit(max_norm), non_negative("eps", eps))
+    if not factor >= 1:  # NaN too
+        memory.change("sums.norms.scale_kernel", np.array([[factor]]))
 
 
 def clamp(memory: Vectors, low: float, high: float) -> None:
     """`clip_by_value` of all of the memory, by bounds that are in order."""
+    bounds, present = np.zeros((len(DTYPES), 2)), set(memory.codes.tolist())
     with np.errstate(over="ignore"):  # beyond the dtype's range is no bound
-        rounded = np.array([np.array([low, high]).astype(dtype).astype(np.float64) for dtype in DTYPES.values()])
-    memory.change("sums.norms.clamp_kernel", rounded[memory.runs["code"]])
+        for code, dtype in enumerate(DTYPES.values()):
+            if code in present:
+                bounds[code] = np.array([low, high]).astype(dtype)
+    memory.change("sums.norms.clamp_kernel", bounds[memory.codes])
 
 
 # --- arguments ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,12 +21,9 @@ Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
 
 _NAMES = tuple(DTYPES)
 _CODES = {name: code for code, name in enumerate(_NAMES)}
+_FLOAT64 = _CODES["float64"]
 _CODES |= {name: _CODES[parts] for name, parts in PARTS.items()}  # a complex number is two elements
 _SIZES = np.array([dtype.itemsize for dtype in DTYPES.values()])
-# A run: where it begins, how many elements it has, the number of its dtype, the number of its array.
-_RUN = np.dtype([(name, np.int64) for name in ("place", "count", "code", "array")])
-# The runs of one array: the first of them, how many there are, bytes from one to the next.
-_UNITS = np.dtype([*_RUN.descr, ("height", np.int64), ("step", np.int64)])
 _SUMS = {1.0: "absolute", 2.0: "squares", math.inf: "largest"}
 # A float64 sum of squares below this may have lost digits to squares that underflowed.
 _SURE_FROM = 2.0**-950
@@ -44,35 +41,37 @@ class Vectors:
 
     named: Named
 
-    runs: Array  # of _RUN
+    runs: Array  # `records.RUN`; the kernel and what it reads are those of the last call
+    codes: Array  # the number of each run's dtype
+    arrays: Array  # the number of each run's array: the first of those with the same elements
     once: Array | None  # which runs are not those of an earlier array again; None where none is
     copies: dict[int, tuple[Array, Array]]  # number of the array: itself, its copy
 
     def for_kernel(self, names: tuple[str, ...], chosen: Array | None) -> Array:
-        """The chosen runs, or all, as `records.RUN` for the kernel of each run's dtype, whose other names are given."""
-        runs = self.runs if chosen is None else self.runs[chosen]
-        codes = runs["code"]
+        """The chosen runs, or all, for the kernel of each run's dtype, whose other names are given."""
+        runs, codes = (self.runs, self.codes) if chosen is None else (self.runs[chosen], self.codes[chosen])
         kernels = np.zeros(len(DTYPES), np.int64)
-        for code in np.flatnonzero(np.bincount(codes)).tolist():
+        for code in set(codes.tolist()):
             kernels[code] = kernel(*names, _NAMES[code]).address
-        records = np.zeros(len(runs), RUN)
-        records["kernel"], records["size"] = kernels[codes], _SIZES[codes]
-        records["place"], records["count"] = runs["place"], runs["count"]
-        return records
+        runs["kernel"] = kernels[codes]
+        return runs
 
     def change(self, name: str, parameters: Array, chosen: Array | None = None) -> None:
-        """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs."""
+        """Run an in-place kernel over the chosen runs, or over all, with a row of `parameters` for each of all runs, or
+        with one row for all."""
         if self.once is not None:
             chosen = self.once if chosen is None else chosen & self.once
         if chosen is not None and not chosen.any():
             return
         parameters = np.ascontiguousarray(parameters, np.float64)
-        records = self.for_kernel((name,), chosen)
-        numbers = np.arange(len(self.runs)) if chosen is None else np.flatnonzero(chosen)
-        records["parameters"] = address(parameters) + parameters.strides[0] * numbers
-        _walk(records)
+        runs = self.for_kernel((name,), chosen)
+        runs["parameters"] = address(parameters)
+        if len(parameters) > 1:
+            numbers = np.arange(len(parameters)) if chosen is None else np.flatnonzero(chosen)
+            runs["parameters"] += parameters.strides[0] * numbers
+        _walk(runs)
         if self.copies:
-            changed = self.runs["array"] if chosen is None else self.runs["array"][chosen]
+            changed = self.arrays if chosen is None else self.arrays[chosen]
             for number in self.copies.keys() & set(changed.tolist()):
                 array, copy = self.copies[number]
                 array[...] = copy
@@ -82,15 +81,16 @@ class Vectors:
 
         NaN where a part is NaN: `abs` alone is infinite where the other part is.
         """
-        runs, named = self.runs.copy(), list(self.named)
+        runs, codes, named = self.runs.copy(), self.codes.copy(), list(self.named)
         for number, (name, x) in enumerate(self.named):
             if x.dtype.name in PARTS:
                 with np.errstate(over="ignore"):
                     sizes = np.asarray(np.abs(x.astype(np.complex128)))
                 sizes[np.isnan(x)] = np.nan
                 named[number] = name, sizes
-                runs[number] = address(sizes), sizes.size, _CODES["float64"], runs["array"][number]
-        return Vectors(named, runs, self.once, self.copies)
+                runs["place"][number], runs["count"][number] = address(sizes), sizes.size
+                runs["size"][number], codes[number] = sizes.itemsize, _FLOAT64
+        return Vectors(named, runs, codes, self.arrays, self.once, self.copies)
 
 
 def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = False) -> Vectors:
@@ -103,41 +103,31 @@ def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = Fa
     named = list(arrays)
     check = check_target if write else check_source
     codes = [_CODES[check(x, name, NUMBERS)] for name, x in named]
+    places: list[int] = []
+    counts: list[int] = []
     first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
-    units: list[tuple[int, int, int, int, int, int]] = []
+    owners: list[int] = []  # for each array, that number
     gaps: list[int] = []  # arrays that have some
     for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
         flat = memory_order(x)
-        location, size = address(flat), _elements(flat)
-        flags = flat.flags
+        location, size, flags = address(flat), _elements(flat), flat.flags
         whole = flags.c_contiguous
         # Where units matter, the same elements in another order are not the same array.
-        same = first.setdefault((location, code, *((size,) if whole and not by_row else (x.shape, x.strides))), number)
-        units.append((location, size, code, same, 1, 0))
+        same = (location, code, size) if whole and not by_row else (location, code, x.shape, x.strides)
+        places.append(location)
+        counts.append(size)
+        owners.append(first.setdefault(same, number))
         if not whole or not flags.aligned:
             gaps.append(number)
-    table = np.array(units, _UNITS)
+    memory = Vectors(named, *_runs(places, counts, codes), np.array(owners, np.int64), None, {})
+    if len(first) < len(named):
+        memory.once = memory.arrays == np.arange(len(named))
     if write:
-        _refuse_overlap(named, table, gaps)
+        _refuse_overlap(memory, gaps)
     if by_row:
-        gaps = [number for number, (_, x) in enumerate(named) if not _by_row(table[number], x)]
-    copies: dict[int, tuple[Array, Array]] = {}
-    for number in gaps:
-        same = int(table["array"][number])
-        if same == number:
-            copies[number] = named[number][1], np.ascontiguousarray(named[number][1])
-        table["place"][number] = address(copies[same][1])
-        if by_row:
-            _by_row(table[number], copies[same][1])
-    once = None if len(first) == len(units) else table["array"] == np.arange(len(table))
-    runs = table[list(_RUN.names or ())]
-    if by_row:
-        heights = table["height"]
-        owners = np.repeat(np.arange(len(table)), heights)
-        row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
-        runs, once = runs[owners], once if once is None else once[owners]
-        runs["place"] += row * table["step"][owners]
-    return Vectors(named, runs, once, copies)
+        return _by_row(memory)
+    _copy_gaps(memory, gaps)
+    return memory
 
 
 def blocks(addresses: list[int], counts: list[int], dtypes: list[str], *, write: bool) -> Vectors:
@@ -146,19 +136,52 @@ def blocks(addresses: list[int], counts: list[int], dtypes: list[str], *, write:
     Raises:
         ValueError: with `write`, memory that is shared, be it all of two arrays.
     """
-    runs = np.empty(len(addresses), _RUN)
-    runs["place"], runs["count"] = addresses, counts
-    runs["code"], runs["array"] = [_CODES[name] for name in dtypes], range(len(runs))
+    runs, codes = _runs(addresses, counts, [_CODES[name] for name in dtypes])
     if write and len(_overlapping(runs["place"], _ends(runs))):
         raise ValueError("arrays must not share their memory")
-    return Vectors([], runs, None, {})
+    return Vectors([], runs, codes, np.arange(len(runs)), None, {})
+
+
+def _runs(places: list[int], counts: list[int], codes: list[int]) -> tuple[Array, Array]:
+    """Runs of memory, and the numbers of their dtypes."""
+    runs, numbers = np.zeros(len(places), RUN), np.array(codes, np.int64)
+    runs["place"], runs["count"], runs["size"] = places, counts, _SIZES[numbers]
+    return runs, numbers
+
+
+def _copy_gaps(memory: Vectors, gaps: list[int]) -> None:
+    """Let the runs of arrays with gaps be those of contiguous copies, one for all arrays with the same elements."""
+    for number in gaps:
+        same = int(memory.arrays[number])
+        if same == number:
+            memory.copies[number] = memory.named[number][1], np.ascontiguousarray(memory.named[number][1])
+        memory.runs["place"][number] = address(memory.copies[same][1])
+
+
+def _by_row(memory: Vectors) -> Vectors:
+    """The same memory with a run for each unit, those of `clipping.adaptive_clip`."""
+    units = [_units(x) for _, x in memory.named]
+    gaps = [number for number, unit in enumerate(units) if not unit.whole]
+    _copy_gaps(memory, gaps)
+    for number in gaps:
+        units[number] = _units(memory.copies[int(memory.arrays[number])][1])
+    places, counts, heights, steps, _ = np.array(units, np.int64).reshape(-1, len(_Units._fields)).T
+    owners = np.repeat(np.arange(len(units)), heights)
+    row = np.arange(len(owners)) - np.repeat(np.cumsum(heights) - heights, heights)
+    runs = memory.runs[owners]
+    runs["place"], runs["count"] = places[owners] + row * steps[owners], counts[owners]
+    once = None if memory.once is None else memory.once[owners]
+    return Vectors(memory.named, runs, memory.codes[owners], memory.arrays[owners], once, memory.copies)
 
 
 def _overlapping(low: Array, high: Array) -> Array:
     """The numbers of the intervals by their lower ends where some overlap, none where no two do."""
     order = low.argsort(kind="stable")
-    order = order[(high > low)[order]]
-    return order if np.count_nonzero(low[order[1:]] < high[order[:-1]]) else order[:0]
+    if np.count_nonzero(low[order[1:]] < high[order[:-1]]):
+        order = order[(high > low)[order]]
+        if np.count_nonzero(low[order[1:]] < high[order[:-1]]):
+            return order
+    return order[:0]
 
 
 def _elements(x: Array) -> int:
@@ -166,24 +189,36 @@ def _elements(x: Array) -> int:
     return 2 * x.size if x.dtype.kind == "c" else x.size
 
 
-def _by_row(units: Any, x: Array) -> bool:
-    """Put the units of an array into its record: its rows, or all of it. False where a unit has gaps."""
+class _Units(NamedTuple):
+    """The units of an array."""
+
+    place: int  # where the first of them begins
+    elements: int  # of each
+    height: int  # how many there are
+    step: int  # bytes from one to the next
+    whole: bool  # whether they have no gaps
+
+
+def _units(x: Array) -> _Units:
+    """The units of an array: its rows, or all of it."""
     height, step, unit = 1, 0, x
     if x.size and sum(n > 1 for n in x.shape) > 1:
         height, step, unit = x.shape[0], x.strides[0], x[0]
     unit = memory_order(unit)
-    units["place"], units["count"] = address(unit), _elements(unit)
-    units["height"], units["step"] = height, step
-    return bool(unit.flags.c_contiguous and x.flags.aligned)
+    whole = bool(unit.flags.c_contiguous and x.flags.aligned)
+    return _Units(address(unit), _elements(unit), height, step, whole)
 
 
-def _refuse_overlap(named: Named, table: Array, gaps: list[int]) -> None:
+def _refuse_overlap(memory: Vectors, gaps: list[int]) -> None:
     """Arrays that share a part of their memory would be changed twice there, by two threads at once."""
-    low, high = table["place"].copy(), _ends(table)
-    for number in gaps:
-        low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
-    again = table["array"] != np.arange(len(table))
-    low[again] = high[again]  # the same elements once more
+    named = memory.named
+    low, high = memory.runs["place"], _ends(memory.runs)
+    if gaps or memory.once is not None:
+        low = low.copy()
+        for number in gaps:
+            low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
+        if memory.once is not None:
+            low[~memory.once] = high[~memory.once]  # the same elements once more
     inside: list[int] = []  # arrays that begin before this one and may reach into it
     for number in _overlapping(low, high).tolist():
         inside = [other for other in inside if high[other] > low[number]]
@@ -203,34 +238,37 @@ def _share(a: Array, b: Array) -> bool:
 
 def _ends(runs: Array) -> Array:
     """The addresses behind the last elements."""
-    ends: Array = runs["place"] + runs["count"] * _SIZES[runs["code"]]
+    ends: Array = runs["place"] + runs["count"] * runs["size"]
     return ends
 
 
-def _walk(records: Array) -> None:
-    walk(kernel("drive.listed"), records, RANGE, large=records["count"] @ records["size"] >= PARALLEL_BYTES)
+def _walk(runs: Array) -> None:
+    walk(kernel("drive.listed"), runs, RANGE, large=runs["count"] @ runs["size"] >= PARALLEL_BYTES)
 
 
 def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
     """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are divisor and exponent of each
     of all runs."""
-    records = memory.for_kernel(("sums.norms.norm_kernel", kind), chosen)
-    chunks = -(-records["count"] // CHUNK)
-    starts = chunks.cumsum() - chunks
-    results = np.zeros(chunks.sum())
-    records["key"], records["parameters"] = CHUNK, address(results) + results.itemsize * starts
+    runs = memory.for_kernel(("sums.norms.norm_kernel", kind), chosen)
+    several = np.count_nonzero(runs["count"] > CHUNK) > 0
+    if several:
+        chunks = -(-runs["count"] // CHUNK)
+        starts = chunks.cumsum() - chunks
+    else:  # with one chunk at most, each run has the result of its number
+        starts = np.arange(len(runs))
+    results = np.zeros(chunks.sum() if several else len(runs))
+    runs["key"], runs["parameters"] = CHUNK, address(results) + results.itemsize * starts
     if numbers is not None:
         owners = np.arange(len(numbers)) if chosen is None else np.flatnonzero(chosen)
-        records["stream"] = address(numbers) + numbers.strides[0] * owners
-    _walk(records)
-    if (chunks == 1).all():
+        runs["stream"] = address(numbers) + numbers.strides[0] * owners
+    _walk(runs)
+    if not several:
         return results
     some = chunks > 0
-    totals = np.zeros(len(records))
-    if some.any():
-        merge = np.maximum if kind == "largest" else np.add
-        with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; a sum beyond float64
-            totals[some] = merge.reduceat(results, starts[some])
+    totals = np.zeros(len(runs))
+    merge = np.maximum if kind == "largest" else np.add
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN; a sum beyond float64
+        totals[some] = merge.reduceat(results, starts[some])
     return totals
 
 
@@ -240,7 +278,6 @@ def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
     kind = _SUMS.get(p, "power")
     if kind != "squares" and any(x.dtype.kind == "c" for _, x in memory.named):
         memory = memory.magnitudes()
-    runs = memory.runs
 
     def merged(kind: str, chosen: Array | None = None, numbers: Array | None = None) -> Array:
         totals = _totals(memory, kind, chosen, numbers)
@@ -255,13 +292,15 @@ def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
     else:
         totals = merged(kind)
         norms = np.sqrt(totals) if kind == "squares" else totals
+        if kind == "largest" or not np.count_nonzero(memory.codes == _FLOAT64):
+            return norms
         rare = (totals == math.inf) | (totals < _SURE_FROM)
-        if kind == "largest" or not rare.any() or _CODES["float64"] not in runs["code"]:
+        if not rare.any():
             return norms
         largest = merged("largest")
     rare &= np.isfinite(largest) & (largest > 0)
     if rare.any():
-        numbers = np.empty((len(runs), 2))
+        numbers = np.empty((len(memory.runs), 2))
         numbers[:, 0], numbers[:, 1] = largest, p
         with np.errstate(over="ignore"):
             norms[rare] = merged("power", None if whole else rare, numbers) ** (1 / p) * largest[rare]

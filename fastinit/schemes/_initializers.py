@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes
 from fastinit._core.filling import fill
-from fastinit._core.key import Seed
+from fastinit._core.key import Seed, words_of
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target, nbytes_of
 from fastinit.schemes import SCHEMES, distribution_of
 
@@ -63,7 +64,7 @@ def _initializer(name: str) -> Callable[..., Array]:
         else:
             check_target(out)
             whole = out.shape
-        batch = () if isinstance(batch_axes, tuple) and not batch_axes else as_axes(batch_axes)
+        batch = as_axes(batch_axes)
         distribution = distribution_of(name, whole, layout, batch, parameters)
         if out is None:
             new_dtype = as_dtype(dtype)
@@ -74,10 +75,9 @@ def _initializer(name: str) -> Callable[..., Array]:
             except ValueError:
                 nbytes_of(part, new_dtype.name)  # says by which argument
                 raise
-        else:
-            check_target(out)
-        if region is None and out.shape == whole and not distribution.structured:
-            return fill(out, distribution, seed=seed)
+            if region is None and not distribution.structured:  # the shortest way, for small calls
+                draw(out, distribution, words_of(seed))
+                return out
         return fill(out, distribution, seed=seed, shape=whole, region=region, layout=layout, batch_axes=batch)
 
     _describe(initialize, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -108,20 +107,18 @@ def distribution_of(
     name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], parameters: dict[str, Any]
 ) -> Distribution:
     """`distribution` for a name of the table and checked arguments."""
-    # Flat, so that the cache sees the types: True is not the 1 that was asked for before.
-    flat = itertools.chain.from_iterable(parameters.items()) if parameters else ()
     try:
-        return _remembered(name, shape, layout, batch_axes, *flat)
+        return _remembered(name, shape, layout, batch_axes, **parameters)
     except TypeError:  # a parameter that cannot be hashed: the law's own check says what is wrong with it
         return _made(name, shape, layout, batch_axes, parameters)
 
 
-@functools.lru_cache(maxsize=4096, typed=True)
+@functools.lru_cache(maxsize=4096, typed=True)  # by types too: True is not the 1 that was asked for before
 def _remembered(
-    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], *parameters: Any
+    name: str, shape: tuple[int, ...], layout: str, batch_axes: tuple[int, ...], /, **parameters: Any
 ) -> Distribution:
     """A model asks for the law of the same few shapes again and again; making one takes 5 us."""
-    return _made(name, shape, layout, batch_axes, dict(zip(parameters[::2], parameters[1::2], strict=True)))
+    return _made(name, shape, layout, batch_axes, parameters)
 
 
 def _made(

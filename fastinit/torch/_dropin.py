@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias
 
 import torch
 
 from fastinit._core.distributions import Distribution
+from fastinit._core.draw import draw_flat
 from fastinit._core.filling import fill
-from fastinit._runtime.arrays import Array, check_target
+from fastinit._core.key import words_of
+from fastinit._runtime.arrays import overlaps
 from fastinit.torch._compat import is_traced
 from fastinit.torch._record.draws import fits
 from fastinit.torch._record.recorder import active
-from fastinit.torch._tensors import DTYPES, host_array, mark_written
+from fastinit.torch._tensors import DTYPES, NUMPY, host_array, mark_written, on_host
 
 P = ParamSpec("P")
 Law: TypeAlias = Distribution | None  # None: the call is left to torch
@@ -55,11 +58,21 @@ def _fill(tensor: Any, law: Callable[[], Law], generator: Any, random: bool) -> 
     """Fill a tensor now, or let the recorder do it later; False, with nothing changed, where that is torch's work."""
     if active.recorder is not None:  # what it does not take is torch's: it would not see NumPy's writes
         return offer(tensor, law)
-    array = _target(tensor, generator) if random else None  # what is not random torch does as well, to the bit
-    found = None if array is None else _possible(tensor, law)
-    if array is None or found is None:
+    if not random or not _is_ours(tensor, generator):  # what is not random torch does as well, to the bit
         return False
-    fill(array, found, seed=next_seed(generator))
+    distribution = _possible(tensor, law)
+    if distribution is None:
+        return False
+    dtype = NUMPY[tensor.dtype]
+    place = tensor.data_ptr()
+    if not distribution.structured and tensor.is_contiguous() and place % dtype.itemsize == 0:
+        # Without an array, which would be a fifth of a small call.
+        draw_flat(place, tensor.numel(), dtype, distribution, words_of(next_seed(generator, _word())))
+    else:
+        array = host_array(tensor)
+        if array is None or overlaps(array.shape, array.strides, array.itemsize):
+            return False
+        fill(array, distribution, seed=next_seed(generator, _word()))
     mark_written(tensor)
     return True
 
@@ -76,20 +89,13 @@ def offer(tensor: Any, law: Callable[[], Law]) -> bool:
     return True
 
 
-def _target(tensor: Any, generator: Any) -> Array | None:
-    """The memory of a tensor that NumPy may write, where the generator can give a seed."""
-    if is_traced():
-        return None
+def _is_ours(tensor: Any, generator: Any) -> bool:
+    """Whether a tensor has memory that NumPy may write, and the generator can give a seed."""
+    if is_traced() or not on_host(tensor):
+        return False
     if generator is not None and not (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
-        return None
-    array = host_array(tensor)
-    if array is None or (tensor.is_inference() and not torch.is_inference_mode_enabled()):
-        return None
-    try:
-        check_target(array)
-    except ValueError:  # elements share memory
-        return None
-    return array
+        return False
+    return not tensor.is_inference() or torch.is_inference_mode_enabled()
 
 
 def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
@@ -103,8 +109,23 @@ def _possible(tensor: torch.Tensor, law: Callable[[], Law]) -> Law:
     return distribution if distribution is not None and fits(distribution, tensor.shape, tensor.dtype) else None
 
 
-def next_seed(generator: torch.Generator | None = None) -> int:
-    """One 64-bit number of a generator, or else of PyTorch's default one."""
-    # On the CPU whatever `torch.device` is in force.
-    word = torch.empty((), dtype=torch.int64, device="cpu").random_(-(1 << 63), None, generator=generator)
-    return int(word.item()) & _WORD
+def next_seed(generator: torch.Generator | None = None, word: torch.Tensor | None = None) -> int:
+    """One 64-bit number of a generator, or else of PyTorch's default one. `word` is an int64 tensor to draw it into."""
+    if word is None:  # on the CPU whatever `torch.device` is in force
+        word = torch.empty((), dtype=torch.int64, device="cpu")
+    return int(word.random_(-(1 << 63), None, generator=generator).item()) & _WORD
+
+
+class _Words(threading.local):
+    own: torch.Tensor | None = None
+
+
+_words = _Words()
+
+
+def _word() -> torch.Tensor:
+    """This thread's tensor for `next_seed` where no mode is in force: a new one would take longer than the number."""
+    if _words.own is None:
+        with torch.inference_mode(False):  # a tensor of inference mode could not be written outside of it
+            _words.own = torch.empty((), dtype=torch.int64, device="cpu")
+    return _words.own

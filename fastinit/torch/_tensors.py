@@ -18,7 +18,7 @@ _BITS = {
     torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
 }
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
-_NUMPY = {dtype: as_dtype(name) for dtype, name in DTYPES.items()}
+NUMPY = {dtype: as_dtype(name) for dtype, name in DTYPES.items()}
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -51,7 +51,7 @@ def host_array(tensor: torch.Tensor) -> Array | None:
 
 def array_at(address: int, shape: tuple[int, ...], strides: tuple[int, ...], kind: torch.dtype) -> Array:
     """The memory at an address as an array; the strides are in elements."""
-    dtype = _NUMPY[kind]
+    dtype = NUMPY[kind]
     if 0 in shape:
         return np.empty(shape, dtype)
     size = dtype.itemsize

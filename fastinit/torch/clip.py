@@ -141,7 +141,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     """
     parameters, gradients = _with_gradients(parameters)
     memory = _memory(gradients, clip_value, write=True)
-    if memory is None or any(torch.finfo(x.dtype).max < clip_value < math.inf for x in gradients):
+    if memory is None or any(torch.finfo(dtype).max < clip_value < math.inf for dtype in _dtypes(gradients)):
         utils.clip_grad_value_(parameters, clip_value, foreach)  # which has an error for a bound beyond the dtype
         return
     clipping.clamp(memory, -float(clip_value), float(clip_value))
@@ -180,4 +180,8 @@ def _with_gradients(parameters: Tensors) -> tuple[list[torch.Tensor], list[torch
 
 
 def _as_tensor(norm: float, tensors: list[torch.Tensor]) -> torch.Tensor:
-    return torch.tensor(norm, dtype=reduce(torch.promote_types, {x.dtype for x in tensors}), device="cpu")
+    return torch.scalar_tensor(norm, dtype=reduce(torch.promote_types, _dtypes(tensors)), device="cpu")
+
+
+def _dtypes(tensors: list[torch.Tensor]) -> set[torch.dtype]:
+    return {x.dtype for x in tensors}
