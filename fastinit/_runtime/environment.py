@@ -58,6 +58,7 @@ def kernels() -> list[tuple[str, Callable[[], Any]]]:
         ("driver of a list of updates", listed_updates),
         ("fill", functools.partial(range_kernel, "fill"), BLOCKS, DTYPES),
         ("add", functools.partial(range_kernel, "add"), BLOCKS, DTYPES),
+        ("stream", functools.partial(range_kernel, "stream"), ("constant",), DTYPES),
         ("moments", moments, DTYPES),
         ("quick moments", quick_moments, quick),
         ("norm", norm_kernel, KINDS, DTYPES),

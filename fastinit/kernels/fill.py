@@ -10,6 +10,7 @@ from numba import types
 from fastinit.kernels import distributions, store
 from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar
 from fastinit.kernels.philox import COUNTERS, words32, words64
+from fastinit.kernels.store import address_of, fence, store_line
 
 u64 = np.uint64
 u_counters = u64(COUNTERS)
@@ -53,11 +54,35 @@ def _fill_range(out, start, count, key, stream, parameters):
         block += SIZE
 
 
+# The template arguments of `_stream_range` beside ELEMENT: a float type, into the format, elements of a cache line.
+FLOAT, TO, PER_LINE = np.float32, store.itself, np.int64(16)
+LINE = np.int64(store.LINE)
+
+
+def _stream_range(out, start, count, key, stream, parameters):
+    """A constant past the caches, in whole cache lines; what lies before the first and after the last as usual."""
+    target = carray(out, count, ELEMENT)
+    value, place, size = TO(FLOAT(carray(parameters, PARAMETERS)[1])), address_of(out), np.int64(count)
+    before = min(size, (-place % LINE) // (LINE // PER_LINE))
+    lines = (size - before) // PER_LINE
+    for i in range(before):
+        target[i] = value
+    for i in range(lines):
+        store_line(place + (before * (LINE // PER_LINE) + i * LINE), value)
+    for i in range(before + lines * PER_LINE, size):
+        target[i] = value
+    fence()
+
+
 @functools.cache
 def range_kernel(mode: str, distribution: str, dtype: str) -> Kernel:
-    """Compile the kernel of a distribution for a dtype and a mode, "fill" or "add"."""
+    """Compile the kernel of a distribution for a dtype and a mode: "fill", "add", or "stream" for a constant."""
     form = store.FORMATS[dtype]
     wide = dtype == "float64"
+    if mode == "stream":
+        size = np.dtype(str(form.element)).itemsize
+        names = {"FLOAT": np.float64 if wide else np.float32, "TO": form.to, "PER_LINE": LINE // np.int64(size)}
+        return c_kernel(_stream_range, RANGE_SIGNATURE, f"stream_{distribution}_{dtype}", ELEMENT=form.element, **names)
     return c_kernel(
         _fill_range,
         RANGE_SIGNATURE,
