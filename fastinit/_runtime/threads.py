@@ -28,7 +28,7 @@ PARALLEL_FROM = 1 << 18
 CHUNK = 1 << 13  # elements of a partial sum (statistics, norms): their bits depend on it
 # Ranges are several times as many as threads, so that none waits long for a slower core: this many for each, but of
 # CHUNK elements at least and of these at most. Longer ones are faster, since each thread walks through memory in order.
-RANGES = 8
+RANGES = 16
 LONGEST_RANGE = CHUNK << 4
 # Elements for each thread per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution.
 SLAB = 1 << 24
