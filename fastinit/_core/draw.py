@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastinit._core.distributions import Constant, Distribution
 from fastinit._runtime.arrays import Array, address, blocks, c_strides, dtype_name, runs
-from fastinit._runtime.threads import spread, spread_rows
+from fastinit._runtime.threads import spread, spread_rows, spread_runs
 from fastinit.kernels.fill import PARAMETERS, range_kernel
+from fastinit.kernels.records import RUN
 
 # Bytes from which a constant is written past the caches, four times what most machines have of them. Processors that read
 # a line before they write to it need half of the traffic then.
@@ -29,6 +31,29 @@ def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: f
     array[0] = scale
     array[1 : 1 + len(numbers)] = numbers
     return range_kernel(mode, kind, name).address, array.ctypes.data, array
+
+
+class Run(NamedTuple):
+    """Contiguous memory that is to be filled by an elementwise distribution."""
+
+    distribution: Distribution
+    dtype: np.dtype[Any]
+    place: int  # the address of the first element
+    count: int
+    words: tuple[int, int]  # of the key
+
+
+def draw_runs(runs: Sequence[Run]) -> None:
+    """Fill several runs of memory, each from its key's first element on, by all threads together."""
+    ready = [_ready(run.distribution, run.dtype, "fill", 1.0) for run in runs]  # also keeps the numbers alive
+    records = np.array(
+        [
+            (kernel, run.place, run.count, run.dtype.itemsize, *run.words, numbers)
+            for run, (kernel, numbers, _) in zip(runs, ready, strict=True)
+        ],
+        RUN,
+    )
+    spread_runs(records)
 
 
 def draw(

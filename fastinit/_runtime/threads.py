@@ -170,6 +170,13 @@ def _range_length(count: int, workers: int) -> int:
     return min(LONGEST_RANGE, max(CHUNK, count // (RANGES * workers) // CHUNK * CHUNK))
 
 
+def spread_runs(records: Array) -> None:
+    """Run the range kernels of a list, an array of `records.RUN`, from the first element of each stream on."""
+    total = int(records["count"].sum())
+    large = total >= PARALLEL_FROM
+    walk(drive.listed(), records, _range_length(total, num_threads() if large else 1), large=large)
+
+
 def walk(driver: Any, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
     """Run a driver of lists over its records.
 

@@ -19,6 +19,7 @@ _BITS = {
 }
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _NUMPY = {dtype: as_dtype(name) for dtype, name in DTYPES.items()}
+numpy_dtype = _NUMPY.__getitem__
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
