@@ -67,7 +67,7 @@ LIMITS = {
     (engine, "COPY_BLOCK"): [1, 5, 1 << 18],
     (threads, "PARALLEL_FROM"): [1, 1 << 15],
     (threads, "LONGEST_RANGE"): [1, 3, 256, 1 << 17],
-    (threads, "SLAB"): [1, 7, 1 << 24],
+    (threads, "SLAB"): [1, 7, 1 << 23],
 }
 limits = st.tuples(*map(st.sampled_from, LIMITS.values()))
 

@@ -15,8 +15,8 @@ from fastinit._runtime.threads import spread, spread_rows, spread_runs
 from fastinit.kernels.fill import PARAMETERS, range_kernel
 from fastinit.kernels.records import RUN
 
-# Bytes from which a constant is written past the caches, four times what most machines have of them. Processors that read
-# a line before they write to it need half of the traffic then.
+# Bytes from which a constant is written past the caches: several times what most processors have of them. Where a line
+# is read before it is written, half of the traffic goes.
 STREAM_FROM = 1 << 27
 # Elements of the contiguous block through which a strided target is filled.
 COPY_BLOCK = 1 << 18
@@ -39,7 +39,7 @@ class Run(NamedTuple):
     distribution: Distribution
     dtype: np.dtype[Any]
     place: int  # the address of the first element
-    count: int
+    size: int  # elements
     words: tuple[int, int]  # of the key
 
 
@@ -48,7 +48,7 @@ def draw_runs(runs: Sequence[Run]) -> None:
     ready = [_ready(run.distribution, run.dtype, "fill", 1.0) for run in runs]  # also keeps the numbers alive
     records = np.array(
         [
-            (kernel, run.place, run.count, run.dtype.itemsize, *run.words, numbers)
+            (kernel, run.place, run.size, run.dtype.itemsize, *run.words, numbers)
             for run, (kernel, numbers, _) in zip(runs, ready, strict=True)
         ],
         RUN,

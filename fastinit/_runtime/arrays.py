@@ -101,8 +101,8 @@ def prefer_huge_pages(place: int, nbytes: int) -> None:
     It is advice, and makes no difference where the system knows none.
     """
     if nbytes >= _HUGE_FROM and (advise := _madvise()) is not None:
-        first = -(-place // _PAGE) * _PAGE
-        advise(first, place + nbytes - first, mmap.MADV_HUGEPAGE)
+        first, end = -(-place // _PAGE) * _PAGE, (place + nbytes) // _PAGE * _PAGE
+        advise(first, end - first, mmap.MADV_HUGEPAGE)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

@@ -31,7 +31,7 @@ CHUNK = 1 << 13  # elements of a partial sum (statistics, norms): their bits dep
 RANGES = 16
 LONGEST_RANGE = CHUNK << 4
 # Elements for each thread per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution.
-SLAB = 1 << 24
+SLAB = 1 << 23
 # The same for work that only reads or scales memory, as fast as that comes (0.5 ms for these bytes): bytes from which
 # two threads win, elements of a range (whole chunks), and ranges per call into compiled code.
 PARALLEL_BYTES = 1 << 23

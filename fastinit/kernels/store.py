@@ -119,8 +119,8 @@ def address_of(typing_context: Any, pointer: Any) -> Any:
 def fence(typing_context: Any) -> Any:
     """Let other threads see all that was stored, also past the caches.
 
-    A target's own instruction (`sfence`) would tie the module to it. LLVM takes a locked one or `mfence` on x86, `dmb` on
-    ARM: stores past the caches are in order with each of these.
+    A target's own instruction (`sfence`) would tie the module to it. LLVM takes a locked one or `mfence` on x86, `dmb`
+    on ARM: stores past the caches are in order with each of these.
     """
 
     def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:

@@ -94,13 +94,8 @@ def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]
     if optional(DISPATCH_MODE) is None:
         yield key
         return
-    with _old_objects_skipped() as end_skipping, _modules() as roots, patched():
-
-        def owners() -> list[Owner]:
-            end_skipping()  # it is of all objects which modules there are
-            return _owners(roots(), recorder)
-
-        recorder = Recorder(key, owners)
+    with _modules() as roots, patched():
+        recorder = Recorder(key, lambda: _owners(roots(), recorder))
         try:
             with recorder:
                 yield key
@@ -117,30 +112,12 @@ def _finish(recorder: Recorder, progress: Progress) -> None:
     total = sum(storage.nbytes() for storage in recorder.pending)
     with progress_bar(progress, total) as advance:
         owners, collects = recorder.owners(), gc.isenabled()
-        gc.disable()  # the many small objects that come and go here would start it
+        gc.disable()  # the many small objects that come and go here would start it: 0.2 s with PyTorch's own objects
         try:
             recorder.finish(owners, advance)
         finally:
             if collects:
                 gc.enable()
-
-
-@contextlib.contextmanager
-def _old_objects_skipped() -> Iterator[Callable[[], None]]:
-    """Keep the garbage collector from going through the objects that are there already, in the with-block or until the
-    function that it gives is called.
-
-    A model of thousands of tensors starts the collector of the oldest generation once or twice, 0.2 s each time for the
-    objects of PyTorch alone. Where somebody uses `gc.freeze` already, nothing is changed.
-    """
-    if gc.get_freeze_count():
-        yield lambda: None
-        return
-    gc.freeze()
-    try:
-        yield gc.unfreeze
-    finally:
-        gc.unfreeze()
 
 
 MOST_TENSORS = 200_000  # of a recorded model: twice as many as the largest have. They take 90 s, and 10 kB each

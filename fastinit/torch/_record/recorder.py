@@ -12,7 +12,6 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key
@@ -23,6 +22,7 @@ from fastinit.torch._record.draws import Draw, Origin, Piece, Stream, bytes_of, 
 from fastinit.torch._record.geometry import apart, geometry, in_c_order, tensor_at
 from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
+from fastinit.torch._record.reads import Reads
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
 from fastinit.torch._tensors import PLAIN, on_host
 
@@ -55,7 +55,7 @@ class Recorder(DispatchMode, Calls):
         self._draws = 0
         self._outer: Recorder | None = None
         self.checked_groups: set[Any] = set()  # of processes that are known to have the same key
-        self._reads = _Reads(self)
+        self._reads = Reads(self)
 
     def __enter__(self) -> Recorder:
         self._outer = active.recorder
@@ -411,38 +411,6 @@ class Recorder(DispatchMode, Calls):
     def shares_memory(self, one: torch.Tensor, other: torch.Tensor) -> bool:
         """Whether two tensors have one storage; asked so, it is not handed out."""
         return storage_of(one) is storage_of(other)
-
-
-class _Reads(TorchFunctionMode):
-    """Sees methods that hand out memory and are no operators."""
-
-    LOOKS = {  # noqa: RUF012  # these read and write nothing yet, or read only to show it
-        torch.Tensor.data_ptr,
-        torch.Tensor.share_memory_,
-        torch.Tensor.__repr__,
-        torch.Tensor.__format__,
-    }
-    METHODS = LOOKS | {
-        torch.Tensor.numpy,
-        torch.Tensor.tolist,
-        torch.Tensor.__array__,
-        torch.Tensor.__dlpack__,
-        torch.Tensor.__deepcopy__,
-        torch.Tensor.__reduce_ex__,
-        torch.Tensor.untyped_storage,  # pickle takes it without a method that is seen
-        torch.Tensor.storage,
-    }
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in self.METHODS and not self.recorder.busy:
-            return self.recorder.read(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 class _Active(threading.local):
