@@ -111,9 +111,9 @@ def test_an_interrupt_leaves_whole_slabs_in_order(monkeypatch):
 
     out = np.full(size, np.nan, np.float32)
     with monkeypatch.context() as patch:
-        patch.setattr(threads, "SLAB", slab)
+        patch.setattr(threads, "SLAB", slab // 2)
         patch.setattr(threads, "together", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), fi.thread_limit(2):
             fi.fill(out, fi.Normal(), seed=5)
     assert np.isnan(out[3 * slab :]).all()
     np.testing.assert_array_equal(out[: 3 * slab], fi.fill(np.empty(3 * slab, np.float32), fi.Normal(), seed=5))

@@ -66,7 +66,7 @@ def memories(draw, shape, dtype):
 LIMITS = {
     (engine, "COPY_BLOCK"): [1, 5, 1 << 18],
     (threads, "PARALLEL_FROM"): [1, 1 << 15],
-    (threads, "CHUNK"): [1, 3, 256, 1 << 13],
+    (threads, "LONGEST_RANGE"): [1, 3, 256, 1 << 17],
     (threads, "SLAB"): [1, 7, 1 << 23],
 }
 limits = st.tuples(*map(st.sampled_from, LIMITS.values()))

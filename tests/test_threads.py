@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextvars
+import itertools
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastinit as fi
+from fastinit._core import draw
 from fastinit._runtime import threads
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -41,7 +43,7 @@ def bits_by_number(write, numbers=NUMBERS):
 def small(monkeypatch):
     """Edges that cheap arrays reach. A block of the stream has 256 elements, which the chunks here cut."""
     monkeypatch.setattr(threads, "PARALLEL_FROM", 512)
-    monkeypatch.setattr(threads, "CHUNK", 200)
+    monkeypatch.setattr(threads, "LONGEST_RANGE", 200)
     monkeypatch.setattr(threads, "SLAB", 1000)
 
 
@@ -89,10 +91,26 @@ def test_regions_and_strided_targets_do_not_depend_on_the_thread_count(law, smal
 
 @each_law
 def test_the_real_edges(law):
-    for size in [threads.PARALLEL_FROM + d for d in (-1, 0, 1)] + [5 * threads.CHUNK + 1]:
+    for size in [threads.PARALLEL_FROM + d for d in (-1, 0, 1)] + [5 * threads.LONGEST_RANGE + 1]:
         found = bits_by_number(lambda size=size: fi.fill(np.empty(size, np.float32), law, seed=KEY))
         prefix = fi.fill(np.empty(size + 99, np.float32), law, seed=KEY)[:size]
         assert found == dict.fromkeys(NUMBERS, prefix.tobytes())
+
+
+@each_dtype
+def test_constants_past_the_caches_are_those_of_other_fills(dtype, monkeypatch):
+    law = fi.Constant(0.1)
+    value = fi.fill(np.empty(1, dtype), law, seed=KEY)[0]
+    monkeypatch.setattr(draw, "STREAM_FROM", 1)
+    line = 64 // np.dtype(dtype).itemsize
+    memory = np.zeros(6 * line, dtype)
+    for first, size in itertools.product(range(line + 1), (1, 2, line - 1, line, line + 1, 4 * line + 1)):
+        memory[...] = 2
+        fi.fill(memory[first : first + size], law, seed=KEY)
+        assert (memory[first : first + size] == value).all()
+        assert (memory == 2).sum() == memory.size - size  # nothing beside it is written
+    large = fi.fill(np.empty(threads.PARALLEL_FROM + 9, dtype), law, seed=KEY)
+    assert (large == value).all()
 
 
 def test_the_real_slab():
@@ -242,6 +260,7 @@ FORK = """
 import os
 import numpy as np
 import fastinit as fi
+from fastinit._core import draw
 from fastinit._runtime import threads
 
 def make():

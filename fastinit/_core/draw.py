@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastinit._core.distributions import Distribution
+from fastinit._core.distributions import Constant, Distribution
 from fastinit._native.library import Kernel, kernel
-from fastinit._native.records import PARAMETERS
+from fastinit._native.records import PARAMETERS, RUN
 from fastinit._runtime.arrays import Array, address, blocks, c_strides, dtype_name, runs
-from fastinit._runtime.threads import spread, spread_rows
+from fastinit._runtime.threads import spread, spread_rows, spread_runs
 
+# Bytes from which a constant is written past the caches: several times what most processors have of them. Where a line
+# is read before it is written, half of the traffic goes.
+STREAM_FROM = 1 << 27
 # Elements of the contiguous block through which a strided target is filled.
 COPY_BLOCK = 1 << 18
 
@@ -26,7 +30,8 @@ def _ready(distribution: Distribution, dtype: np.dtype[Any], mode: str, scale: f
     array = np.zeros(PARAMETERS)
     array[0] = scale
     array[1 : 1 + len(numbers)] = numbers
-    return kernel("fill.range_kernel", mode, kind, name), array.ctypes.data, array
+    names = ("fill.stream_kernel",) if mode == "stream" else ("fill.range_kernel", mode, kind)
+    return kernel(*names, name), array.ctypes.data, array
 
 
 def draw_flat(
@@ -40,8 +45,33 @@ def draw_flat(
     offset: int = 0,
 ) -> None:
     """Fill or add to contiguous and aligned memory: `count` elements at the address `place`. The rest as in `draw`."""
+    if count * dtype.itemsize >= STREAM_FROM and mode == "fill" and isinstance(distribution, Constant):
+        mode = "stream"
     run, numbers, _ = _ready(distribution, dtype, mode, scale)
     spread(run, dtype.itemsize, place, count, words, numbers, offset)
+
+
+class Run(NamedTuple):
+    """Contiguous memory that is to be filled by an elementwise distribution."""
+
+    distribution: Distribution
+    dtype: np.dtype[Any]
+    place: int  # the address of the first element
+    size: int  # elements
+    words: tuple[int, int]  # of the key
+
+
+def draw_runs(runs: Sequence[Run]) -> None:
+    """Fill several runs of memory, each from its key's first element on, by all threads together."""
+    ready = [_ready(run.distribution, run.dtype, "fill", 1.0) for run in runs]  # also keeps the numbers alive
+    records = np.array(
+        [
+            (found.address, run.place, run.size, run.dtype.itemsize, *run.words, numbers)
+            for run, (found, numbers, _) in zip(runs, ready, strict=True)
+        ],
+        RUN,
+    )
+    spread_runs(records)
 
 
 def draw(

@@ -24,6 +24,7 @@ KERNELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "drive.shared": (),
     "drive.listed": (),
     "fill.range_kernel": (("fill", "add"), DISTRIBUTIONS, DTYPES),
+    "fill.stream_kernel": (DTYPES,),
     "sums.moments.moments": (DTYPES,),
     "sums.moments.quick_moments": (DTYPES[:3],),
     "sums.norms.norm_kernel": (NORMS, DTYPES),

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import math
+import mmap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -76,6 +77,32 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+_HUGE_FROM = 1 << 22  # bytes, as in NumPy
+_PAGE = mmap.PAGESIZE
+
+
+@functools.cache
+def _madvise() -> Any:
+    """The function of the C library; None where the system has no huge pages."""
+    try:
+        function = ctypes.CDLL(None).madvise if hasattr(mmap, "MADV_HUGEPAGE") else None
+    except (OSError, AttributeError):
+        return None
+    if function is not None:
+        function.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    return function
+
+
+def prefer_huge_pages(place: int, nbytes: int) -> None:
+    """Ask the system for huge pages under memory that nothing was written to yet, as NumPy does for its own arrays.
+
+    It is advice, and makes no difference where the system knows none.
+    """
+    if nbytes >= _HUGE_FROM and (advise := _madvise()) is not None:
+        first, end = -(-place // _PAGE) * _PAGE, (place + nbytes) // _PAGE * _PAGE
+        advise(first, end - first, mmap.MADV_HUGEPAGE)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

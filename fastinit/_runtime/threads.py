@@ -22,11 +22,14 @@ from fastinit._runtime.pool import forked, together
 _process_cpu_count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("fastinit_threads", default=None)
 MOST_THREADS = 1 << 12  # that may be asked for; the largest machines have some 2,000 CPUs
-# Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one). Ranges are many more
-# than threads, so that none waits for a slower core.
+# Waking a worker takes 20 to 100 us, so two threads win from here on (0.5 ms of normals on one).
 PARALLEL_FROM = 1 << 18
-CHUNK = 1 << 13
-# Elements per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution on one thread.
+CHUNK = 1 << 13  # elements of a partial sum (statistics, norms): their bits depend on it
+# Ranges are several times as many as threads, so that none waits long for a slower core: this many for each, but of
+# CHUNK elements at least and of these at most. Longer ones are faster, since each thread walks through memory in order.
+RANGES = 16
+LONGEST_RANGE = CHUNK << 4
+# Elements for each thread per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution.
 SLAB = 1 << 23
 # The same for work that only reads or scales memory, as fast as that comes (0.5 ms for these bytes): bytes from which
 # two threads win, elements of a range (whole chunks), and ranges per call into compiled code.
@@ -146,11 +149,26 @@ def spread_rows(run: Kernel, size: int, region: Rows, words: tuple[int, int], pa
     if region.rows == 1 and not large:
         run.call(region.place, region.start, region.columns, *words, parameters)
         return
-    for slab in _slabs(region, size):
+    workers = num_threads() if large else 1
+    chunk = _range_length(region.rows * region.columns, workers)
+    for slab in _slabs(region, size, SLAB * workers):
         counter = np.zeros(1, np.int64)  # of the ranges that are taken
-        arguments = (run.address, *slab, size, CHUNK, *words, parameters, address(counter))
+        arguments = (run.address, *slab, size, chunk, *words, parameters, address(counter))
         work = functools.partial(kernel("drive.shared").call, *arguments)
         together(work, num_threads() if large else 1)  # anew: a signal handler may have forked, and this be the child
+
+
+def _range_length(count: int, workers: int) -> int:
+    """Elements of a range, of `count` elements in all: whole chunks."""
+    return min(LONGEST_RANGE, max(CHUNK, count // (RANGES * workers) // CHUNK * CHUNK))
+
+
+def spread_runs(records: Array) -> None:
+    """Run the range kernels of a list, an array of `records.RUN`, from the first element of each stream on."""
+    total = int(records["count"].sum())
+    large = total >= PARALLEL_FROM
+    length = _range_length(total, num_threads() if large else 1)
+    walk(kernel("drive.listed"), records, length, large=large)
 
 
 def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
@@ -183,17 +201,17 @@ def _calls(runs: Array, chunk: int, whole: bool) -> Iterator[tuple[Array, int, i
         yield runs[begin : end + 1], first - before, last - before
 
 
-def _slabs(region: Rows, size: int) -> Iterator[Rows]:
-    """The region in parts that cost as much as SLAB elements: a row, short as it may be, is a block of the stream."""
-    height = max(1, SLAB // (region.columns + BLOCK))
-    if region.rows <= height and region.columns <= SLAB:
+def _slabs(region: Rows, size: int, most: int) -> Iterator[Rows]:
+    """The region in parts that cost as much as `most` elements: a row, short as it may be, is a block of the stream."""
+    height = max(1, most // (region.columns + BLOCK))
+    if region.rows <= height and region.columns <= most:
         yield region
         return
     for row in range(0, region.rows, height):
-        for column in range(0, region.columns, SLAB):
+        for column in range(0, region.columns, most):
             yield region._replace(
                 place=region.place + row * region.out_step + column * size,
                 rows=min(height, region.rows - row),
-                columns=min(SLAB, region.columns - column),
+                columns=min(most, region.columns - column),
                 start=region.start + row * region.stream_step + column,
             )

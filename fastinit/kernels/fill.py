@@ -9,6 +9,7 @@ from fastinit._native.records import PARAMETERS
 from fastinit.kernels import distributions, store
 from fastinit.kernels.jit import RANGE_SIGNATURE, Definition, carray, definition, scalar, stack_memory
 from fastinit.kernels.philox import COUNTERS, words32, words64
+from fastinit.kernels.store import address_of, fence, store_line
 
 u64 = np.uint64
 u_counters = u64(COUNTERS)
@@ -49,6 +50,26 @@ def _fill_range(out, start, count, key, stream, parameters):
         block += SIZE
 
 
+# The template arguments of `_stream_range` beside ELEMENT: a float type, into the format, elements of a cache line.
+FLOAT, TO, PER_LINE = np.float32, store.itself, np.int64(16)
+LINE = np.int64(store.LINE)
+
+
+def _stream_range(out, start, count, key, stream, parameters):
+    """A constant past the caches, in whole cache lines; what lies before the first and after the last as usual."""
+    target = carray(out, count, ELEMENT)
+    value, place, size = TO(FLOAT(carray(parameters, PARAMETERS)[1])), address_of(out), np.int64(count)
+    before = min(size, (-place % LINE) // (LINE // PER_LINE))
+    lines = (size - before) // PER_LINE
+    for i in range(before):
+        target[i] = value
+    for i in range(lines):
+        store_line(place + (before * (LINE // PER_LINE) + i * LINE), value)
+    for i in range(before + lines * PER_LINE, size):
+        target[i] = value
+    fence()
+
+
 def range_kernel(mode: str, distribution: str, dtype: str) -> Definition:
     """The kernel of a distribution for a dtype and a mode, "fill" or "add"."""
     form = store.FORMATS[dtype]
@@ -65,4 +86,18 @@ def range_kernel(mode: str, distribution: str, dtype: str) -> Definition:
         SIZE=u64(size),
         WORDS_PLACE=stack_memory(word, size),
         SCRATCH_PLACE=stack_memory(form.element, size),
+    )
+
+
+def stream_kernel(dtype: str) -> Definition:
+    """The kernel of constants that go past the caches."""
+    form = store.FORMATS[dtype]
+    size = np.int64(np.dtype(str(form.element)).itemsize)
+    return definition(
+        _stream_range,
+        RANGE_SIGNATURE,
+        FLOAT=np.float64 if dtype == "float64" else np.float32,
+        TO=form.to,
+        PER_LINE=LINE // size,
+        ELEMENT=form.element,
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 
-from fastinit.kernels.jit import bits32, float_of_bits32, fma, scalar, scalars
+from fastinit.kernels.jit import bits32, float_of_bits32, fma, intrinsic, scalar, scalars
 
 f32, u16, u32 = np.float32, np.uint16, np.uint32
 
@@ -81,10 +82,59 @@ def add(out, i, value, scale):
     out[i] = TO(fma(scale, value, FROM(out[i])))
 
 
+LINE = 64  # bytes of a cache line
+
+
+@intrinsic
+def store_line(typing_context: Any, place: Any, value: Any) -> Any:
+    """Write a number to all of the cache line at an address, a multiple of LINE, past the caches.
+
+    The processor need not read the line first. Such stores are in no order with others until `fence`.
+    """
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        element = context.get_value_type(value)
+        numbers = ir.VectorType(element, LINE * 8 // value.bitwidth)
+        lanes = ir.VectorType(ir.IntType(32), numbers.count)
+        first = builder.insert_element(ir.Constant(numbers, ir.Undefined), arguments[1], ir.Constant(ir.IntType(32), 0))
+        everywhere = builder.shuffle_vector(first, ir.Constant(numbers, ir.Undefined), ir.Constant(lanes, None))
+        store = builder.store(everywhere, builder.inttoptr(arguments[0], numbers.as_pointer()), align=LINE)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), generate
+
+
+@intrinsic
+def address_of(typing_context: Any, pointer: Any) -> Any:
+    """A pointer as an address."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(arguments[0], ir.IntType(64))
+
+    return types.int64(pointer), generate
+
+
+@intrinsic
+def fence(typing_context: Any) -> Any:
+    """Let other threads see all that was stored, also past the caches.
+
+    A target's own instruction (`sfence`) would tie the module to it. LLVM takes a locked one or `mfence` on x86, `dmb`
+    on ARM: stores past the caches are in order with each of these.
+    """
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 class Format(NamedTuple):
     """How a dtype lies in memory, and what reads and writes its elements; 16-bit floats are widened to float32."""
 
     element: Any
+    to: Any
     load: Any
     fill: Any
     add: Any
@@ -92,7 +142,7 @@ class Format(NamedTuple):
 
 def _format(element: Any, to: Any, load: Any) -> Format:
     made = scalars([fill, add], TO=to, FROM=load)
-    return Format(element, load, made["fill"], made["add"])
+    return Format(element, to, load, made["fill"], made["add"])
 
 
 FORMATS = {

@@ -109,8 +109,15 @@ def fast_init(seed: Seed = None, *, progress: Progress = False) -> Iterator[Key]
 
 def _finish(recorder: Recorder, progress: Progress) -> None:
     """Apply all pending fills."""
-    with progress_bar(progress, sum(storage.nbytes() for storage in recorder.pending)) as advance:
-        recorder.finish(recorder.owners(), advance)
+    total = sum(storage.nbytes() for storage in recorder.pending)
+    with progress_bar(progress, total) as advance:
+        owners, collects = recorder.owners(), gc.isenabled()
+        gc.disable()  # the many small objects that come and go here would start it: 0.2 s with PyTorch's own objects
+        try:
+            recorder.finish(owners, advance)
+        finally:
+            if collects:
+                gc.enable()
 
 
 MOST_TENSORS = 200_000  # of a recorded model: twice as many as the largest have. They take 90 s, and 10 kB each
@@ -267,9 +274,10 @@ def _modules(max_tensors: int | None = None) -> Iterator[Callable[[], list[torch
 
     def count(value: object) -> None:
         nonlocal tensors, modules
+        assert max_tensors is not None
         tensors += isinstance(value, torch.Tensor)
         modules += isinstance(value, torch.nn.Module)
-        if max_tensors is not None and (tensors > max_tensors or modules > _MODULES * max_tensors):
+        if tensors > max_tensors or modules > _MODULES * max_tensors:
             raise ValueError(
                 f"the model has more than {max_tensors:,} tensors, or {_MODULES * max_tensors:,} modules: if it is "
                 "meant to, allow more by max_tensors (--max-tensors)"
@@ -277,7 +285,8 @@ def _modules(max_tensors: int | None = None) -> Iterator[Callable[[], list[torch
 
     def note(module: torch.nn.Module, name: str, value: object) -> None:
         if threading.get_ident() == thread:
-            count(value)
+            if max_tensors is not None:
+                count(value)
             known = seen.get(id(module))
             if known is None or known() is not module:  # an address is used again
                 seen.pop(id(module), None)

@@ -10,13 +10,14 @@ import torch
 
 from fastinit._core.key import Key, Seed
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._runtime.arrays import prefer_huge_pages
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
 from fastinit.torch._modules import named_tensors
 from fastinit.torch._record.geometry import geometry
 from fastinit.torch._record.recorder import active
 from fastinit.torch._shards import local_parts, placements_of
-from fastinit.torch._tensors import DTYPES, host_array, mark_written, tensor_of
+from fastinit.torch._tensors import DTYPES, host_array, mark_written, on_host, tensor_of
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -126,6 +127,8 @@ def _give_memory(model: torch.nn.Module, device: torch.device | str | None) -> N
         if id(tensor) not in replaced:
             mesh = getattr(tensor, "device_mesh", None)
             new = torch.empty_like(tensor, device=device or (mesh.device_type if mesh is not None else "cpu"))
+            if on_host(new):
+                prefer_huge_pages(new.data_ptr(), new.nbytes)
             is_parameter = isinstance(tensor, torch.nn.Parameter)
             replaced[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if is_parameter else new
         setattr(module, name, replaced[id(tensor)])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fastinit._core.key import Key
+from fastinit._runtime.arrays import prefer_huge_pages
 from fastinit.torch._record.draws import (
     Contents,
     Draw,
@@ -20,7 +21,7 @@ from fastinit.torch._record.draws import (
     storage_of,
     tensors_in,
 )
-from fastinit.torch._record.execute import draw_into, run, written_by
+from fastinit.torch._record.execute import Batch, draw_into, run, written_by
 from fastinit.torch._record.geometry import Geometry, geometry
 from fastinit.torch._record.naming import Owner, settle
 from fastinit.torch._record.operators import Operator, aten
@@ -85,11 +86,13 @@ class Calls:
 
     def put(self, storage: torch.UntypedStorage, where: Geometry, draw: Draw | None, *, done: bool) -> None:
         """Note what a part of a storage holds from now on."""
-        self.origins.pop(storage, None)
+        if self.origins:
+            self.origins.pop(storage, None)
         contents = self.known.setdefault(storage, {})
-        if where.covers(storage.nbytes()):
-            contents.clear()
-        contents.pop(where, None)  # the same memory: the earlier draw would be overwritten
+        if contents:
+            if where.covers(storage.nbytes()):
+                contents.clear()
+            contents.pop(where, None)  # the same memory: the earlier draw would be overwritten
         contents[where] = Piece(draw, done)
         if draw is not None:
             draw.stream.note(storage)
@@ -230,12 +233,19 @@ class Calls:
     def finish(self, owners: Sequence[Owner], advance: Callable[[int], None]) -> None:
         """Apply all that is pending."""
         self.settle(owners)
+        batch = Batch(self.key, advance)
         for storage in list(self.pending):
             self.announce(storage)
-            for where, piece in self.known[storage].items():
+            if storage in self._fresh:
+                prefer_huge_pages(storage.data_ptr(), storage.nbytes())
+            contents = self.known[storage]
+            if len(contents) == 1 and batch.take(storage, *next(iter(contents.items()))):
+                continue
+            for where, piece in contents.items():
                 if not piece.done and piece.draw is not None:
                     draw_into(storage, where, piece.draw, self.key)
             advance(storage.nbytes())
+        batch.run()
         self.known.clear()
         self.pending.clear()
 

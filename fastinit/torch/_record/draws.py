@@ -62,6 +62,10 @@ class Stream:
             self.others = weakref.WeakSet() if self.others is None else self.others
             self.others.add(storage)
 
+    def is_only_in(self, storage: torch.UntypedStorage) -> bool:
+        """Whether no other storage ever held elements."""
+        return self.others is None and self.first is not None and self.first() is storage
+
     @property
     def is_alone(self) -> bool:
         """Whether one living storage at most has held elements."""
@@ -225,4 +229,6 @@ def map_tensors(function: Callable[[torch.Tensor], Any], tree: Any) -> Any:
 
 def under(key: Key, path: Path) -> Key:
     """The key with further names."""
-    return Key(key.seed, (*key.path, *path))
+    for name in path:
+        key = key / name
+    return key

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from fastinit._core.distributions import Distribution
+from fastinit._core.draw import Run, draw_runs
 from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit.torch._compat import schema_arguments
-from fastinit.torch._record.draws import Draw, Stream, law_of, parts_of, tensors_in, under
+from fastinit.torch._record.draws import Draw, Piece, Stream, law_of, parts_of, tensors_in, under
 from fastinit.torch._record.geometry import Geometry, carried, in_c_order
 from fastinit.torch._record.operators import HIDDEN_WRITES, Operator, in_place
-from fastinit.torch._tensors import array_at
+from fastinit.torch._tensors import NUMPY, array_at
 
 
 def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: Key) -> None:
@@ -29,6 +32,44 @@ def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: K
         inside = carried(part.view, draw.view, where)
         assert inside is not None  # the parts of a view are regions of it
         _fill(storage, inside, law_of(draw, part).under(key), key)
+
+
+BATCH_BYTES = 1 << 28  # of memory that is filled together; between two such Ctrl-C lands, and progress is shown
+
+
+class Batch:
+    """Fills of separate memory that all threads share: of a small tensor the call would cost more than the values."""
+
+    def __init__(self, key: Key, advance: Callable[[int], None]) -> None:
+        self._key, self._advance = key, advance
+        self._runs: list[Run] = []
+        self._bytes = 0
+
+    def take(self, storage: torch.UntypedStorage, where: Geometry, piece: Piece) -> bool:
+        """Fill a place in a storage, now or in `run`; False, with nothing done, if that takes `draw_into`."""
+        draw, whole = piece.draw, in_c_order(where.shape)
+        if piece.done or draw is None or draw.law.structured or where.strides != whole.strides or 0 in where.shape:
+            return False
+        words = 0, 0
+        if draw.law.random:
+            homes = draw.stream.homes_now
+            own = homes[0].shape == where.shape and homes[0].view == draw.view == homes[0].place == whole
+            if len(homes) > 1 or not own or len(draw.dtypes) > 1:
+                return False
+            words = under(self._key, homes[0].path).words()
+        assert where.dtype is not None
+        place = storage.data_ptr() + where.offset * where.dtype.itemsize
+        self._runs.append(Run(draw.law, NUMPY[where.dtype], place, math.prod(where.shape), words))
+        self._bytes += storage.nbytes()
+        if self._bytes >= BATCH_BYTES:
+            self.run()
+        return True
+
+    def run(self) -> None:
+        """Apply what was taken."""
+        draw_runs(self._runs)
+        self._advance(self._bytes)
+        self._runs, self._bytes = [], 0
 
 
 def _fill(storage: torch.UntypedStorage, where: Geometry, law: Distribution, key: Key) -> None:

@@ -53,12 +53,19 @@ class Geometry(NamedTuple):
 
     def covers(self, nbytes: int) -> bool:
         """Whether the tensor is all of a storage of this size."""
-        return self.offset == 0 and self.dense and self.bytes == (0, nbytes)
+        return self.offset == 0 and _dense_bytes(self) == nbytes
 
 
 def geometry(tensor: torch.Tensor) -> Geometry:
     """Where a tensor lies in its storage."""
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _dense_bytes(where: Geometry) -> int:
+    """The bytes of a dense tensor; -1 where it has gaps or overlaps. Cached: a model has few shapes."""
+    first, last = where.bytes
+    return last - first if where.dense else -1
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -160,7 +160,46 @@ def settle(
         drawn: the draws that were done before they had a name.
         origins: what storages were copied from. Instead of a shard its original counts: on all ranks the same.
     """
-    _Naming(known, owners, list(drawn), origins).settle()
+    drawn = list(drawn)
+    if not drawn:
+        known, owners = _settle_plain(known, owners)
+    _Naming(known, owners, drawn, origins).settle()
+
+
+def _settle_plain(
+    known: Mapping[torch.UntypedStorage, Contents], owners: Sequence[Owner]
+) -> tuple[Mapping[torch.UntypedStorage, Contents], Sequence[Owner]]:
+    """Give their homes to the streams that are all of one named tensor, in memory of its own; return the rest.
+
+    Most tensors of a model are such. No other stream can claim their names, so the order makes no difference.
+    """
+    if any(one.region for one in owners) or any(
+        piece.draw is not None and piece.draw.stream.homes for contents in known.values() for piece in contents.values()
+    ):
+        return known, owners
+    others, rest = dict(known), list[Owner]()
+    first: dict[torch.UntypedStorage, Owner] = {}
+    several = set[torch.UntypedStorage]()  # these hold tensors at several places
+    for one in owners:
+        if first.setdefault(one.tensor.untyped_storage(), one).where != one.where:
+            several.add(one.tensor.untyped_storage())
+    for one in owners:
+        storage = one.tensor.untyped_storage()
+        contents = known.get(storage, {})
+        piece = contents.get(one.where) if len(contents) == 1 and storage not in several else None
+        draw = None if piece is None else piece.draw
+        if (
+            draw is None
+            or not draw.law.random
+            or draw.stream.shape != one.shape
+            or draw.view != one.place
+            or not draw.stream.is_only_in(storage)
+        ):
+            rest.append(one)
+        elif first[storage] is one:
+            draw.stream.homes = (Home(one.path, one.shape, draw.view, one.place),)
+            del others[storage]
+    return others, rest
 
 
 def _original(one: Owner, origin: Origin | None) -> tuple[Owner, Origin] | None:

@@ -12,7 +12,6 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from fastinit._core.distributions import Distribution
 from fastinit._core.key import Key
@@ -23,6 +22,7 @@ from fastinit.torch._record.draws import Draw, Origin, Piece, Stream, bytes_of, 
 from fastinit.torch._record.geometry import apart, geometry, in_c_order, tensor_at
 from fastinit.torch._record.naming import Owner, owner
 from fastinit.torch._record.operators import Operator, aten
+from fastinit.torch._record.reads import Reads
 from fastinit.torch._shards import is_sharded, local_parts, placements_of
 from fastinit.torch._tensors import PLAIN, on_host
 
@@ -55,7 +55,7 @@ class Recorder(DispatchMode, Calls):
         self._draws = 0
         self._outer: Recorder | None = None
         self.checked_groups: set[Any] = set()  # of processes that are known to have the same key
-        self._reads = _Reads(self)
+        self._reads = Reads(self)
 
     def __enter__(self) -> Recorder:
         self._outer = active.recorder
@@ -132,13 +132,27 @@ class Recorder(DispatchMode, Calls):
 
     # --- the operators ---
 
-    @_own_work
     def __torch_dispatch__(
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func in operators.FILLS and self._filled(func, args, kwargs):
-            return args[0]
+        self.busy += 1  # not by `_own_work`: of a small model the calls in here are most of the time
+        try:
+            kwargs = kwargs or {}
+            if func in operators.FILLS and self._filled(func, args, kwargs):
+                return args[0]
+            if func in operators.EMPTY and not types:
+                return self._empty(func, args, kwargs)
+            return self._other(func, types, args, kwargs)
+        finally:
+            self.busy -= 1
+
+    def _empty(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        empty = self.empty(func, args, kwargs)
+        self._comes_from(empty, args[0] if args else None, copied=False)
+        return empty
+
+    def _other(self, func: Operator, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator that is no fill."""
         if func in operators.NEW and (made := self._made(func, args, kwargs)) is not None:
             return made
         if types and any(map(is_sharded, tensors_in((args, kwargs)))):
@@ -158,9 +172,7 @@ class Recorder(DispatchMode, Calls):
         if func in copies.ASSEMBLED and (made := self._assembled(func, args, kwargs)) is not None:
             return made
         if func in operators.EMPTY:
-            empty = self.empty(func, args, kwargs)
-            self._comes_from(empty, args[0] if args else None, copied=False)
-            return empty
+            return self._empty(func, args, kwargs)
         if func.is_view or func in operators.SHAPE_ONLY:
             return func(*args, **kwargs)
         for tensor in tensors_in((args, kwargs)):
@@ -174,6 +186,8 @@ class Recorder(DispatchMode, Calls):
     @_own_work
     def fill(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
         """Defer the fill of a whole tensor; False if it cannot be deferred."""
+        if type(tensor) in PLAIN:
+            return self._fill_plain(tensor, distribution)
         if any(placement.is_partial() for placement in placements_of(tensor)):
             return False
         shape, parts = tuple(tensor.shape), local_parts(tensor)
@@ -193,6 +207,19 @@ class Recorder(DispatchMode, Calls):
                 self.origins[storage] = Origin(None, whole.bytes[1], {whole: Piece(draw, False)}, whole, None)
         return True
 
+    def _fill_plain(self, tensor: torch.Tensor, distribution: Distribution) -> bool:
+        """The same in a shorter way, for what is no shard."""
+        where = geometry(tensor)
+        if not fits(distribution, where.shape, tensor.dtype) or not on_host(tensor) or not self.keeps(tensor):
+            return False
+        if not tensor.is_contiguous() and where.overlaps:
+            return False
+        stream = self.stream(where.shape) if distribution.random else Stream(-1, where.shape)
+        if tensor.numel():
+            draw = Draw(distribution, stream, in_c_order(where.shape), (tensor.dtype,))
+            self.put(tensor.untyped_storage(), where, draw, done=False)
+        return True
+
     def stream(self, shape: tuple[int, ...]) -> Stream:
         """The stream of the next random draw."""
         self._draws += 1
@@ -205,7 +232,8 @@ class Recorder(DispatchMode, Calls):
                 return False
             rest = [number]
         try:
-            return self.fill(tensor, operators.FILLS[func](*rest, **kwargs))
+            distribution = operators.FILLS[func](*rest, **kwargs)
+            return self._fill_plain(tensor, distribution) if type(tensor) in PLAIN else self.fill(tensor, distribution)
         except (TypeError, ValueError):  # torch's own operator says what is wrong
             return False
 
@@ -333,7 +361,7 @@ class Recorder(DispatchMode, Calls):
 
     def _comes_from(self, target: torch.Tensor, source: Any, *, copied: bool) -> None:
         """Note that a tensor is a copy of another one, or else was made with its strides and dtype for one."""
-        if not on_host(target) or not isinstance(source, torch.Tensor) or not on_host(source):
+        if not isinstance(source, torch.Tensor) or not on_host(target) or not on_host(source):
             return
         own, storage = target.untyped_storage(), source.untyped_storage()
         before = self.origins.get(storage)
@@ -383,38 +411,6 @@ class Recorder(DispatchMode, Calls):
     def shares_memory(self, one: torch.Tensor, other: torch.Tensor) -> bool:
         """Whether two tensors have one storage; asked so, it is not handed out."""
         return storage_of(one) is storage_of(other)
-
-
-class _Reads(TorchFunctionMode):
-    """Sees methods that hand out memory and are no operators."""
-
-    LOOKS = {  # noqa: RUF012  # these read and write nothing yet, or read only to show it
-        torch.Tensor.data_ptr,
-        torch.Tensor.share_memory_,
-        torch.Tensor.__repr__,
-        torch.Tensor.__format__,
-    }
-    METHODS = LOOKS | {
-        torch.Tensor.numpy,
-        torch.Tensor.tolist,
-        torch.Tensor.__array__,
-        torch.Tensor.__dlpack__,
-        torch.Tensor.__deepcopy__,
-        torch.Tensor.__reduce_ex__,
-        torch.Tensor.untyped_storage,  # pickle takes it without a method that is seen
-        torch.Tensor.storage,
-    }
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in self.METHODS and not self.recorder.busy:
-            return self.recorder.read(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 class _Active(threading.local):
