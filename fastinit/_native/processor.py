@@ -48,11 +48,14 @@ def levels() -> list[str]:
 def machine(triple: str | None = None, cpu: str | None = None, features: str = "") -> Any:
     """LLVM's target machine: for what `target` says, or for another triple and processor.
 
-    Addresses are absolute: the parts of an object file may be loaded anywhere.
+    Addresses are absolute, of 64 bits: the parts of an object file may be loaded anywhere. On aarch64 that is LLVM's own
+    choice for code that it loads, and on macOS, which has no absolute code, it goes through a table beside the code.
     """
-    _initialize()
     if triple is None:
+        _initialize()
         triple, (cpu, features) = llvm.get_process_triple(), target()
+    else:
+        _initialize_all()
     found = llvm.Target.from_triple(triple)
     return found.create_target_machine(cpu=cpu, features=features, opt=3, reloc="static", codemodel="large", jit=True)
 
@@ -61,6 +64,12 @@ def machine(triple: str | None = None, cpu: str | None = None, features: str = "
 def _initialize() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+
+
+@functools.cache
+def _initialize_all() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
 
 
 @functools.cache
