@@ -107,6 +107,12 @@ def loss_calls():
                 yield arm.Call(("nn.losses.loss_kernel", kind, dtype), arguments)
 
 
+def bits(array):
+    """Which elements are NaN, and the bits of the others: the sign of infinity - infinity is another one on x86-64."""
+    nan = array != array
+    return nan.tobytes(), array[~nan].tobytes()
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
     return arm.Programs(KERNELS, tmp_path_factory.mktemp("arm"))
@@ -124,5 +130,4 @@ def test_the_bits_are_those_of_this_processor_and_the_pinned_ones(programs, cpu)
     made = zip(names, texts, results[: len(names)], strict=True)
     assert {name: text(arrays[0]) for name, text, arrays in made} == pinned
     for call, arrays in zip(others, results[len(names) :], strict=True):
-        for ours, theirs in zip(arm.here(call), arrays, strict=True):
-            assert ours.tobytes() == theirs.tobytes(), call
+        assert [bits(array) for array in arrays] == [bits(array) for array in arm.here(call)], call
