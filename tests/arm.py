@@ -84,9 +84,10 @@ class Programs:
         """A call as `arm.c` reads it."""
         floats = [a for a in call.arguments if isinstance(a, float)]
         others = [a for a in call.arguments if not isinstance(a, float)]
-        parts = [struct.pack("<QQ", self.numbers[call.kernel], len(others))]
-        for a in others:
-            parts.append(
-                struct.pack("<Q", a.nbytes) + a.tobytes() if isinstance(a, np.ndarray) else struct.pack("<QQ", 0, a)
-            )
-        return b"".join([*parts, struct.pack("<d", *floats or (0.0,))])
+        sizes = [a.nbytes if isinstance(a, np.ndarray) else 0 for a in others]
+        parts = [
+            struct.pack("<Q", size) + (a.tobytes() if size else struct.pack("<Q", a))
+            for size, a in zip(sizes, others, strict=True)
+        ]
+        first = struct.pack("<QQ", self.numbers[call.kernel], len(others))
+        return b"".join([first, *parts, struct.pack("<d", *floats or (0.0,))])
