@@ -152,6 +152,14 @@ def test_every_cpu_has_cache_files_of_its_own(found):
     assert len({found[cpu]["tag"] for cpu in CPUS}) == len(CPUS) >= 2
 
 
+def test_kinds_of_machines_have_cache_files_of_their_own(monkeypatch):
+    """They may share a home folder, and each has a processor of this name."""
+    ours = processor.tag.__wrapped__("generic", "")
+    assert processor.tag.__wrapped__("generic", "") == ours
+    monkeypatch.setattr(llvmlite.binding, "get_process_triple", lambda: "aarch64-unknown-linux-gnu")
+    assert processor.tag.__wrapped__("generic", "") != ours
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", CPUS)
 def test_the_code_is_vectorised(found, cpu):

@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parents[1]
 _V2 = {"cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"}
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
 _V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
-LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2, "generic": set[str]()}
+_X86 = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
+LEVELS = (_X86 if llvm.get_process_triple().startswith("x86_64") else {}) | {"generic": set[str]()}
 
 
 def target() -> tuple[str, str]:
@@ -48,11 +49,14 @@ def levels() -> list[str]:
 def machine(triple: str | None = None, cpu: str | None = None, features: str = "") -> Any:
     """LLVM's target machine: for what `target` says, or for another triple and processor.
 
-    Addresses are absolute: the parts of an object file may be loaded anywhere.
+    Addresses are absolute, of 64 bits: the parts of an object file may be loaded anywhere. On ARM this is what LLVM
+    takes itself for code that it loads; for macOS it makes a table of addresses beside the code instead.
     """
-    _initialize()
     if triple is None:
+        _initialize()
         triple, (cpu, features) = llvm.get_process_triple(), target()
+    else:
+        _initialize_all()
     found = llvm.Target.from_triple(triple)
     return found.create_target_machine(cpu=cpu, features=features, opt=3, reloc="static", codemodel="large", jit=True)
 
@@ -64,13 +68,22 @@ def _initialize() -> None:
 
 
 @functools.cache
+def _initialize_all() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@functools.cache
 def tag(name: str, features: str) -> str:
-    """What code for a processor depends on, as 12 hex digits: the sources, the compiler's versions, the processor."""
+    """What code for a processor depends on, as 12 hex digits: the sources, the compiler's versions, the processor.
+
+    The kind of machine too: x86-64 and ARM may share a home folder, and both have a processor `generic`.
+    """
     digest = hashlib.blake2b(digest_size=6)
     for folder in ("_native", "kernels"):
         for path in sorted((PACKAGE / folder).rglob("*")):
             if path.suffix in (".py", ".json"):
                 digest.update(path.read_bytes())
     versions = importlib.metadata.version("numba"), importlib.metadata.version("llvmlite")
-    digest.update(repr((versions, name, features)).encode())
+    digest.update(repr((versions, llvm.get_process_triple(), name, features)).encode())
     return digest.hexdigest()

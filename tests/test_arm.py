@@ -1,0 +1,133 @@
+"""The same bits on ARM: every distribution, dtype and mode, and the sums that promise one order.
+
+Not the distributions of whole tensors: orthogonal goes through LAPACK, the others are made of these in Python. Nor
+norms of another order than 1, 2 and infinity, which libm's `pow` makes.
+"""
+
+import hashlib
+import json
+
+import arm
+import golden
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastinit as fi
+from fastinit._native import catalogue
+from fastinit._native.records import FIELDS, PARAMETERS
+from fastinit._runtime.arrays import DTYPES
+from fastinit.kernels.distributions import BLOCK32, BLOCK64
+
+pytestmark = pytest.mark.arm
+
+# The first has none but the common instructions, the second vectors of any length (SVE).
+CPUS = "generic", "neoverse-v1"
+PREFIXES = "fill.", "sums.moments.", "sums.norms.", "nn.losses."
+KERNELS = [names for names in catalogue.everything() if names[0].startswith(PREFIXES) and "power" not in names]
+CHUNK = 1 << 13
+
+
+def fill_call(law, dtype, key, mode, start, out, kernel=None):
+    """The call of a kernel that `fi.fill` or `fi.add` makes for elements [start, start + out.size) of a tensor."""
+    name, numbers = law.pack(dtype)
+    parameters = np.zeros(PARAMETERS)
+    parameters[: 1 + len(numbers)] = 0.3, *numbers
+    names = "fill.range_kernel", mode, kernel or name, dtype
+    return arm.Call(names, (out, start, out.size, *key.words(), parameters))
+
+
+def golden_calls():
+    """Name in `golden.json` -> the call, and what makes the pinned text of the array."""
+    for law_name, law in golden.LAWS.items():
+        for dtype in DTYPES:
+            for key_name, key in golden.KEYS.items():
+                for mode in ("fill", "add"):
+                    for offset in golden.OFFSETS:
+                        call = fill_call(law, dtype, key, mode, offset, np.ones(6, DTYPES[dtype]))
+                        yield f"{mode} {law_name} {dtype} {key_name} at {offset}", call, golden.hexed
+                many = np.empty(golden.MANY, DTYPES[dtype])
+                call = fill_call(law, dtype, key, "fill", 0, many)
+                yield f"digest {law_name} {dtype} {key_name}", call, digest
+
+
+def digest(array):
+    return hashlib.blake2b(array.view(np.uint8).tobytes(), digest_size=8).hexdigest()
+
+
+def contents(size, dtype):
+    """Numbers of all magnitudes, with zeros of both signs, subnormal numbers and infinities among them."""
+    limits = ml_dtypes.finfo(DTYPES[dtype])
+    special = [0.0, -0.0, limits.smallest_subnormal, -limits.smallest_normal, limits.max, -np.inf, np.inf]
+    x = fi.normal(size, mean=1.0, seed=size, dtype=dtype)
+    x[::29] = np.resize(np.array(special, DTYPES[dtype]), x[::29].size)
+    return x
+
+
+def fill_calls():
+    """Ranges that begin and end inside a block and at its ends, far out in the stream; draws that are subnormal or too
+    large; sums with special numbers."""
+    key = golden.KEYS["Key(0)"] / "w"
+    for dtype in DTYPES:
+        limits = ml_dtypes.finfo(DTYPES[dtype])
+        faint, large = fi.Normal(0, float(limits.smallest_normal)), fi.Normal(0, float(limits.max) / 2)
+        block = BLOCK64 if dtype == "float64" else BLOCK32
+        for law in (*golden.LAWS.values(), faint, large):
+            kernels = {law.pack(dtype).law, *(["narrow_truncated"] if law.pack(dtype).law == "truncated" else [])}
+            for kernel in sorted(kernels) if dtype == "float64" else [None]:
+                for start in (0, 1, block - 1, 2**32 - 3, 2**62 + 5):
+                    for count in (1, block - 1, block, 2 * block + 3):
+                        for mode in ("fill", "add"):
+                            yield fill_call(law, dtype, key, mode, start, contents(count, dtype), kernel)
+
+
+def sum_calls():
+    """Reductions, scaling and clamping of arrays about the lengths where the order of a sum changes."""
+    for dtype in DTYPES:
+        for size in (1, 7, 24, 25, 100, 8191, 30_000):
+            for x in (fi.normal(size, mean=1.0, seed=size, dtype=dtype), contents(size, dtype)):
+                chunks = -(-size // CHUNK)
+                for kernel in ("moments", "quick_moments") if dtype != "float64" else ("moments",):
+                    names = f"sums.moments.{kernel}", dtype
+                    yield arm.Call(names, (x, 0, size, CHUNK, 0, np.zeros(chunks * FIELDS)))
+                for kind in ("squares", "absolute", "largest"):
+                    yield arm.Call(("sums.norms.norm_kernel", kind, dtype), (x, 0, size, CHUNK, 0, np.zeros(chunks)))
+                yield arm.Call(("sums.norms.scale_kernel", dtype), (x, 0, size, 0, 0, np.array([1 / 3])))
+                yield arm.Call(("sums.norms.clamp_kernel", dtype), (x, 0, size, 0, 0, np.array([-0.5, 1.25])))
+
+
+def loss_calls():
+    for dtype in catalogue.FLOATS:
+        for rows, columns in ((64, 10), (9, 1000), (200, 1)):
+            logits = fi.normal((rows, columns), std=3.0, seed=1, dtype=dtype)
+            shares = fi.uniform((rows, columns), low=0.0, high=1.0, seed=2, dtype=dtype)
+            for kind in catalogue.LOSSES:
+                targets = np.arange(rows) % columns if kind == "softmax_classes" else shares
+                arguments = logits, np.empty_like(logits), targets, rows, columns, 1 / rows, np.zeros(1)
+                yield arm.Call(("nn.losses.loss_kernel", kind, dtype), arguments)
+
+
+def bits(array):
+    """Which elements are NaN, and the bits of the others: the sign of infinity - infinity is another one on x86-64."""
+    nan = array != array
+    return nan.tobytes(), array[~nan].tobytes()
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    return arm.Programs(KERNELS, tmp_path_factory.mktemp("arm"))
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_the_bits_are_those_of_this_processor_and_the_pinned_ones(programs, cpu):
+    pinned = json.loads(golden.PATH.read_text())
+    names, calls, texts = zip(*golden_calls(), strict=True)
+    assert list(names) == list(pinned)
+    others = [*fill_calls(), *sum_calls(), *loss_calls()]
+    assert {call.kernel for call in (*calls, *others)} == set(KERNELS)
+
+    results = programs.run(programs.build(cpu), [*calls, *others])
+    made = zip(names, texts, results[: len(names)], strict=True)
+    assert {name: text(arrays[0]) for name, text, arrays in made} == pinned
+    for call, arrays in zip(others, results[len(names) :], strict=True):
+        assert [bits(array) for array in arrays] == [bits(array) for array in arm.here(call)], call
