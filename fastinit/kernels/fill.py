@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from fastinit.kernels import distributions, store
-from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar
+from fastinit.kernels.jit import RANGE_SIGNATURE, Kernel, c_kernel, carray, scalar, stack_memory
 from fastinit.kernels.philox import COUNTERS, words32, words64
 
 u64 = np.uint64
@@ -26,6 +26,7 @@ def _nothing(counter, key, stream, words):
 
 # The template arguments of `_fill_range`; `range_kernel` gives each kernel its own.
 WORDS, BLOCK, PUT, ELEMENT, WORD, SIZE = words32, distributions.normal, store.fill, np.float32, np.uint32, u64(256)
+WORDS_PLACE, SCRATCH_PLACE = stack_memory(types.uint32, 256), stack_memory(types.float32, 256)
 
 
 def _fill_range(out, start, count, key, stream, parameters):
@@ -33,8 +34,8 @@ def _fill_range(out, start, count, key, stream, parameters):
     and the part that belongs to the range is copied. Whole blocks go straight to their place."""
     target = carray(out, count, ELEMENT)
     p = carray(parameters, PARAMETERS)
-    words = np.empty(SIZE, WORD)
-    scratch = np.empty(SIZE, ELEMENT)
+    words = carray(WORDS_PLACE(), SIZE, WORD)
+    scratch = carray(SCRATCH_PLACE(), SIZE, ELEMENT)
     stop = start + count
     block = start - start % SIZE
     while block < stop:
@@ -58,6 +59,7 @@ def range_kernel(mode: str, distribution: str, dtype: str) -> Kernel:
     """Compile the kernel of a distribution for a dtype and a mode, "fill" or "add"."""
     form = store.FORMATS[dtype]
     wide = dtype == "float64"
+    size, word = (distributions.BLOCK64, types.uint64) if wide else (distributions.BLOCK32, types.uint32)
     return c_kernel(
         _fill_range,
         RANGE_SIGNATURE,
@@ -66,6 +68,8 @@ def range_kernel(mode: str, distribution: str, dtype: str) -> Kernel:
         BLOCK=distributions.BLOCKS["float64" if wide else "float32"][distribution],
         PUT=form.fill if mode == "fill" else form.add,
         ELEMENT=form.element,
-        WORD=types.uint64 if wide else types.uint32,
-        SIZE=u64(distributions.BLOCK64 if wide else distributions.BLOCK32),
+        WORD=word,
+        SIZE=u64(size),
+        WORDS_PLACE=stack_memory(word, size),
+        SCRATCH_PLACE=stack_memory(form.element, size),
     )

@@ -260,13 +260,13 @@ def stack_memory(kind: Any, count: int) -> Any:
     They are aligned to 64 bytes, hold anything, and last as long as the kernel runs. A buffer from `np.empty` would
     cost a call of the allocator, and a check whether it shares memory with what is read.
     """
-    element = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}[kind]
+    words = ir.ArrayType(ir.IntType(kind.bitwidth), count)
 
     @intrinsic
     def memory(typing_context: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
             with builder.goto_entry_block():  # once, also where it is called in a loop
-                place = builder.alloca(ir.ArrayType(element, count))
+                place = builder.alloca(words)
                 place.align = 64
             return builder.bitcast(place, ir.IntType(8).as_pointer())
 
