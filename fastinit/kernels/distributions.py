@@ -1,8 +1,9 @@
 """Words -> values: one aligned block of a stream at a time.
 
 Every block function has the form `block(words, out, p, put)`: `words` are the planes that `philox.words32` or
-`words64` made (it may write to them; `interleave32` and `interleave64` bring them into the order of the stream), `out` is the block's place in the target, `p` the distribution's parameters (float64, in the order that
-`fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in the target's format.
+`words64` made, which it may write to, `out` is the block's place in the target, `p` the distribution's parameters
+(float64, in the order that `fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in
+the target's format.
 Element 4j + w of a float32 stream is word w of block j; element 2j + w of a float64 stream is its 64-bit word w.
 """
 
