@@ -24,6 +24,7 @@ CYCLES = {
     "normal, bfloat16": (2.03, 3.24),
     "normal, float64": (4.18, 6.41),
     "normal cut at 2 sigma, float32": (1.63, 2.46),
+    "x += scale * normal, float32": (1.78, 2.78),
     "uniform, float32": (1.10, 1.75),
     "uniform, float64": (2.49, 4.04),
 }
