@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 import fastinit as fi
+from bench import limits
 from bench.turns import Call, Make
 
 Prepare = Callable[[np.ndarray], Call]
@@ -260,6 +261,11 @@ def prepared(work: str, library: str, shape: tuple[int, ...]) -> Call:
     row = WORKS[work]
     prepare: Prepare = getattr(row, library)
     return prepare(memory().view(row.dtype, shape))
+
+
+def stored(work: str, shape: tuple[int, ...]) -> Call:
+    """Return the call that stores as many bytes as a work, and does nothing else."""
+    return limits.stores(memory().view(WORKS[work].dtype, shape))
 
 
 # --- what a call costs before the first value is made ---

@@ -12,6 +12,7 @@ NAMES = {
     "gemms": "products alone",
     "numba": "Numba alone",
     "dd": "dd of zeros",
+    "stores": "stores alone",
     "numpy": "NumPy",
     "numpy_legacy": "NumPy legacy",
     "torch": "torch",
@@ -22,7 +23,7 @@ NAMES = {
     "keras": "Keras",
     "sklearn": "scikit-learn",
 }
-BASELINES = ("gemms", "numba", "dd")  # parts of the work, not other ways to do it
+BASELINES = ("gemms", "numba", "dd", "stores")  # parts of the work, not other ways to do it
 
 
 class ReportError(Exception):
@@ -31,13 +32,14 @@ class ReportError(Exception):
 
 @dataclass
 class Line:
-    """One work at one size: the median seconds by contender."""
+    """One work at one size: the median seconds by contender, and the share of the limit that fastinit reaches."""
 
     part: str
     work: str
     size: str
     order: int
     seconds: dict[str, float] = field(default_factory=dict)
+    share: str = ""
 
     @property
     def rivals(self) -> dict[str, float]:

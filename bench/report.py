@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.limits import share
 from bench.lines import NAMES, Line, ReportError
 
 FULL = ("fills", "norms", "steps", "files")  # parts whose tables have a column for each contender
@@ -76,6 +77,7 @@ def lines_of(results: dict[str, Any]) -> list[Line]:
     if not any("fastinit" in line.seconds for line in found.values()):
         raise ReportError("the results hold no time of fastinit: run `pytest --benchmark-only` on the whole suite")
     for line in found.values():
+        line.share = share(line.work, line.order, line.seconds, results.get("machine_info", {}))
         if "fastinit" not in line.seconds and line.rivals.keys() - {"numpy"}:  # NumPy alone measures bounds
             raise ReportError(f"the results hold no time of fastinit for {line.work!r}, {line.size}")
     return list(found.values())
@@ -148,13 +150,20 @@ def summary_cells(lines: list[Line]) -> list[list[str]]:
 
 
 def full_cells(lines: list[Line]) -> list[list[str]]:
-    """Return the table that has a column for each contender."""
+    """Return the table that has a column for each contender, and one for the share of the limit if any is known."""
     names = [name for name in NAMES if any(name in line.seconds for line in lines)]
-    head = ["work", "size", *(NAMES[name] for name in names), "ratio"]
+    limit = any(line.share for line in lines)
+    head = ["work", "size", *(NAMES[name] for name in names), "ratio", *["of the limit"] * limit]
     return [
         head,
         *(
-            [line.work, line.size, *(duration(line.seconds.get(name)) for name in names), multiple(line.ratio)]
+            [
+                line.work,
+                line.size,
+                *(duration(line.seconds.get(name)) for name in names),
+                multiple(line.ratio),
+                *[line.share] * limit,
+            ]
             for line in lines
         ),
     ]
@@ -216,9 +225,10 @@ def selected(lines: list[Line]) -> list[Line]:
 def trimmed(results: dict[str, Any]) -> dict[str, Any]:
     """Return what the tables and the chart need of the results, and nothing else: to be kept beside the pages."""
     machine = results.get("machine_info", {})
+    known = ("cpu_name", "llvm_cpu", "gigahertz", "vector_bits", "cores", "versions")
     return {
         "datetime": results["datetime"],
-        "machine_info": {name: machine[name] for name in ("cpu_name", "llvm_cpu", "cores", "versions")},
+        "machine_info": {name: machine[name] for name in known if name in machine},
         "benchmarks": [
             {"extra_info": benchmark["extra_info"], "stats": {"median": benchmark["stats"]["median"]}}
             for benchmark in results["benchmarks"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench import clipping, construction, fills, frameworks, starts, training, writing
+from bench import clipping, construction, fills, frameworks, limits, starts, training, writing
 from bench.turns import MOST, Make
 
 # The parts of the table, in its order.
@@ -114,15 +114,18 @@ def _fills() -> Iterator[Row]:
         for shape in shapes:
             elements = math.prod(shape)
             exponent = elements.bit_length() - 1
+            makers: dict[str, Make] = {
+                name: partial(fills.prepared, work, name, shape)
+                for name, most in about.libraries().items()
+                if exponent <= most
+            }
+            if elements >= limits.LARGE and about.fastinit and work not in fills.ORTHOGONAL:
+                makers["stores"] = partial(fills.stored, work, shape)
             yield Row(
                 FILLS,
                 about.title,
                 by(shape) if work in fills.ORTHOGONAL else power(elements),
-                {
-                    name: partial(fills.prepared, work, name, shape)
-                    for name, most in about.libraries().items()
-                    if exponent <= most
-                },
+                makers,
                 elements,
                 sweep=shape != (1024, 1024) if work in fills.ORTHOGONAL else exponent not in SHOWN.get(work, ()),
                 extras=frozenset({"numpy_legacy"}),

@@ -89,22 +89,17 @@ def keys() -> str:
 
 
 def words() -> str:
-    """Raw words: the uniform float64 stream shows 53 bits of a word only, so the kernel is asked."""
-    from numba import njit
-
+    """Raw words: the uniform float64 stream shows 53 bits of a word only, so the generator is asked."""
     from fastinit.kernels.philox import philox
 
-    u64 = np.uint64
-
-    @njit
-    def one(counter, key, stream):
-        low, half = u64(0xFFFFFFFF), u64(32)
-        return philox(counter & low, counter >> half, stream & low, stream >> half, key & low, key >> half)
+    def halves(number: int) -> tuple[int, int]:
+        return number & 0xFFFFFFFF, number >> 32
 
     rows = []
     for label, key in KEYS.items():
+        key_word, stream = key.words()
         for block in BLOCKS:
-            found = [int(word) & 0xFFFFFFFF for word in one(u64(block), *map(u64, key.words()))]
+            found = philox(*halves(block), *halves(stream), *halves(key_word))
             rows.append((label, str(block), *(f"`{word:08x}`" for word in found)))
     return markdown(("key", "block", "w0", "w1", "w2", "w3"), rows)
 

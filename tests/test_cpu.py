@@ -21,9 +21,9 @@ CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWE
 # and only the multiplications of the loop are left; LLVM then leaves the loops of gelu and of truncated normals as they
 # are. What is there is two to five times that.
 KERNELS = {
-    "fill.range_kernel fill uniform float32": (8, 4),
+    "fill.range_kernel fill uniform float32": (8, 1),
     "fill.range_kernel fill normal float32": (120, 12),
-    "fill.range_kernel fill narrow_truncated float32": (50, 8),
+    "fill.range_kernel fill narrow_truncated float32": (30, 3),
     "fill.range_kernel fill truncated float32": (80, 0),
     "fill.range_kernel fill normal float64": (30, 5),
     "nn.activations.forward_kernel tanh float32": (6, 1),

@@ -108,6 +108,19 @@ def test_the_table_of_a_run_has_every_size_of_fastinit():
     assert all(line[column - 2 : column] == "  " and line[column] != " " for line in shown[5:])
 
 
+def test_large_fills_show_the_share_of_their_nearer_limit(results):
+    """Stores of 4 ms and 2^24 values of 1.75 cycles, in 10 ms; small fills have none, other tables no such column."""
+    found = _results()
+    found["machine_info"] = MACHINE | {"gigahertz": 2.0, "vector_bits": 512}
+    found["benchmarks"] += _benchmarks("fills", "normal, float32", "2^24", 1 << 24, stores=4e-3)
+    head, _, small, large, *_ = report.tables(found)["fills"].splitlines()
+    assert head.endswith("| ratio | of the limit |")
+    assert [line.split("|")[-2].strip() for line in (small, large)] == ["", "40 % (bytes)"]
+    found["machine_info"]["gigahertz"] = 0.5
+    assert "73 % (values)" in report.tables(found)["fills"].splitlines()[3]
+    assert report.tables(found)["steps"] == STEPS_TABLE
+
+
 def test_stored_results_give_the_same_tables(results, tmp_path, capsys):
     stored = tmp_path / "stored" / "results.json"
     report.main([str(results), "--store", str(stored)])

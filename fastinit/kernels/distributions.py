@@ -1,8 +1,9 @@
 """Words -> values: one aligned block of a stream at a time.
 
 Every block function has the form `block(words, out, p, put)`: `words` are the planes that `philox.words32` or
-`words64` made, `out` is the block's place in the target, `p` the distribution's parameters (float64, in the order that
-`fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in the target's format.
+`words64` made, which it may write to, `out` is the block's place in the target, `p` the distribution's parameters
+(float64, in the order that `fastinit.distributions` packs them), and `put(out, i, value, scale)` stores one value in
+the target's format.
 Element 4j + w of a float32 stream is word w of block j; element 2j + w of a float64 stream is its 64-bit word w.
 """
 
@@ -39,12 +40,11 @@ from fastinit.kernels.jit import (
     scalars,
     stack_memory,
 )
-from fastinit.kernels.philox import COUNTERS
+from fastinit.kernels.philox import COUNTERS, interleave32, interleave64
 
 f32, f64, i32, u32, u64 = np.float32, np.float64, np.int32, np.uint32, np.uint64
 
 BLOCK32, BLOCK64 = 4 * COUNTERS, 2 * COUNTERS  # elements of a block
-_radii = stack_memory(types.float32, BLOCK32)
 
 SIGN_32, SIGN_64 = u32(1 << 31), u64(1 << 63)
 SWAP_32, SWAP_64 = u32(1 << 30), u64(1 << 62)
@@ -148,11 +148,17 @@ def between(value, low, high):
 # --- blocks: 64 counters of one stream ---
 
 
-# Template arguments: float32's here, float64's in `_FLOAT64`. `WORDS` are a counter's words.
-FLOAT, WORDS, BITS, UNIT, RADIUS, NORMAL_PAIR = f32, 4, bits32, unit32, radius32, normal_pair32
+# Template arguments: float32's here, float64's in `_FLOAT64`. `WORDS` are a counter's words, `SIZE` those of a block,
+# and `ORDERED` gives memory for them.
+FLOAT, WORD, WORDS, BITS, UNIT, RADIUS, NORMAL_PAIR = f32, u32, 4, bits32, unit32, radius32, normal_pair32
+SIZE, INTERLEAVE, ORDERED = BLOCK32, interleave32, stack_memory(types.float32, BLOCK32)
 
 _FLOAT64 = {
     "FLOAT": f64,
+    "WORD": u64,
+    "SIZE": BLOCK64,
+    "INTERLEAVE": interleave64,
+    "ORDERED": stack_memory(types.float64, BLOCK64),
     "WORDS": 2,
     "BITS": bits64,
     "UNIT": unit64,
@@ -170,27 +176,31 @@ def constant(words, out, p, put):
 def uniform(words, out, p, put):
     """low + u (high - low), and the last value below `high` instead of `high`. p: scale, low, high - low, last."""
     scale, low, width, last = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2]), FLOAT(p[3])
-    for j in range(COUNTERS):
-        for w in range(WORDS):
-            value = fma(UNIT(words[COUNTERS * w + j]), width, low)
-            put(out, WORDS * j + w, last if value > last else value, scale)
+    ordered = carray(ORDERED(), SIZE, WORD)
+    INTERLEAVE(words, ordered)
+    for i in range(SIZE):
+        value = fma(UNIT(ordered[i]), width, low)
+        put(out, i, last if value > last else value, scale)
 
 
 def normal(words, out, p, put):
     """mean + std z. p: scale, mean, std.
 
-    The radii are made first, in place of their words: two short loops keep more of the long chain of a logarithm and
-    a square root in flight than one long loop does.
+    The radii are made first, then the pairs, in place of their words: short loops keep more of the long chain of a
+    logarithm and a square root in flight than one long loop does.
     """
     scale, mean, std = FLOAT(p[0]), FLOAT(p[1]), FLOAT(p[2])
     for w in range(0, WORDS, 2):
         for j in range(COUNTERS):
             words[COUNTERS * w + j] = BITS(RADIUS(words[COUNTERS * w + j]))
-    for j in range(COUNTERS):
-        for w in range(0, WORDS, 2):
+    for w in range(0, WORDS, 2):
+        for j in range(COUNTERS):
             a, b = NORMAL_PAIR(words[COUNTERS * w + j], words[COUNTERS * (w + 1) + j])
-            put(out, WORDS * j + w, fma(std, a, mean), scale)
-            put(out, WORDS * j + w + 1, fma(std, b, mean), scale)
+            words[COUNTERS * w + j], words[COUNTERS * (w + 1) + j] = BITS(a), BITS(b)
+    values = carray(ORDERED(), SIZE, FLOAT)
+    INTERLEAVE(words, values)
+    for i in range(SIZE):
+        put(out, i, fma(std, values[i], mean), scale)
 
 
 def narrow_truncated32(words, out, p, put):
@@ -200,10 +210,11 @@ def narrow_truncated32(words, out, p, put):
     """
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
     mass, middle = f32(p[5]), f32(p[6])
-    for j in range(COUNTERS):
-        for w in range(4):
-            z = middle_quantile32(fma(centred32(words[COUNTERS * w + j]), mass, middle))
-            put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
+    ordered = carray(ORDERED(), BLOCK32, u32)
+    interleave32(words, ordered)
+    for i in range(BLOCK32):
+        z = middle_quantile32(fma(centred32(ordered[i]), mass, middle))
+        put(out, i, between(fma(std, z, mean), low, high), scale)
 
 
 def truncated32(words, out, p, put):
@@ -214,30 +225,31 @@ def truncated32(words, out, p, put):
     """
     scale, mean, std, low, high = f32(p[0]), f32(p[1]), f32(p[2]), f32(p[3]), f32(p[4])
     mass, middle, below, above, tail_mass, shift = f32(p[5]), f32(p[6]), f32(p[7]), f32(p[8]), f32(p[9]), f32(p[10])
-    radii = carray(_radii(), BLOCK32, f32)
+    ordered = carray(ORDERED(), BLOCK32, u32)
+    interleave32(words, ordered)
     for i in range(BLOCK32):
-        lower = fma(centred32(words[i]), mass, middle) < ZERO_32
-        radii[i] = tail_radius32(fma(side32(words[i], lower), tail_mass, below if lower else above), shift)
-    for j in range(COUNTERS):
-        for w in range(4):
-            i = COUNTERS * w + j
-            z = quantile32(fma(centred32(words[i]), mass, middle), radii[i])
-            put(out, 4 * j + w, between(fma(std, z, mean), low, high), scale)
+        lower = fma(centred32(ordered[i]), mass, middle) < ZERO_32
+        radius = tail_radius32(fma(side32(ordered[i], lower), tail_mass, below if lower else above), shift)
+        words[i] = bits32(radius)
+    for i in range(BLOCK32):
+        z = quantile32(fma(centred32(ordered[i]), mass, middle), float_of_bits32(words[i]))
+        put(out, i, between(fma(std, z, mean), low, high), scale)
 
 
 def truncated64(words, out, p, put):
     """The same in float64. p: scale, mean, std, low, high, Phi(b) - Phi(a), Phi(a), 1 - Phi(b)."""
-    for j in range(COUNTERS):
-        for w in range(2):
-            u, complement = sides64(words[COUNTERS * w + j])
-            z = quantile64(fma(u, p[5], p[6]), fma(complement, p[5], p[7]))
-            put(out, 2 * j + w, between(fma(p[2], z, p[1]), p[3], p[4]), p[0])
+    ordered = carray(ORDERED(), BLOCK64, u64)
+    interleave64(words, ordered)
+    for i in range(BLOCK64):
+        u, complement = sides64(ordered[i])
+        z = quantile64(fma(u, p[5], p[6]), fma(complement, p[5], p[7]))
+        put(out, i, between(fma(p[2], z, p[1]), p[3], p[4]), p[0])
 
 
 _BODIES = constant, uniform, normal
 
 # The blocks by the stream's float type and their names.
 BLOCKS = {"float32": scalars(_BODIES), "float64": scalars(_BODIES, **_FLOAT64)}
-_truncated64 = scalar(truncated64)
+_truncated64 = scalars([truncated64], **_FLOAT64)["truncated64"]
 BLOCKS["float32"] |= {"narrow_truncated": scalar(narrow_truncated32), "truncated": scalar(truncated32)}
 BLOCKS["float64"] |= {"narrow_truncated": _truncated64, "truncated": _truncated64}
