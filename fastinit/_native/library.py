@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import os
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import llvmlite.binding as llvm
 
 from fastinit._native import cache, processor
 
-_TYPES: dict[str, Any] = {"i": ctypes.c_int64, "d": ctypes.c_double}  # integers and addresses, and floats
+_PACKED: Any = ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # a function that takes its arguments from memory
 
 
 class Kernel(NamedTuple):
@@ -79,14 +80,20 @@ def _loaded(*names: str) -> Kernel:
 
 
 def load(data: bytes, symbol: str) -> Kernel:
-    """Load what `kernels.objects.object_file` made: its function has the name `symbol`, which no other has."""
-    arguments, _, code = data.partition(b"\n")
+    """Load what `kernels.objects.object_file` made: its function has the name `symbol`, which no other has.
+
+    The letters of its arguments are those of `struct`, 64 bits each: `q`, `Q` and `d`.
+    """
+    letters, _, code = data.partition(b"\n")
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address = engine.get_function_address(symbol)
-    prototype: Any = ctypes.CFUNCTYPE(None, *(_TYPES[letter] for letter in arguments.decode()))
-    return Kernel(address, prototype(address))
+    pack, packed = struct.Struct(b"=" + letters).pack, _PACKED(engine.get_function_address(f"{symbol}-packed"))
+
+    def call(*arguments: float) -> None:
+        packed(pack(*arguments))
+
+    return Kernel(engine.get_function_address(symbol), call)
 
 
 def _compiled(*names: str) -> bytes:
