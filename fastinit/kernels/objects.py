@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -105,16 +104,15 @@ def _wrapper(native: Any, symbol: str, signature: Any) -> tuple[str, str]:
             f"  %a{i} = {convert} i64 %w{i} to {kind}",
         ]
     lines += [f'  call void @"{symbol}"({", ".join(arguments)}) noinline', "  ret void", "}"]
-    return "\n" + "\n".join(lines) + "\n", "".join(_letters(signature.args))
+    return "\n" + "\n".join(lines) + "\n", "".join(map(_letters, signature.args))
 
 
-def _letters(kinds: Iterable[Any]) -> Iterator[str]:
-    """The letters of `struct` for arguments of these Numba types."""
-    for kind in kinds:
-        if isinstance(kind, types.BaseTuple):
-            yield from _letters(tuple(kind))
-        else:
-            yield "d" if kind == types.float64 else "Q" if kind == types.uint64 else "q"
+def _letters(kind: Any) -> str:
+    """The letters of `struct` for an argument of a Numba type, which may be a tuple."""
+    if isinstance(kind, types.BaseTuple):
+        members: Any = kind
+        return "".join(map(_letters, members))
+    return "d" if kind == types.float64 else "Q" if kind == types.uint64 else "q"
 
 
 def optimize(module: Any, machine: Any) -> None:
