@@ -7,12 +7,12 @@ import functools
 import importlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
-from fastinit._native import cache, processor
+from fastinit._native import cache, catalogue, processor
 
 _TYPES: dict[str, Any] = {"i": ctypes.c_int64, "d": ctypes.c_double}  # integers and addresses, and floats
 
@@ -45,13 +45,23 @@ def kernel(name: str, *variant: str) -> Kernel:
 
 
 def compile_into_cache(*names: str) -> bool:
-    """Compile a function that the cache lacks, for the processor that `processor.target` says; it is not loaded.
+    """Compile a function for the processor that `processor.target` says, and keep it; it is not loaded.
 
     Returns:
         whether the cache has it now.
     """
-    name = _file_name(names, *processor.target())
-    return cache.read(name) is not None or cache.save(name, _compiled(*names))
+    return cache.save(_file_name(names, *processor.target()), _compiled(*names))
+
+
+def is_cached(names: tuple[str, ...], target: tuple[str, str] | None = None) -> bool:
+    """Whether the cache has a function for a processor, by its name and features: `processor.target`'s, or another."""
+    return cache.read(_file_name(names, *(target or processor.target()))) is not None
+
+
+def number_cached() -> int:
+    """How many functions of the catalogue a process on this machine finds in the cache, by the names of the files."""
+    files = cache.names()
+    return sum(not files.isdisjoint(_file_names(names)) for names in catalogue.everything()) if files else 0
 
 
 _lock = threading.RLock()
@@ -62,16 +72,15 @@ def _file_name(names: tuple[str, ...], processor_name: str, features: str) -> st
     return f"{'-'.join(names)}-{processor.tag(processor_name, features)}.o"
 
 
-def _cached(names: tuple[str, ...]) -> bytes | None:
-    """What the cache has of a function: for this processor, or for a kind of processors that it is one of."""
+def _file_names(names: tuple[str, ...]) -> Iterator[str]:
+    """Where a function may be, the best first: for this processor, or for a kind of processors that it is one of."""
     for target in (processor.target(), *((level, "") for level in processor.levels())):
-        if (data := cache.read(_file_name(names, *target))) is not None:
-            return data
-    return None
+        yield _file_name(names, *target)
 
 
 def _loaded(*names: str) -> Kernel:
-    data = _cached(names)
+    found = (data for name in _file_names(names) if (data := cache.read(name)) is not None)
+    data = next(found, None)
     if data is None:
         data = _compiled(*names)
         cache.save(_file_name(names, *processor.target()), data)
