@@ -267,7 +267,7 @@ def test_a_damaged_file_is_not_loaded(tmp_path, monkeypatch, damage):
     assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 2)
     if damage != "a folder":  # which might be another's, and is not removed
         assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 2)
-    assert os.listdir(tmp_path) == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_the_digest_sees_one_bit(monkeypatch):

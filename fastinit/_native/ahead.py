@@ -53,10 +53,10 @@ def _compiled(groups: list[list[_Names]], workers: int, target: tuple[str, str])
     os.write(give, bytes(range(len(groups))))
     os.close(give)
     listen, tell = os.pipe()
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(min(workers, len(groups))):
-            running.append(_started(groups, target, stdin=take, stdout=tell))
+            running += [_started(groups, target, stdin=take, stdout=tell)]
         os.close(tell)
         left = sum(map(len, groups))
         with open(listen, encoding="utf-8") as lines:  # noqa: PTH123  a descriptor; it ends when all processes have

@@ -46,7 +46,7 @@ def read(name: str) -> bytes | None:
         return None
     try:
         _check_file(path, os.fstat(descriptor))
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  a descriptor
+        with open(descriptor, "rb", closefd=False) as file:
             first, _, data = file.read().partition(b"\n")
     except UntrustedError as error:
         _warn(error)

@@ -16,7 +16,8 @@ _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "sa
 
 def info() -> dict[str, Any]:
     """Versions, the processor that is compiled for, the levels whose code it runs too, threads and memory limit with
-    what decided them (`_reason`), the threading layer, where compiled kernels are kept (None: nowhere), and how many."""
+    what decided them (`_reason`), the threading layer, where compiled kernels are kept (None: nowhere), how many of
+    them are there, and how many there can be."""
     threads, reason = default_threads()
     limit = next(iter(memory_limits()), None)
     folder = cache.folder()

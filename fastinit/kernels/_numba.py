@@ -115,7 +115,7 @@ def _mark_finished(library: Any) -> None:
 
 
 def _nothing(*_: Any) -> None:
-    """Stand for `reload_config`, since the settings have just been read, and for `set_env`: there is no machine code."""
+    """Stand for `reload_config`, since the settings have just been read, and for `set_env`, without machine code."""
 
 
 def _take_environment() -> dict[str, Any] | None:
