@@ -270,6 +270,109 @@ def test_a_damaged_file_is_not_loaded(tmp_path, monkeypatch, damage):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+# --- threads, forks, interrupts ---
+
+
+@pytest.mark.slow
+def test_threads_that_ask_for_kernels_at_once(tmp_path):
+    """For the same ones and for others, while one more thread compiles functions of its own by Numba."""
+    cases = "uniform float32", "normal bfloat16", "uniform float32", "constant float64", "normal bfloat16"
+    code = f"""
+import sys, threading
+import numba
+import fastinit as fi
+from fastinit._native import library
+from processes import digest
+
+loads, load = [], library.load
+library.load = lambda data, symbol: loads.append(symbol) or load(data, symbol)
+found, cases = [None] * {len(cases)}, {cases!r}
+start = threading.Barrier(len(cases) + 1)
+def ask(i):
+    start.wait()
+    found[i] = digest(cases[i])
+def theirs():
+    start.wait()
+    found.append([numba.njit(lambda x: x * x + n)(1.5) for n in range(20)])
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(cases))] + [threading.Thread(target=theirs)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert found.pop() == [2.25 + n for n in range(20)]
+assert sorted(loads) == sorted(set(loads)), loads  # each once
+print(*found)
+"""
+    found = processes.run(code, FASTINIT_CACHE_DIR=tmp_path).split()
+    assert found == [processes.digest(case) for case in cases]
+
+
+@pytest.mark.slow
+def test_forks_while_a_thread_compiles(tmp_path):
+    """The fork waits for the compiler, so a child can compile, and finds what its parent has."""
+    code = """
+import logging, os, threading  # logging: where it is first imported during a fork, it complains about its lock
+import fastinit as fi
+from fastinit._native import library
+from processes import digest
+
+started, compiled = threading.Event(), library._compiled
+def slowly(*names):
+    started.set()
+    return compiled(*names)
+library._compiled = slowly
+thread = threading.Thread(target=fi.uniform, args=(4,))
+thread.start()
+started.wait()
+children = []
+for case in ("uniform float32", "normal float32"):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, digest(case).encode())
+        os._exit(0)
+    children.append(read)
+thread.join()
+print(*[os.read(read, 64).decode() for read in children])
+"""
+    found = processes.run(code, fork=True, FASTINIT_CACHE_DIR=tmp_path).split()
+    assert found == [processes.digest("uniform float32"), processes.digest("normal float32")]
+
+
+@pytest.mark.slow
+def test_interrupts_while_kernels_are_compiled_and_loaded(tmp_path):
+    """At any moment: the process can compile and load them afterwards, with the same bits."""
+    code = """
+import os, signal
+import numba
+from fastinit._native import library
+from fastinit.kernels import _numba, objects
+
+expected, interrupts, compiled = {}, 0, library._compiled
+library._compiled = lambda *names: waited.append(names) or compiled(*names)
+for i in range(60):
+    names = "fill.range_kernel", "fill", ("uniform", "normal")[i % 2], "float32"
+    library._kernels.clear()
+    waited = []
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.006 * i)
+    try:
+        library.kernel(*names)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupts += 1
+    code = objects.compiled(*names)
+    assert expected.setdefault(names, code) == code
+    assert library.kernel(*names).address
+    assert len(waited) == 1  # what is compiled while a signal waits is kept
+assert numba.config.OPT == 3, numba.config.OPT
+from processes import digest
+print(interrupts, digest("uniform float32", "normal float32"))
+"""
+    (tmp_path / "file").touch()  # so nothing is kept
+    interrupts, digest = processes.run(code, FASTINIT_CACHE_DIR=tmp_path / "file" / "below").split()
+    assert int(interrupts) > 20
+    assert digest == processes.digest("uniform float32", "normal float32")
+
+
 def test_the_digest_sees_one_bit(monkeypatch):
     """What the other tests here compare."""
     before = processes.digest("normal float32")

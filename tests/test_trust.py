@@ -41,10 +41,8 @@ def stats(cwd, **variables):
     return run(COMMAND, "stats", ".", "--json", cwd=cwd, **variables)
 
 
-PLANTED = (
-    ("fill.range_kernel", "fill", "constant", "float32"),
-    ("sums.moments.quick_moments", "float32"),
-)  # for `fill` and for `stats`
+# The kernels of `fill` and of `stats`.
+PLANTED = ("fill.range_kernel", "fill", "constant", "float32"), ("sums.moments.quick_moments", "float32")
 
 
 def plant(folder, path):

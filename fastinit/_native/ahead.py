@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 from fastinit._native import cache, catalogue, library, processor
 
@@ -56,7 +56,7 @@ def _compiled(groups: list[list[_Names]], workers: int, target: tuple[str, str])
     running: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(min(workers, len(groups))):
-            running += [_started(groups, target, stdin=take, stdout=tell)]
+            running += [_started(groups, target, take, tell)]
         os.close(tell)
         left = sum(map(len, groups))
         with open(listen, encoding="utf-8") as lines:  # noqa: PTH123  a descriptor; it ends when all processes have
@@ -75,13 +75,18 @@ def _compiled(groups: list[list[_Names]], workers: int, target: tuple[str, str])
             process.wait()
 
 
-def _started(groups: list[list[_Names]], target: tuple[str, str], **pipes: int) -> subprocess.Popen[bytes]:
+def _started(groups: list[list[_Names]], target: tuple[str, str], take: int, tell: int) -> subprocess.Popen[bytes]:
     """Start a process that runs `work`. It imports nothing from the current folder, and Ctrl-C does not reach it."""
     environment = {"NUMBA_CPU_NAME": target[0], "NUMBA_CPU_FEATURES": target[1]}
     environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, sys.path))
-    command = [sys.executable, "-P", "-c", "from fastinit._native.ahead import work; work()", json.dumps(groups)]
-    options: dict[str, Any] = {"cwd": os.path.abspath(os.sep), "start_new_session": True}  # noqa: PTH100
-    return subprocess.Popen(command, env=os.environ | environment, **pipes, **options)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", "from fastinit._native.ahead import work; work()", json.dumps(groups)],
+        cwd=Path(sys.executable).anchor,
+        env=os.environ | environment,
+        stdin=take,
+        stdout=tell,
+        start_new_session=True,
+    )
 
 
 def work() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -37,7 +39,7 @@ def kernel(name: str, *variant: str) -> Kernel:
     names = (name, *variant)
     found = _kernels.get(names)
     if found is None:
-        with _lock:  # LLVM is not to load two files at once, nor one file twice
+        with _lock, _signals_wait():  # LLVM is not to load two files at once, nor one file twice
             found = _kernels.get(names)
             if found is None:
                 found = _kernels[names] = _loaded(*names)
@@ -103,6 +105,30 @@ def _compiled(*names: str) -> bytes:
     objects = importlib.import_module("fastinit.kernels.objects")  # and with it Numba
     data: bytes = objects.compiled(*names)
     return data
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let Python's signal handlers, as that for Ctrl-C, run after the with-block.
+
+    What they raise inside llvmlite, between a call of LLVM and the note of who owns a module now, frees it twice.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    handlers: dict[int, Any] = {}
+    try:
+        for number in signal.valid_signals():
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda *signal_and_frame: came.append(signal_and_frame))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
 
 
 @functools.cache

@@ -100,7 +100,8 @@ def _emitting_nothing() -> Iterator[None]:
     if not _has(_EMISSION):
         yield
         return
-    library, generator = codegen.JITCodeLibrary, codegen.JITCPUCodegen
+    library: Any = codegen.JITCodeLibrary
+    generator: Any = codegen.JITCPUCodegen
     finish, connect = library._finalize_final_module, generator.set_env
     library._finalize_final_module, generator.set_env = _mark_finished, _nothing
     try:
