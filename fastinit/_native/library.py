@@ -119,7 +119,7 @@ def _signals_wait() -> Iterator[None]:
     came: list[tuple[int, Any]] = []
     handlers: dict[int, Any] = {}
     try:
-        for number in signal.valid_signals():
+        for number in map(int, signal.valid_signals()):
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
                 signal.signal(number, lambda *signal_and_frame: came.append(signal_and_frame))
