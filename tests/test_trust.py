@@ -1,7 +1,6 @@
 """No code from a folder: Numba's settings, the compile cache, and the path of modules."""
 
 import contextlib
-import gc
 import os
 import stat
 import subprocess
@@ -503,7 +502,7 @@ def test_an_exception_inside_leaves_numba_as_it_was():
 
     def state():
         library, generator = numba.core.codegen.JITCodeLibrary, numba.core.codegen.JITCPUCodegen
-        return dict(vars(config)), library._finalize_final_module, generator.set_env, gc.isenabled()
+        return dict(vars(config)), library._finalize_final_module, generator.set_env
 
     before = state()
     for inside in (_numba.compiler, _numba.lowering):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import os
 import pkgutil
 import warnings
@@ -76,22 +75,17 @@ def compiler() -> Iterator[None]:
 def lowering() -> Iterator[None]:
     """Let Numba make LLVM's intermediate code inside the with-block, as `compiler` does, and nothing more.
 
-    Numba neither optimises it nor makes machine code of it, which took a third of the time. The collector is off: it
-    found nothing, and took a fifth.
+    Numba neither optimises it nor makes machine code of it, which took a third of the time.
     """
-    collecting = gc.isenabled()
     with compiler(), _emitting_nothing():
         level = _config.OPT
         if _has(_TARGET):
             _ = cpu_target.target_context  # made with the caller's level, which it keeps
             _config.OPT = type(level)(0)
-        gc.disable()
         try:
             yield
         finally:
             _config.OPT = level
-            if collecting:
-                gc.enable()
 
 
 @contextlib.contextmanager
