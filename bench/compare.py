@@ -94,8 +94,9 @@ BOUNDS = [
         )
     ),
     Bound("process: import", ("",), Target("<=", 1.15), "numba"),
-    Bound("process: first `he_normal`", ("",), Target("<=", 0.35, "s"), "numba", beyond=True),
-    Bound("process: first `he_normal`, empty cache", ("",), Target("<=", 4, "s")),
+    Bound("process: first `he_normal`", ("",), Target("<=", 0.12, "s"), "numpy", beyond=True),
+    Bound("process: first `he_normal`, empty cache", ("",), Target("<=", 1.5, "s")),
+    Bound("process: write GPT-2 to memory", ("",), Target("<=", 0.9, "s")),
     *_of("training step", "64-128-128-10, batch 64", jax=2, torch=5, torch_compile=1.3, numpy=2),
     *_of("training step", "784-512-512-10, batch 128", jax=1.1, torch=1.4, torch_compile=1.3, numpy=2),
     *_of("training step", "64-256x30-10, batch 128", jax=1.1, torch=1.5, torch_compile=1.3, numpy=2),

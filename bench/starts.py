@@ -15,6 +15,14 @@ ROOT = Path(__file__).parents[1]
 FIRST = "import fastinit; fastinit.he_normal((1000, 1000), seed=0)"
 NUMPY = "import numpy as np; np.float32(0.045) * np.random.default_rng().standard_normal((1000, 1000), dtype='f4')"
 TORCH = "import torch; torch.nn.init.kaiming_normal_(torch.empty(1000, 1000))"
+WRITE = f"""
+import sys, tempfile
+from fastinit.cli import main
+with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+    sys.argv[1:] = "write", {str(ROOT / "examples" / "gpt2.toml")!r}, "--out", folder + "/out", "--no-fsync", "--json"
+    sys.stdout = open(folder + "/report", "w")
+    main()
+"""
 TRIVIAL = """
 import numba
 
@@ -32,6 +40,7 @@ WORKS: dict[str, dict[str, tuple[str, bool]]] = {
         "numba": ("import trivial; trivial.twice(1.0)", False),
     },
     "process: first `he_normal`, empty cache": {"fastinit": (FIRST, True)},
+    "process: write GPT-2 to memory": {"fastinit": (WRITE, False)},
 }
 
 
@@ -41,7 +50,8 @@ def prepared(library: str, script: str, empty: bool) -> Call:
     folder = Path(held.name)
     (folder / "trivial.py").write_text(TRIVIAL, encoding="utf-8")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(paths)}
+    caches = dict.fromkeys(("FASTINIT_CACHE_DIR", "NUMBA_CACHE_DIR"), str(folder / "cache"))
+    environment = os.environ | caches | {"PYTHONPATH": os.pathsep.join(paths)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its bytecode; the sources would not
 
     def call() -> None:

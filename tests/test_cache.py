@@ -5,41 +5,32 @@ import os
 import shutil
 from pathlib import Path
 
-import numba
 import numpy as np
 import processes
 import pytest
 
 import fastinit
-from fastinit.kernels import jit
+from fastinit._native import cache, library, processor
 
 PACKAGE = Path(fastinit.__file__).parent
-SOURCES = [*(PACKAGE / "kernels").rglob("*.py"), *(PACKAGE / "kernels").rglob("*.json")]
-KERNELS = sorted(str(path.relative_to(PACKAGE / "kernels")) for path in SOURCES)
+SOURCES = [path for name in ("_native", "kernels") for path in (PACKAGE / name).rglob("*")]
+SOURCES = sorted(str(path.relative_to(PACKAGE)) for path in SOURCES if path.suffix in (".py", ".json"))
 
-# Prints the bits and how many kernels came out of the cache; CASES is put before it.
-LOADED = """
-import json
+# Prints the bits of CASES, which is put before it, and whether Numba was imported, which only compiling does.
+BITS = """
+import json, sys
 from processes import digest
-from fastinit.kernels import drive, fill
-names = {"narrow": "narrow_truncated"}
-found = digest(*CASES)
-hits = 0
-for law, dtype in map(str.split, CASES):
-    law = law if dtype == "float64" and law != "narrow" else names.get(law, law)
-    hits += fill.range_kernel("fill", law, dtype).owner.cache_hits
-hits += sum(sum(driver().stats.cache_hits.values()) for driver in (drive.single, drive.shared))
-print(json.dumps([found, hits]))
+print(json.dumps([digest(*CASES), "numba" in sys.modules]))
 """
 
 
-def bits_and_hits(*cases, **how):
-    return json.loads(processes.run(f"CASES = {cases!r}\n{LOADED}", **how))
+def bits_and_numba(*cases, **how):
+    return json.loads(processes.run(f"CASES = {cases!r}\n{BITS}", **how))
 
 
 def files(folder):
-    """The cache files below a folder: name, time and size."""
-    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*.nb[ic]")}
+    """The files below a folder: name, time and size."""
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -52,25 +43,64 @@ def copy(tmp_path):
 # --- what is loaded, what is compiled ---
 
 
-def test_import_compiles_nothing_and_a_second_process_loads_what_the_first_compiled(tmp_path):
-    code = """
-import os
+def test_a_second_process_loads_what_the_first_compiled(tmp_path):
+    folder = tmp_path / "not yet there"
+    expected = processes.digest("uniform float32")
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=folder) == [expected, True]
+    compiled = files(folder)
+    names = "drive.shared", "fill.range_kernel-fill-uniform-float32"
+    assert sorted(compiled) == [f"{name}-{processor.tag(*processor.target())}.o" for name in names]
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=folder) == [expected, False]
+    assert files(folder) == compiled
+
+
+# What a process does. `fastinit` runs the command.
+WORK = {
+    "fill": """
+fi.he_normal((30, 40), seed=0)
+fi.orthogonal((30, 40), seed=0)
+fi.add(np.zeros((30, 40), "f4"), fi.Uniform(), seed=0)""",
+    "write and verify": """
+plan = fi.Plan({"w": ((300, 40), "bfloat16", "normal")})
+fi.checkpoint.write(plan, "out", seed=0)
+assert fi.checkpoint.verify("out").problems == ()""",
+    "stats": """
+save_file({"w": np.ones((20, 30), "f4")}, "w.safetensors")
+fastinit("stats", ".", "--json")""",
+    "plan": """
+Path("job.toml").write_text('[tensors.w]\\nshape = [3]\\nscheme = "ones"\\n')
+fastinit("plan", "job.toml", "--json")""",
+    "train": """
+fi.MLP([4, 8, 2], "gelu", seed=0).fit(np.ones((20, 4), "f4"), np.arange(20) % 2, epochs=2)""",
+    "clip": """
+fi.clip_by_global_norm([np.ones(40, "f4"), np.ones((3, 5), "f8")], 1.0)
+fi.clip_by_value([np.ones(40, "f4")], -0.5, 0.5)""",
+}
+WORKING = """
+import os, sys
 from pathlib import Path
-from numba.core import event
-with event.install_recorder("numba:compile") as compiled:
-    import fastinit
-    imported = len(compiled.buffer)
-    assert list(Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*")) == []
-    fastinit.uniform(4, seed=0)
-assert (imported, len(compiled.buffer) > 0) == (0, True)
-CASES = ["uniform float32"]
+import numpy as np
+from safetensors.numpy import save_file
+import fastinit as fi
+
+def fastinit(*arguments):
+    from fastinit import cli
+    sys.argv[1:] = arguments
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert end.code == 0
 """
-    cold, hits = json.loads(processes.run(f"{code}\n{LOADED}", NUMBA_CACHE_DIR=tmp_path))
-    assert (cold, hits) == (processes.digest("uniform float32"), 0)
-    compiled = files(tmp_path)
-    assert len(compiled) == 2 * 3  # an index and a data file for the kernel and each of two drivers
-    assert bits_and_hits("uniform float32", NUMBA_CACHE_DIR=tmp_path) == [cold, 3]
-    assert files(tmp_path) == compiled
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_process_with_a_warm_cache_does_not_import_numba(tmp_path, work):
+    code = f"{WORKING}os.chdir({str(tmp_path)!r})\n{WORK[work]}"
+    code += "\nprint('numba' in sys.modules)"
+    if processes.run(code).splitlines()[-1] == "True":  # this test is the first to use these kernels
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        assert processes.run(code).splitlines()[-1] == "False"
 
 
 @pytest.mark.slow
@@ -82,164 +112,265 @@ def test_fresh_processes_make_the_same_bits():
 
 @pytest.mark.slow
 def test_four_processes_on_an_empty_cache(tmp_path):
-    code = f"CASES = ['uniform float32']\n{LOADED}"
-    started = [processes.start(code, NUMBA_CACHE_DIR=tmp_path) for _ in range(4)]
+    code = f"CASES = ['uniform float32']\n{BITS}"
+    started = [processes.start(code, FASTINIT_CACHE_DIR=tmp_path) for _ in range(4)]
     found = [json.loads(processes.finish(process, 240)) for process in started]
     expected = processes.digest("uniform float32")
     assert [bits for bits, _ in found] == [expected] * 4
-    compiled = files(tmp_path)
-    assert bits_and_hits("uniform float32", NUMBA_CACHE_DIR=tmp_path) == [expected, 3]
-    assert files(tmp_path) == compiled
-    assert list(tmp_path.rglob("*.tmp.*")) == []
+    assert [name.rpartition(".")[2] for name in files(tmp_path)] == ["o", "o"]  # and no temporary file
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path) == [expected, False]
+
+
+# --- levels ---
+
+
+def test_code_for_a_level_is_found_where_it_can_run(tmp_path, monkeypatch):
+    """As `fastinit warmup --for` leaves it, and not where the processor lacks one of the level's instructions."""
+    level = "generic"
+    bits, compiled = bits_and_numba(
+        "uniform float32", FASTINIT_CACHE_DIR=tmp_path, NUMBA_CPU_NAME=level, NUMBA_CPU_FEATURES=""
+    )
+    assert compiled
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path) == [bits, False]
+    # Another kind of processor that the environment names has nothing to do with those of this machine.
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path / "x", NUMBA_CPU_FEATURES="")[1]
+    v2, v3 = ("+" + ",+".join(sorted(names)) for names in (processor._V2, processor._V3))
+    monkeypatch.setattr(
+        processor, "LEVELS", {"v4": processor._V4, "v3": processor._V3, "v2": processor._V2, "generic": set()}
+    )
+    for features, expected in {
+        v3: ["v3", "v2", "generic"],
+        v3.replace("+fma", "-fma"): ["v2", "generic"],
+        v3.replace("+avx2,", ""): ["v2", "generic"],
+        v2: ["v2", "generic"],
+        "": ["generic"],
+    }.items():
+        monkeypatch.setattr(processor, "_host", lambda features=features: ("some", features))
+        assert processor.levels() == expected
+        tried = list(library._file_names(("drive.shared",)))
+        assert len(set(tried)) == len(expected) + 1
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert processor.levels() == []
 
 
 # --- edits ---
 
 
-def test_an_edit_to_any_kernel_file_changes_the_tag(copy, monkeypatch):
-    kernels = copy / "fastinit" / "kernels"
-    monkeypatch.setattr(jit, "__file__", str(kernels / "jit.py"))
-    tags = {"": jit.cache_tag.__wrapped__()}
-    for path in [kernels / name for name in KERNELS]:
+def test_an_edit_to_any_file_of_compiled_code_changes_the_tag(copy, monkeypatch):
+    tag = processor.tag.__wrapped__
+    monkeypatch.setattr(processor, "PACKAGE", copy / "fastinit")
+    tags = {"": tag("x", "")}
+    for path in [copy / "fastinit" / name for name in SOURCES]:
         source = path.read_text()
         path.write_text(source + "\n")
-        tags[str(path.relative_to(kernels))] = jit.cache_tag.__wrapped__()
+        tags[str(path)] = tag("x", "")
         path.write_text(source)
-    assert jit.cache_tag.__wrapped__() == tags[""] == jit.cache_tag()
-    assert sorted(tags) == ["", *KERNELS]
-    assert len(set(tags.values())) == len(KERNELS) + 1
-
-
-EDITS = {
-    "elementary.py": ("narrow float32", "f32(0.4782**2)", "f32(0.4785**2)"),
-    "store.py": ("constant float32", "out[i] = TO(value)\n", "out[i] = TO(-value)\n"),
-}
+    assert tag("x", "") == tags[""]
+    assert len(tags) == len(SOURCES) + 1 > 20
+    others = {tag("y", ""), tag("x", "+avx"), tag("", "x")}
+    monkeypatch.setattr(processor.llvm, "get_process_triple", lambda: "other-machine")
+    others.add(tag("x", ""))
+    monkeypatch.setattr(processor.importlib.metadata, "version", lambda name: "1")
+    others.add(tag("x", ""))
+    assert len({*tags.values(), *others}) == len(tags) + 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EDITS)
-def test_an_edit_to_another_file_reaches_the_kernel(copy, name):
-    case, old, new = EDITS[name]
-    path = copy / "fastinit" / "kernels" / name
+def test_an_edit_to_another_file_reaches_the_kernel(copy):
+    path, old, new = copy / "fastinit/kernels/store.py", "out[i] = TO(value)\n", "out[i] = TO(-value)\n"
     source = path.read_text()
-    before, hits = bits_and_hits(case, package=copy, NUMBA_CACHE_DIR=copy / "cache")
-    assert (before, hits) == (processes.digest(case), 0)
-    assert old in source
+    how = {"package": copy, "FASTINIT_CACHE_DIR": copy / "cache"}
+    before = bits_and_numba("constant float32", **how)
+    assert before == [processes.digest("constant float32"), True]
+    assert source.count(old) == 1
     path.write_text(source.replace(old, new))
-    changed, hits = bits_and_hits(case, package=copy, NUMBA_CACHE_DIR=copy / "cache")
-    assert changed != before
-    assert hits == 0
+    changed = bits_and_numba("constant float32", **how)
+    assert (changed[0] != before[0], changed[1]) == (True, True)
     path.write_text(source)
-    assert bits_and_hits(case, package=copy, NUMBA_CACHE_DIR=copy / "cache") == [before, 3]
-
-
-def term(x):
-    return x * x + x
-
-
-def test_a_kernel_is_cached_under_its_name_and_the_tag():
-    found = jit.entry(term, numba.float64(numba.float64), "test_term")
-    assert found.py_func.__qualname__ == f"test_term-{jit.cache_tag()}"
-
-
-@pytest.mark.parametrize("name", ["CPU_NAME", "CPU_FEATURES"])
-def test_the_tag_depends_on_the_cpu(monkeypatch, name):
-    before = jit.cache_tag()
-    monkeypatch.setattr(jit._config, name, "generic")
-    assert jit.cache_tag.__wrapped__() != before
-    monkeypatch.undo()
-    assert jit.cache_tag.__wrapped__() == before
+    assert bits_and_numba("constant float32", **how) == [before[0], False]
 
 
 # --- no cache, half a cache ---
 
 
-def test_where_the_cache_fails_it_is_left_out():
-    asked = []
-
-    def compile_(cache):
-        asked.append(cache)
-        if cache:
-            raise OSError("no cache")
-        return "compiled"
-
-    assert jit._cached_or_not(compile_) == "compiled"
-    assert asked == [True, False]
-    assert jit._cached_or_not(lambda cache: cache) is True
-    with pytest.raises(ZeroDivisionError):  # the compiler's own error
-        jit._cached_or_not(lambda cache: 1 / 0)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("named", [True, False], ids=["NUMBA_CACHE_DIR", "no setting"])
-def test_a_read_only_install_without_a_cache_folder(copy, named):
-    """No folder can be made, by root neither: beside the package, in the home folder and where the user says are
-    files."""
-    (copy / "fastinit" / "kernels" / "__pycache__").touch()
+@pytest.mark.parametrize("named", [True, False], ids=["FASTINIT_CACHE_DIR", "no setting"])
+def test_where_no_folder_can_be_made(copy, named):
+    """By root neither: where the folder would be are files. And nothing is written into the package."""
     (copy / "file").touch()
     nowhere = copy / "file" / "below"
-    settings = {"HOME": nowhere, "XDG_CACHE_HOME": nowhere, "NUMBA_CACHE_DIR": nowhere if named else ""}
+    settings = {"HOME": nowhere, "XDG_CACHE_HOME": nowhere, "FASTINIT_CACHE_DIR": nowhere if named else ""}
     before = sorted(copy.rglob("*"))
-    found = bits_and_hits("uniform float32", package=copy, **settings)
-    assert found == [processes.digest("uniform float32"), 0]
+    found = bits_and_numba("uniform float32", package=copy, **settings)
+    assert found == [processes.digest("uniform float32"), True]
     assert sorted(copy.rglob("*")) == before
 
 
-# What happens to the cache folder between the import and the first call, as a snippet.
+# What happens to the cache folder between the import and the first call, or the second kernel.
 ACCIDENTS = {
-    "it vanishes": "shutil.rmtree(cache)",
-    "it becomes a file": "shutil.rmtree(cache); cache.touch()",
+    "it vanishes": "shutil.rmtree(folder)",
+    "it becomes a file": "shutil.rmtree(folder); folder.touch()",
     # Every write beyond some bytes fails, as on a full disk.
     "the disk is full": "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))",
-    "it vanishes after the first kernel": "fi.ones(1); shutil.rmtree(cache)",
-    "the disk is full after the first kernel": """fi.ones(1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))""",
 }
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first", ["", "fi.ones(1)"], ids=["at first", "later"])
 @pytest.mark.parametrize("accident", ACCIDENTS)
-def test_an_accident_to_the_cache_costs_time_only(copy, accident):
-    (copy / "fastinit" / "kernels" / "__pycache__").touch()  # the only folder is the one that has the accident
+def test_an_accident_to_the_cache_costs_time_only(tmp_path, accident, first):
     code = f"""
 import os, resource, shutil
 from pathlib import Path
 import fastinit as fi
 from processes import digest
-cache = Path(os.environ["NUMBA_CACHE_DIR"])
+folder = Path(os.environ["FASTINIT_CACHE_DIR"])
+{first}
 {ACCIDENTS[accident]}
-found = digest("uniform float32")
-print(found)
+print(digest("uniform float32"))
 """
-    cache, home = copy / "cache", copy / "file"
-    cache.mkdir()
-    home.touch()
-    settings = {"NUMBA_CACHE_DIR": cache, "HOME": home, "XDG_CACHE_HOME": home}
-    assert processes.run(code, package=copy, **settings) == processes.digest("uniform float32")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    assert processes.run(code, FASTINIT_CACHE_DIR=folder) == processes.digest("uniform float32")
+    assert [name for name in files(tmp_path) if not name.endswith(".o")] == ["cache"] * ("file" in accident)
 
 
-CONSTANT = "import fastinit as fi; print(float(fi.constant(1, value=0.5, seed=0)[0]))"
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """A cache of two kernels."""
-    folder = tmp_path_factory.mktemp("compiled")
-    assert processes.run(CONSTANT, NUMBA_CACHE_DIR=folder) == "0.5"
-    return folder
+DAMAGES = {
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "cut by a byte": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "one bit": flip,
+    "empty": lambda path: os.truncate(path, 0),
+    "other content": lambda path: path.write_bytes(b"\x7fELF" + bytes(1000)),
+    "no digest": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[2]),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_not_loaded(tmp_path, monkeypatch, damage):
+    """What a crash of the machine may leave behind; it is written again."""
+    monkeypatch.setenv("FASTINIT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "_warned", True)
+    compiled = []
+    monkeypatch.setattr(library, "_compiled", lambda *names: compiled.append(names) or b"iii\nthe object file")
+    monkeypatch.setattr(library, "load", lambda data, symbol: data)
+    name = library._file_name(("drive.shared",), *processor.target())
+    assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 1)
+    assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 1)
+    DAMAGES[damage](tmp_path / name)
+    assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 2)
+    if damage != "a folder":  # which might be another's, and is not removed
+        assert (library._loaded("drive.shared"), len(compiled)) == (b"iii\nthe object file", 2)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# --- threads, forks, interrupts ---
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [0.0, 0.5])
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_a_cut_off_cache_file_costs_time_only(compiled, tmp_path, kind, kept):
-    """What a crash of the machine may leave behind."""
-    shutil.copytree(compiled, tmp_path, dirs_exist_ok=True)
-    paths = list(tmp_path.rglob(f"*.{kind}"))
-    assert len(paths) == 2
-    for path in paths:
-        os.truncate(path, int(path.stat().st_size * kept))
-    assert processes.run(CONSTANT, NUMBA_CACHE_DIR=tmp_path) == "0.5"
+def test_threads_that_ask_for_kernels_at_once(tmp_path):
+    """For the same ones and for others, while one more thread compiles functions of its own by Numba."""
+    cases = "uniform float32", "normal bfloat16", "uniform float32", "constant float64", "normal bfloat16"
+    code = f"""
+import sys, threading
+import numba
+import fastinit as fi
+from fastinit._native import library
+from processes import digest
+
+loads, load = [], library.load
+library.load = lambda data, symbol: loads.append(symbol) or load(data, symbol)
+found, cases = [None] * {len(cases)}, {cases!r}
+start = threading.Barrier(len(cases) + 1)
+def ask(i):
+    start.wait()
+    found[i] = digest(cases[i])
+def theirs():
+    start.wait()
+    found.append([numba.njit(lambda x: x * x + n)(1.5) for n in range(20)])
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(cases))] + [threading.Thread(target=theirs)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert found.pop() == [2.25 + n for n in range(20)]
+assert sorted(loads) == sorted(set(loads)), loads  # each once
+print(*found)
+"""
+    found = processes.run(code, FASTINIT_CACHE_DIR=tmp_path).split()
+    assert found == [processes.digest(case) for case in cases]
+
+
+@pytest.mark.slow
+def test_forks_while_a_thread_compiles(tmp_path):
+    """The fork waits for the compiler, so a child can compile, and finds what its parent has."""
+    code = """
+import logging, os, threading  # logging: where it is first imported during a fork, it complains about its lock
+import fastinit as fi
+from fastinit._native import library
+from processes import digest
+
+started, compiled = threading.Event(), library._compiled
+def slowly(*names):
+    started.set()
+    return compiled(*names)
+library._compiled = slowly
+thread = threading.Thread(target=fi.uniform, args=(4,))
+thread.start()
+started.wait()
+children = []
+for case in ("uniform float32", "normal float32"):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, digest(case).encode())
+        os._exit(0)
+    children.append(read)
+thread.join()
+print(*[os.read(read, 64).decode() for read in children])
+"""
+    found = processes.run(code, fork=True, FASTINIT_CACHE_DIR=tmp_path).split()
+    assert found == [processes.digest("uniform float32"), processes.digest("normal float32")]
+
+
+@pytest.mark.slow
+def test_interrupts_while_kernels_are_compiled_and_loaded(tmp_path):
+    """At any moment: the process can compile and load them afterwards, with the same bits."""
+    code = """
+import os, signal
+import numba
+from fastinit._native import library
+from fastinit.kernels import _numba, objects
+
+expected, interrupts, compiled = {}, 0, library._compiled
+library._compiled = lambda *names: waited.append(names) or compiled(*names)
+for i in range(60):
+    names = "fill.range_kernel", "fill", ("uniform", "normal")[i % 2], "float32"
+    library._kernels.clear()
+    waited = []
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.006 * i)
+    try:
+        library.kernel(*names)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupts += 1
+    code = objects.compiled(*names)
+    assert expected.setdefault(names, code) == code
+    assert library.kernel(*names).address
+    assert len(waited) == 1  # what is compiled while a signal waits is kept
+assert numba.config.OPT == 3, numba.config.OPT
+from processes import digest
+print(interrupts, digest("uniform float32", "normal float32"))
+"""
+    (tmp_path / "file").touch()  # so nothing is kept
+    interrupts, digest = processes.run(code, FASTINIT_CACHE_DIR=tmp_path / "file" / "below").split()
+    assert int(interrupts) > 20
+    assert digest == processes.digest("uniform float32", "normal float32")
 
 
 def test_the_digest_sees_one_bit(monkeypatch):

@@ -1,9 +1,11 @@
 """The commands: what they print, where, and their exit codes; most run in this process, some as one of their own."""
 
+import contextlib
+import itertools
 import json
-import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,8 +18,10 @@ import safetensors
 from processes import command as fastinit
 
 import fastinit as package
+from fastinit._native import ahead, catalogue, library, processor
 from fastinit._runtime import environment, limits
 from fastinit.checkpoint import _blocks as blocks
+from fastinit.cli import _machine
 
 GPT2 = Path(__file__).parents[1] / "examples" / "gpt2.toml"
 JOB = """seed = 4
@@ -190,7 +194,12 @@ def test_info_knows_the_versions():
     assert found["threading_layer"] == "fastinit.pool"
     assert found["threads"] >= 1
     assert found.keys() >= {"threads_reason", "memory_limit", "memory_limit_reason"}
-    assert "numba" in fastinit("info").stdout
+    assert set(found["cpu_levels"]) <= set(processor.LEVELS)
+    assert 0 <= found["kernels_cached"] <= found["kernels"] == len(list(catalogue.everything()))
+    lines = fastinit("info").stdout.splitlines()
+    assert f"kernels cached    {found['kernels_cached']} of {found['kernels']}" in lines
+    assert f"cpu levels        {', '.join(found['cpu_levels'])}" in lines
+    assert f"cache folder      {found['cache_folder']}" in lines
 
 
 def test_info_tells_what_sets_the_limits(monkeypatch):
@@ -292,39 +301,99 @@ def test_ctrl_c_is_exit_code_130_and_leaves_nothing(tmp_path):
 
 
 def test_warmup_asks_for_every_kernel(monkeypatch):
-    """With substitutes for what compiles."""
+    """With a substitute for the cache, in which all are."""
     asked = []
-    makers = [name for name in vars(environment) if hasattr(getattr(environment, name), "cache_info")]
-    for module, names in ((environment, makers), (environment.drive, ("single", "shared", "listed"))):
-        for name in names:
-            monkeypatch.setattr(module, name, lambda *arguments, name=name: asked.append((name, *arguments)))
+    monkeypatch.setattr(library, "is_cached", lambda *arguments: asked.append(arguments) or True)
     done = fastinit("warmup")
     total = len(asked)
-    assert len(set(asked)) == total
+    assert len({names for names, _ in asked}) == total > 100
+    assert {target for _, target in asked} == {processor.target()}
     assert (done.returncode, done.stdout) == (0, f"{total} kernels are compiled\n")
-    lines = done.stderr.splitlines()
-    assert [line.split()[0] for line in lines] == [f"{i}/{total}" for i in range(1, total + 1)]
-    assert lines[0] == f"1/{total} driver of one range"
-    assert {"fill normal float16", "add uniform float64", "moments bfloat16", "loss sigmoid float32"} <= {
-        line.partition(" ")[2] for line in lines
-    }
-    dtypes, floats = {"float16", "bfloat16", "float32", "float64"}, {"float32", "float64"}
-    for name in makers:
-        arguments = [set(values) for values in zip(*(one[1:] for one in asked if one[0] == name), strict=True)]
-        counts = [one[0] for one in asked].count(name)
-        assert counts == math.prod(map(len, arguments)) >= 1, name  # all combinations
-        types = [values for values in arguments if values & dtypes]
-        assert types in ([], [dtypes], [floats], [dtypes - {"float64"}]), name
+    assert done.stderr.splitlines() == [f"{i}/{total} {' '.join(names)}" for i, (names, _) in enumerate(asked, 1)]
+    for name, axes in catalogue.KERNELS.items():
+        assert [names for names, _ in asked if names[0] == name] == [(name, *rest) for rest in itertools.product(*axes)]
+    done = fastinit("warmup", "--for", "generic,generic")
+    assert (done.returncode, done.stdout) == (0, f"{2 * total} kernels are compiled\n")
+    assert [target for _, target in asked[total:]] == [("generic", "")] * 2 * total
+    assert done.stderr.splitlines()[-1].endswith(" for generic")
+
+
+def test_what_warmup_refuses(tmp_path, monkeypatch):
+    for levels in ("x86-64-v9", "generic,", "znver4"):
+        done = fastinit("warmup", "--for", levels)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+        assert "--for must be one or more of " in done.stderr
+        assert f"Received: {levels.rpartition(',')[2]!r}" in done.stderr
+    monkeypatch.setattr(_machine, "LEVELS", {"generic": set()})
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    done = fastinit("warmup", "--for", "x86-64-v3")
+    assert done.returncode == 1
+    assert "one or more of generic on this kind of machine (aarch64), separated by commas. Rec" in done.stderr
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FASTINIT_CACHE_DIR", str(tmp_path / "file" / "below"))
+    done = fastinit("warmup")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert f"cannot be kept: the cache folder cannot be written to ({tmp_path}/file/below). Set FASTINIT" in done.stderr
+    monkeypatch.setenv("FASTINIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "0")  # of the processes that compile: what is wrong there is named
+    done = fastinit("warmup")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "fastinit: Numba cannot be imported: " in done.stderr
+    assert "NUMBA_NUM_THREADS=0" in done.stderr
+    monkeypatch.setattr(ahead, "compile_everything", lambda *_: [(("a", "b"), True), (("c",), False)])
+    done = fastinit("warmup")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "fastinit: 1 kernels could not be written to the cache: is the disk full?"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists children by /proc")
+def test_ctrl_c_ends_the_processes_of_warmup(tmp_path):
+    """And they import nothing from the current folder."""
+    for name in ("fastinit", "numba", "json", "subprocess"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise ImportError\n")
+    command = [Path(sys.executable).with_name("fastinit"), "warmup", "--for", "generic"]
+    with contextlib.chdir(tmp_path), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTINIT_CACHE_DIR", str(tmp_path / "cache"))
+        with processes.running(command) as run:
+            assert run.stderr.readline().startswith("1/")
+            children = [
+                Path("/proc", child) for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+            ]
+            assert children
+            run.send_signal(signal.SIGINT)
+            out, errors = run.communicate(timeout=60)
+    assert (run.returncode, out, errors.splitlines()[-1]) == (130, "", "fastinit: interrupted")
+    assert [child for child in children if child.exists()] == []
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_warmup_is_an_error(tmp_path, monkeypatch):
+    """As where memory is short. It does not wait for ever."""
+    monkeypatch.setenv("FASTINIT_CACHE_DIR", str(tmp_path))
+    started = ahead._started
+
+    def killed(*arguments):
+        process = started(*arguments)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(ahead, "_started", killed)
+    done = fastinit("warmup")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"fastinit: a process that compiles was killed: \d+ functions are not compiled\n", done.stderr)
 
 
 @pytest.mark.slow
 def test_after_warmup_nothing_is_compiled(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, "FASTINIT_CACHE_DIR": str(tmp_path)}
     done = process("warmup", env=environment)
     assert done.returncode == 0, done.stderr
     number = int(done.stdout.split()[0])
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
-    assert len(before) == 2 * number  # an index and a data file each
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(before) == number
+    found = json.loads(process("info", "--json", env=environment).stdout)
+    assert (found["kernels_cached"], found["kernels"]) == (number, number)
     code = """
 import fastinit as fi, numpy as np
 for dtype in ("float64", "float32", "float16", "bfloat16"):
@@ -336,6 +405,8 @@ for dtype in ("float64", "float32", "float16", "bfloat16"):
 fi.normal((50, 50, 50), region=(slice(5), slice(5), slice(9)), seed=1)
 fi.thread_limit(1).__enter__()
 fi.normal(1 << 17, seed=0)
+import sys
+assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before

@@ -39,18 +39,38 @@ def read(name: str) -> bytes | None:
     found = folder()
     if found is None:
         return None
+    path = found / name
     try:
-        descriptor = os.open(found / name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:  # none, or a link
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-        try:
-            _check_file(found / name, os.fstat(descriptor))
-        except UntrustedError as error:
-            _warn(error)
-            return None
-        first, _, data = file.read().partition(b"\n")
+    try:
+        _check_file(path, os.fstat(descriptor))
+        with open(descriptor, "rb", closefd=False) as file:
+            first, _, data = file.read().partition(b"\n")
+    except UntrustedError as error:
+        _warn(error)
+        return None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return data if first == _first_line(data) else None
+
+
+def names() -> set[str]:
+    """The names of the files in the folder, whole or not."""
+    found = folder()
+    try:
+        return set(os.listdir(found)) if found is not None else set()  # noqa: PTH208  the names alone
+    except OSError:
+        return set()
+
+
+def is_writable() -> bool:
+    """Whether something can be kept. The folder is made if it is missing."""
+    found = folder()
+    return found is not None and _is_writable(found)
 
 
 def save(name: str, data: bytes) -> bool:
@@ -95,8 +115,8 @@ def _warn(error: UntrustedError) -> None:
     if not _warned:
         _warned = True
         text = (
-            f"{error}. Kernels are not loaded from there but compiled in memory, in every process anew. Remove it or "
-            "take these rights away, or set FASTINIT_CACHE_DIR to a folder that only you can write to"
+            f"{error}. Compiled functions are not loaded from there, but compiled anew. Remove it or take these rights "
+            "away, or set FASTINIT_CACHE_DIR to a folder that only you can write to"
         )
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import os
+import signal
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
-from fastinit._native import cache, processor
+from fastinit._native import cache, catalogue, processor
 
 _PACKED: Any = ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # a function that takes its arguments from memory
 
@@ -38,7 +41,7 @@ def kernel(name: str, *variant: str) -> Kernel:
     names = (name, *variant)
     found = _kernels.get(names)
     if found is None:
-        with _lock:  # LLVM is not to load two files at once, nor one file twice
+        with _lock, _signals_wait():  # LLVM is not to load two files at once, nor one file twice
             found = _kernels.get(names)
             if found is None:
                 found = _kernels[names] = _loaded(*names)
@@ -46,13 +49,23 @@ def kernel(name: str, *variant: str) -> Kernel:
 
 
 def compile_into_cache(*names: str) -> bool:
-    """Compile a function that the cache lacks, for the processor that `processor.target` says; it is not loaded.
+    """Compile a function for the processor that `processor.target` says, and keep it; it is not loaded.
 
     Returns:
         whether the cache has it now.
     """
-    name = _file_name(names, *processor.target())
-    return cache.read(name) is not None or cache.save(name, _compiled(*names))
+    return cache.save(_file_name(names, *processor.target()), _compiled(*names))
+
+
+def is_cached(names: tuple[str, ...], target: tuple[str, str] | None = None) -> bool:
+    """Whether the cache has a function for a processor, by its name and features: `processor.target`'s, or another."""
+    return cache.read(_file_name(names, *(target or processor.target()))) is not None
+
+
+def number_cached() -> int:
+    """How many functions of the catalogue a process on this machine finds in the cache, by the names of the files."""
+    files = cache.names()
+    return sum(not files.isdisjoint(_file_names(names)) for names in catalogue.everything()) if files else 0
 
 
 _lock = threading.RLock()
@@ -63,16 +76,15 @@ def _file_name(names: tuple[str, ...], processor_name: str, features: str) -> st
     return f"{'-'.join(names)}-{processor.tag(processor_name, features)}.o"
 
 
-def _cached(names: tuple[str, ...]) -> bytes | None:
-    """What the cache has of a function: for this processor, or for a kind of processors that it is one of."""
+def _file_names(names: tuple[str, ...]) -> Iterator[str]:
+    """Where a function may be, the best first: for this processor, or for a kind of processors that it is one of."""
     for target in (processor.target(), *((level, "") for level in processor.levels())):
-        if (data := cache.read(_file_name(names, *target))) is not None:
-            return data
-    return None
+        yield _file_name(names, *target)
 
 
 def _loaded(*names: str) -> Kernel:
-    data = _cached(names)
+    found = (data for name in _file_names(names) if (data := cache.read(name)) is not None)
+    data = next(found, None)
     if data is None:
         data = _compiled(*names)
         cache.save(_file_name(names, *processor.target()), data)
@@ -98,9 +110,39 @@ def load(data: bytes, symbol: str) -> Kernel:
 
 def _compiled(*names: str) -> bytes:
     """The letters of the arguments, a line break, and an object file with one function."""
-    objects = importlib.import_module("fastinit.kernels.objects")  # and with it Numba
-    data: bytes = objects.compiled(*names)
+    collecting = gc.isenabled()
+    gc.disable()  # it found nothing, and took a fifth of the time
+    try:
+        objects = importlib.import_module("fastinit.kernels.objects")  # and with it Numba
+        data: bytes = objects.compiled(*names)
+    finally:
+        if collecting:
+            gc.enable()
     return data
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let Python's signal handlers, as that for Ctrl-C, run after the with-block.
+
+    What they raise inside llvmlite, between a call of LLVM and the note of who owns a module now, frees it twice.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
+        yield
+        return
+    came: list[tuple[int, Any]] = []
+    handlers: dict[int, Any] = {}
+    try:
+        for number in map(int, signal.valid_signals()):
+            if callable(handler := signal.getsignal(number)):
+                handlers[number] = handler
+                signal.signal(number, lambda *signal_and_frame: came.append(signal_and_frame))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
 
 
 @functools.cache

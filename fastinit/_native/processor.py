@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import llvmlite.binding as llvm
 PACKAGE = Path(__file__).parents[1]
 
 # Processors that stand for many: LLVM's name -> the features that one of the kind has, the best first. The levels are
-# those of the x86-64 psABI.
+# those of the x86-64 psABI; `generic` is the least that an architecture has.
 _V2 = {"cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"}
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
 _V4 = _V3 | {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}
-_X86 = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
-LEVELS = (_X86 if llvm.get_process_triple().startswith("x86_64") else {}) | {"generic": set[str]()}
+_X86 = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2} if platform.machine() in ("x86_64", "AMD64") else {}
+LEVELS: dict[str, set[str]] = {**_X86, "generic": set()}
 
 
 def target() -> tuple[str, str]:
@@ -40,7 +41,7 @@ def _host() -> tuple[str, str]:
 
 def levels() -> list[str]:
     """The keys of LEVELS whose code runs on the host; none where the environment names a processor."""
-    if "NUMBA_CPU_NAME" in os.environ:
+    if os.environ.get("NUMBA_CPU_NAME") or "NUMBA_CPU_FEATURES" in os.environ:
         return []
     has = {feature[1:] for feature in _host()[1].split(",") if feature.startswith("+")}
     return [name for name, needed in LEVELS.items() if needed <= has]

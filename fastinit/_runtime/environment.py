@@ -7,7 +7,7 @@ import os
 import platform
 from typing import Any
 
-from fastinit._native import cache, processor
+from fastinit._native import cache, catalogue, library, processor
 from fastinit._runtime.limits import memory_limits
 from fastinit._runtime.threads import default_threads
 
@@ -15,8 +15,9 @@ _PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "sa
 
 
 def info() -> dict[str, Any]:
-    """Versions, the CPU, threads and memory limit with what decided them (`_reason`), the threading layer, and where
-    compiled kernels are kept (None: nowhere)."""
+    """Versions, the processor that is compiled for, the levels whose code it runs too, threads and memory limit with
+    what decided them (`_reason`), the threading layer, where compiled kernels are kept (None: nowhere), how many of
+    them are there, and how many there can be."""
     threads, reason = default_threads()
     limit = next(iter(memory_limits()), None)
     folder = cache.folder()
@@ -24,6 +25,7 @@ def info() -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "cpu": processor.target()[0],
+        "cpu_levels": processor.levels(),
         "cores": os.cpu_count(),
         "threads": threads,
         "threads_reason": reason,
@@ -31,4 +33,6 @@ def info() -> dict[str, Any]:
         "memory_limit_reason": limit and limit.source,
         "threading_layer": "fastinit.pool",  # none of Numba's is started
         "cache_folder": folder and str(folder),
+        "kernels_cached": library.number_cached(),
+        "kernels": len(list(catalogue.everything())),
     }

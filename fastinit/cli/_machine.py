@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ def schemes() -> None:
 
 @command
 def info(as_json: AsJson = False) -> None:
-    """Show versions, the CPU, threads and memory limit with what sets them, the threading layer and the cache folder.
+    """Show versions, the processor that is compiled for, threads and memory limit with what sets them, and the cache.
 
     Example: fastinit info --json
     """
@@ -38,6 +39,8 @@ def info(as_json: AsJson = False) -> None:
     for name, version in found.pop("versions").items():
         show(f"{name:<16}  {version}")
     reasons = {name: found.pop(f"{name}_reason") for name in ("threads", "memory_limit")}
+    found["cpu_levels"] = ", ".join(found["cpu_levels"])
+    found["kernels_cached"] = f"{found['kernels_cached']} of {found.pop('kernels')}"
     for name, value in found.items():
         reason = f" ({reasons[name]})" if reasons.get(name) else ""
         show(f"{name.replace('_', ' '):<16}  {value}{reason}")
@@ -55,7 +58,6 @@ def warmup(
 
     Example: RUN fastinit warmup --for x86-64-v3,x86-64-v4
     """
-    from fastinit._native import cache
     from fastinit._native.ahead import compile_everything
     from fastinit._native.catalogue import everything
     from fastinit._runtime.threads import num_threads
@@ -63,12 +65,13 @@ def warmup(
     wanted: list[str | None] = list(levels.split(",")) if levels else [None]
     for level in wanted:
         if level is not None and level not in LEVELS:
-            raise ValueError(f"--for must be one or more of {', '.join(LEVELS)}. Received: {level!r}")
+            allowed = f"{', '.join(LEVELS)} on this kind of machine ({platform.machine()})"
+            raise ValueError(f"--for must be one or more of {allowed}, separated by commas. Received: {level!r}")
     total, done, missing = len(list(everything())) * len(wanted), 0, 0
     for level in wanted:
         for names, kept in compile_everything(num_threads(), level):
             done, missing = done + 1, missing + (not kept)
             say(f"{done}/{total} {' '.join(names)}" + (f" for {level}" if level else ""))
     if missing:
-        raise OSError(f"{missing} kernels could not be kept in the cache, {cache.folder()}")
+        raise OSError(f"{missing} kernels could not be written to the cache: is the disk full?")
     show(f"{total} kernels are compiled")

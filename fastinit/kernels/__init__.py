@@ -1,16 +1,16 @@
-"""All compiled code, and nothing else. Memory comes in as addresses.
+"""All code that is compiled, and nothing else. Memory comes in as addresses. Importing this imports Numba.
 
-A kernel is a C function for one dtype, made by `jit.c_kernel` and called through its address; a driver (`drive`,
-`sums.reading`, `nn.network`) is what Python calls, and it calls kernels for ranges of memory. `records` names what
-passes between Python and drivers. No module here imports another folder of fastinit. Start reading at `jit`, `fill` and
-`drive`; then `philox`, `distributions` and `store` for how a value is made and written.
+A kernel is a C function for one dtype: a `jit.Definition`, of which `objects` makes an object file, called through its
+address. A driver (`drive`, `sums.reading`, `nn.network`) is what Python calls, and it calls kernels for ranges of
+memory. `_native` has their names, and what passes between Python and them. Only `_native.library` imports this folder,
+where it has to compile. Start reading at `jit`, `fill` and `drive`; then `philox`, `distributions` and `store` for how
+a value is made and written.
 """
 
 import os
-from typing import Any
 
 try:
-    import numba
+    import numba  # noqa: F401
 except ImportError:
     raise
 except Exception as error:  # of a setting, which the message need not name: "Number of threads specified must be > 0."
@@ -21,5 +21,3 @@ except Exception as error:  # of a setting, which the message need not name: "Nu
     raise ImportError(
         f"Numba cannot be imported: {_what} Change or unset what is wrong of {', '.join(_settings)}"
     ) from error
-
-config: Any = numba.config

@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numba
+from numba.core import codegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 _config: Any = numba.config
 _SETTINGS = "numba.core.config._env_reloader.old_environ", "numba.core.config._env_reloader.process_environ"
 _TARGET = ("numba.core.registry.cpu_target.target_context",)
+_EMISSION = "numba.core.codegen.JITCodeLibrary._finalize_final_module", "numba.core.codegen.JITCPUCodegen.set_env"
 FALLBACKS = {
     **dict.fromkeys(_SETTINGS, "a .numba_config.yaml that it read at its import holds for kernels too"),
     **dict.fromkeys(_TARGET, "it optimises kernels before LLVM does, which takes longer"),
+    **dict.fromkeys(_EMISSION, "it makes machine code of its own of every function, which takes longer"),
 }
 
 
@@ -42,8 +45,8 @@ def _has(names: tuple[str, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def compiler(*, optimize: bool = True) -> Iterator[None]:
-    """Let Numba compile inside the with-block, with the settings of the environment alone, or only lower its code.
+def compiler() -> Iterator[None]:
+    """Let Numba compile inside the with-block, with the settings of the environment alone.
 
     A `.numba_config.yaml` in the current folder is not read; what it set before is undone for the block. Numba reads it
     at its import and at each compilation. Whoever made the folder could name a cache, whose files are pickles, or
@@ -57,22 +60,57 @@ def compiler(*, optimize: bool = True) -> Iterator[None]:
     with global_compiler_lock:
         before = {name: value for name, value in vars(_config).items() if name.isupper()}
         reload, old = _config.reload_config, _take_environment()
-        disabled, level = _config.DISABLE_JIT, _config.OPT
+        disabled = _config.DISABLE_JIT
         _config.reload_config, _config.DISABLE_JIT = _nothing, 0
-        if not optimize and _has(_TARGET):
-            _ = cpu_target.target_context  # made with the caller's level, which it keeps
-            _config.OPT = type(level)(0)
         try:
             yield
         finally:
-            _config.reload_config, _config.DISABLE_JIT, _config.OPT = reload, disabled, level
+            _config.reload_config, _config.DISABLE_JIT = reload, disabled
             if old is not None:
                 vars(_config).update(before)
                 _config._env_reloader.old_environ = old
 
 
-def _nothing() -> None:
-    """Stand for `reload_config`, which the compiler calls: the settings have just been read."""
+@contextlib.contextmanager
+def lowering() -> Iterator[None]:
+    """Let Numba make LLVM's intermediate code inside the with-block, as `compiler` does, and nothing more.
+
+    Numba neither optimises it nor makes machine code of it, which took a third of the time.
+    """
+    with compiler(), _emitting_nothing():
+        level = _config.OPT
+        if _has(_TARGET):
+            _ = cpu_target.target_context  # made with the caller's level, which it keeps
+            _config.OPT = type(level)(0)
+        try:
+            yield
+        finally:
+            _config.OPT = level
+
+
+@contextlib.contextmanager
+def _emitting_nothing() -> Iterator[None]:
+    """Keep functions that are compiled inside the with-block out of Numba's engine: callers link their code."""
+    if not _has(_EMISSION):
+        yield
+        return
+    library: Any = codegen.JITCodeLibrary
+    generator: Any = codegen.JITCPUCodegen
+    finish, connect = library._finalize_final_module, generator.set_env
+    library._finalize_final_module, generator.set_env = _mark_finished, _nothing
+    try:
+        yield
+    finally:
+        library._finalize_final_module, generator.set_env = finish, connect
+
+
+def _mark_finished(library: Any) -> None:
+    """Stand for what gives the code of a library to Numba's engine."""
+    library._finalized = True
+
+
+def _nothing(*_: Any) -> None:
+    """Stand for `reload_config`, since the settings have just been read, and for `set_env`, without machine code."""
 
 
 def _take_environment() -> dict[str, Any] | None:

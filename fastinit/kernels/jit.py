@@ -75,7 +75,7 @@ def definition(function: Callable[..., Any], signature: Any, **names: Any) -> De
 
 def lowered(defined: Definition) -> str:
     """The function and all that it calls as LLVM's intermediate code, which no processor has changed yet."""
-    with _numba.compiler(optimize=False):
+    with _numba.lowering():
         dispatcher = _njit(defined.signature, **_ALONE)(defined.function)
         text: str = dispatcher.inspect_llvm(dispatcher.signatures[0])
         return text
