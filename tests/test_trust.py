@@ -54,6 +54,10 @@ def plant(folder, path):
             define void @"{"-".join(names)}"() {{
                 %file = call i32 @creat(ptr @path, i32 420)
                 ret void
+            }}
+            define void @"{"-".join(names)}-packed"(ptr %words) {{
+                call void @"{"-".join(names)}"()
+                ret void
             }}"""
         _, letters = objects.module_of(objects.definition_of(*names), "kernel")
         code = letters.encode() + b"\n" + processor.machine().emit_object(llvm.parse_assembly(text))
