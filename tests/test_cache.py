@@ -133,7 +133,7 @@ def test_code_for_a_level_is_found_where_it_can_run(tmp_path, monkeypatch):
     assert compiled
     assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path) == [bits, False]
     # Another kind of processor that the environment names has nothing to do with those of this machine.
-    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path / "x", NUMBA_CPU_FEATURES="")[1]
+    assert bits_and_numba("uniform float32", FASTINIT_CACHE_DIR=tmp_path, NUMBA_CPU_FEATURES="")[1]
     v2, v3 = ("+" + ",+".join(sorted(names)) for names in (processor._V2, processor._V3))
     monkeypatch.setattr(
         processor, "LEVELS", {"v4": processor._V4, "v3": processor._V3, "v2": processor._V2, "generic": set()}
