@@ -38,14 +38,15 @@ def _fill_range(out, start, count, key, stream, parameters):
         first, last = max(start, block), min(stop, block + SIZE)
         part = target[first - start : last - start]
         WORDS(block // SIZE * u_counters, key, stream, words)
-        if last - first == SIZE:
-            BLOCK(words, part, p, PUT)
-        else:
-            skip = first - block
-            for i in range(last - first):
+        skip, number = first - block, last - first
+        place = part
+        if number < SIZE:
+            place = scratch
+            for i in range(number):
                 scratch[skip + i] = part[i]
-            BLOCK(words, scratch, p, PUT)
-            for i in range(last - first):
+        BLOCK(words, place, p, PUT)
+        if number < SIZE:
+            for i in range(number):
                 part[i] = scratch[skip + i]
         block += SIZE
 
