@@ -80,7 +80,7 @@ def share(work: str, elements: int, seconds: dict[str, float], machine: dict[str
     '46 % (values)'
     """
     limits = {"bytes": seconds["stores"]} if "stores" in seconds else {}
-    if work in CYCLES and elements >= LARGE and "gigahertz" in machine:
+    if work in CYCLES and elements >= LARGE and "gigahertz" in machine and machine["vector_bits"] >= 256:
         cycles = CYCLES[work][0 if machine["vector_bits"] == 512 else 1]
         limits["values"] = cycles * elements / (1e9 * machine["gigahertz"] * machine["cores"])
     if not limits or "fastinit" not in seconds:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import gc
 import importlib
 import os
-import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -39,13 +37,7 @@ def kernel(name: str, *variant: str) -> Kernel:
         variant: one of the variants there, e.g. a dtype.
     """
     names = (name, *variant)
-    found = _kernels.get(names)
-    if found is None:
-        with _lock, _signals_wait():  # LLVM is not to load two files at once, nor one file twice
-            found = _kernels.get(names)
-            if found is None:
-                found = _kernels[names] = _loaded(*names)
-    return found
+    return _kernels.get(names) or _undisturbed(functools.partial(_loaded_once, names))
 
 
 def compile_into_cache(*names: str) -> bool:
@@ -80,6 +72,13 @@ def _file_names(names: tuple[str, ...]) -> Iterator[str]:
     """Where a function may be, the best first: for this processor, or for a kind of processors that it is one of."""
     for target in (processor.target(), *((level, "") for level in processor.levels())):
         yield _file_name(names, *target)
+
+
+def _loaded_once(names: tuple[str, ...]) -> Kernel:
+    with _lock:  # LLVM is not to load two files at once, nor one file twice
+        if names not in _kernels:
+            _kernels[names] = _loaded(*names)
+        return _kernels[names]
 
 
 def _loaded(*names: str) -> Kernel:
@@ -121,28 +120,34 @@ def _compiled(*names: str) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Let Python's signal handlers, as that for Ctrl-C, run after the with-block.
+def _undisturbed(work: Callable[[], Kernel]) -> Kernel:
+    """Run what loads a kernel where no handler of a signal runs: on another thread than the main one.
 
-    What they raise inside llvmlite, between a call of LLVM and the note of who owns a module now, frees it twice.
+    What a handler raises inside llvmlite, between a call of LLVM and the note of who owns a module now, frees it twice.
+    Ctrl-C ends the waiting alone: the kernel is loaded all the same.
     """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs in others
-        yield
-        return
-    came: list[tuple[int, Any]] = []
-    handlers: dict[int, Any] = {}
-    try:
-        for number in map(int, signal.valid_signals()):
-            if callable(handler := signal.getsignal(number)):
-                handlers[number] = handler
-                signal.signal(number, lambda *signal_and_frame: came.append(signal_and_frame))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in came:
-            handlers[number](number, frame)
+    done: list[Kernel] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # for the thread that waits
+            errors.append(error)
+
+    if threading.current_thread() is threading.main_thread():
+        thread = threading.Thread(target=run, name="fastinit-load")
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads are to be had
+            run()
+        else:
+            thread.join()
+    else:
+        run()
+    if errors:
+        raise errors[0]
+    return done[0]
 
 
 @functools.cache

@@ -36,7 +36,7 @@ SLAB = 1 << 23
 PARALLEL_BYTES = 1 << 23
 RANGE = CHUNK << 3
 SLAB_RANGES = 1 << 9
-FEW_RUNS = 1 << 6  # with less work than two threads need, they have fewer than SLAB_RANGES ranges
+FEW_RUNS = 1 << 6  # with less work than two threads need, one call does them all
 _ALL = (1 << 63) - 1  # the number of a range behind every last one
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
 
@@ -167,11 +167,12 @@ def spread_runs(records: Array) -> None:
     """Run the range kernels of a list, an array of `records.RUN`, from the first element of each stream on."""
     total = int(records["count"].sum())
     large = total >= PARALLEL_FROM
-    length = _range_length(total, num_threads() if large else 1)
-    walk(kernel("drive.listed"), records, length, large=large)
+    workers = num_threads() if large else 1
+    length = _range_length(total, workers)
+    walk(kernel("drive.listed"), records, length, large=large, most=SLAB * workers // length)
 
 
-def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = False) -> None:
+def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, most: int | None = SLAB_RANGES) -> None:
     """Run a driver of lists over its records.
 
     Args:
@@ -179,21 +180,21 @@ def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, whole: bool = 
         runs: the records, with a field `count`.
         chunk: elements of a range.
         large: whether to use several threads.
-        whole: whether Ctrl-C waits for all of it, not for SLAB_RANGES ranges.
+        most: ranges per call into compiled code, where Ctrl-C has to wait; None: all of them.
     """
     # To count the ranges of a few runs would take longer than a small call.
-    calls = [(runs, 0, _ALL)] if not large and len(runs) <= FEW_RUNS else _calls(runs, chunk, whole)
+    calls = [(runs, 0, _ALL)] if not large and len(runs) <= FEW_RUNS else _calls(runs, chunk, most)
     for part, first, stop in calls:
         counter = np.array(first, np.int64)  # of the ranges that are taken
         work = functools.partial(driver.call, address(part), len(part), chunk, stop, address(counter))
         together(work, num_threads() if large else 1)  # anew, as in `spread_rows`
 
 
-def _calls(runs: Array, chunk: int, whole: bool) -> Iterator[tuple[Array, int, int]]:
+def _calls(runs: Array, chunk: int, most: int | None) -> Iterator[tuple[Array, int, int]]:
     """The runs of each call, the first of their ranges that it has, and the one where it stops."""
     ends = (-(-runs["count"] // chunk)).cumsum()  # ranges up to the end of each run
     total = int(ends[-1]) if len(ends) else 0
-    per_call = max(total, 1) if whole else SLAB_RANGES
+    per_call = max(total, 1) if most is None else most
     for first in range(0, total, per_call):
         last = min(first + per_call, total)
         begin, end = ends.searchsorted((first, last - 1), "right").tolist()

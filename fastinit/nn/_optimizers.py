@@ -109,7 +109,7 @@ class Optimizer:
         runs["size"] = [array.itemsize for array in weights]
         runs["factor"], runs["step"], runs["rates"] = factor, self.steps + 1, address(rates)
         large = bool(runs["count"].sum() >= PARALLEL_FROM)
-        walk(kernel("nn.updates.listed_updates"), runs, UPDATE_CHUNK, large=large, whole=True)
+        walk(kernel("nn.updates.listed_updates"), runs, UPDATE_CHUNK, large=large, most=None)
         self.steps += 1
 
 

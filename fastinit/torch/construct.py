@@ -111,13 +111,7 @@ def _finish(recorder: Recorder, progress: Progress) -> None:
     """Apply all pending fills."""
     total = sum(storage.nbytes() for storage in recorder.pending)
     with progress_bar(progress, total) as advance:
-        owners, collects = recorder.owners(), gc.isenabled()
-        gc.disable()  # the many small objects that come and go here would start it: 0.2 s with PyTorch's own objects
-        try:
-            recorder.finish(owners, advance)
-        finally:
-            if collects:
-                gc.enable()
+        recorder.finish(recorder.owners(), advance)
 
 
 MOST_TENSORS = 200_000  # of a recorded model: twice as many as the largest have. They take 90 s, and 10 kB each

@@ -4,8 +4,8 @@ Random functions fill CPU tensors of float64, float32, float16 and bfloat16 with
 called with the caller's arguments, does the rest: other devices and dtypes, subclasses, empty tensors, traced calls,
 arguments without a distribution, and what is not random (constants, eye_, dirac_).
 
-**Seeds.** A random function takes two words of 63 bits from the generator (PyTorch's default one for None), whatever
-the tensor's size: they are the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng` and generator states
+**Seeds.** A random function takes one word of 64 bits from the generator (PyTorch's default one for None), whatever
+the tensor's size: it is the seed of the fill. So `torch.manual_seed`, `torch.random.fork_rng` and generator states
 work as in PyTorch, and values do not depend on strides or the number of threads. They are not PyTorch's values.
 """
 

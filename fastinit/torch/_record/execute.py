@@ -34,7 +34,7 @@ def draw_into(storage: torch.UntypedStorage, where: Geometry, draw: Draw, key: K
         _fill(storage, inside, law_of(draw, part).under(key), key)
 
 
-BATCH_BYTES = 1 << 28  # of memory that is filled together; between two such Ctrl-C lands, and progress is shown
+BATCH_BYTES = 1 << 28  # of memory that is filled together; after it progress is shown
 
 
 class Batch:
