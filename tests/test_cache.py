@@ -310,7 +310,7 @@ print(*found)
 def test_forks_while_a_thread_compiles(tmp_path):
     """The fork waits for the compiler, so a child can compile, and finds what its parent has."""
     code = """
-import logging, os, threading  # logging: where it is first imported during a fork, it complains about its lock
+import os, threading
 import fastinit as fi
 from fastinit._native import library
 from processes import digest

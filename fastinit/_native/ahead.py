@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -38,13 +39,19 @@ def compile_everything(workers: int, level: str | None = None) -> Iterator[tuple
             "FASTINIT_CACHE_DIR to the absolute path of a folder that only you can write to"
         )
     groups = [list(group) for _, group in itertools.groupby(sorted(missing, key=_shared), _shared)]
-    yield from _compiled(sorted(groups, key=len, reverse=True), workers, target)
+    yield from _compiled(sorted(groups, key=_cost, reverse=True), workers, target)
 
 
 def _shared(names: _Names) -> tuple[str, str]:
     """What functions have in common that share most of their code: the module and the dtype."""
     name, *variant = names
     return name.rpartition(".")[0], variant[-1] if variant else ""
+
+
+def _cost(group: list[_Names]) -> tuple[bool, int]:
+    """What takes longest comes first, so that no process is left alone with it: some functions take several times as
+    long as others."""
+    return group[0][0].startswith(("nn.network", "sums.moments")), len(group)
 
 
 def _compiled(groups: list[list[_Names]], workers: int, target: tuple[str, str]) -> Iterator[tuple[_Names, bool]]:
@@ -80,26 +87,30 @@ def _started(groups: list[list[_Names]], target: tuple[str, str], take: int, tel
     environment = {"NUMBA_CPU_NAME": target[0], "NUMBA_CPU_FEATURES": target[1]}
     environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, sys.path))
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", "from fastinit._native.ahead import work; work()", json.dumps(groups)],
+        [sys.executable, "-P", "-c", f"from fastinit._native.ahead import work; work({tell})", json.dumps(groups)],
         cwd=Path(sys.executable).anchor,
         env=os.environ | environment,
         stdin=take,
-        stdout=tell,
+        stdout=subprocess.DEVNULL,  # what settings of Numba and others print
+        pass_fds=[tell],
         start_new_session=True,
     )
 
 
-def work() -> None:
-    """Compile one group of functions after the other, in a process of its own."""
+def work(descriptor: int) -> None:
+    """Compile one group of functions after the other, in a process of its own, and report each to a pipe."""
+
+    def tell(names: list[str], kept: bool, error: str = "") -> None:
+        """Write a line in one piece, since several processes write to the pipe."""
+        os.write(descriptor, (json.dumps([names, kept, error]) + "\n").encode())
+
     groups = json.loads(sys.argv[1])
-    try:
-        while number := os.read(0, 1):
-            for names in groups[number[0]]:
-                _tell(names, library.compile_into_cache(*names))
-    except Exception as error:  # the process that started this one reports it
-        _tell([], False, " ".join(str(error).split()))
-
-
-def _tell(names: list[str], kept: bool, error: str = "") -> None:
-    """Write a line in one piece, since several processes write to one pipe."""
-    os.write(1, (json.dumps([names, kept, error]) + "\n").encode())
+    with contextlib.suppress(BrokenPipeError):  # the process that started this one has gone
+        try:
+            while number := os.read(0, 1):
+                for names in groups[number[0]]:
+                    tell(names, library.compile_into_cache(*names))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # that process reports it
+            tell([], False, " ".join(str(error).split()))

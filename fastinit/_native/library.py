@@ -6,6 +6,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import logging  # noqa: F401  its lock is taken at a fork too: after ours, if it is registered before
 import os
 import struct
 import threading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -85,6 +86,7 @@ def tag(name: str, features: str) -> str:
         for path in sorted((PACKAGE / folder).rglob("*")):
             if path.suffix in (".py", ".json"):
                 digest.update(path.read_bytes())
-    versions = importlib.metadata.version("numba"), importlib.metadata.version("llvmlite")
+    ours = importlib.import_module("fastinit").__version__  # an installation may have no sources that could be read
+    versions = (ours, *map(importlib.metadata.version, ("numba", "llvmlite")))
     digest.update(repr((versions, llvm.get_process_triple(), name, features)).encode())
     return digest.hexdigest()

@@ -62,7 +62,7 @@ def warmup(
     from fastinit._native.catalogue import everything
     from fastinit._runtime.threads import num_threads
 
-    wanted: list[str | None] = list(levels.split(",")) if levels else [None]
+    wanted: list[str | None] = [level.strip() for level in levels.split(",")] if levels else [None]
     for level in wanted:
         if level is not None and level not in LEVELS:
             allowed = f"{', '.join(LEVELS)} on this kind of machine ({platform.machine()})"

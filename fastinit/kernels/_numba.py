@@ -16,6 +16,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 _config: Any = numba.config
+_OWN = {"DISABLE_JIT": 0, "BOUNDSCHECK": None, "DEBUGINFO_DEFAULT": 0, "ENABLE_PROFILING": 0}  # settings of our kernels
 _SETTINGS = "numba.core.config._env_reloader.old_environ", "numba.core.config._env_reloader.process_environ"
 _TARGET = ("numba.core.registry.cpu_target.target_context",)
 _EMISSION = "numba.core.codegen.JITCodeLibrary._finalize_final_module", "numba.core.codegen.JITCPUCodegen.set_env"
@@ -52,20 +53,23 @@ def compiler() -> Iterator[None]:
     at its import and at each compilation. Whoever made the folder could name a cache, whose files are pickles, or
     modules to import.
 
-    NUMBA_DISABLE_JIT counts for the caller's own functions only. Test runs for coverage set it. Numba's decorators then
-    return what they are given, inside its compiler too; ours are made of instructions that Python does not have.
+    Settings that change what is made count for the caller's own functions only (`_OWN`). Test runs for coverage set
+    NUMBA_DISABLE_JIT: Numba's decorators then return what they are given, inside its compiler too, and ours are made of
+    instructions that Python does not have.
 
     The lock is that of all compilations, so no other thread puts the settings back too early.
     """
     with global_compiler_lock:
         before = {name: value for name, value in vars(_config).items() if name.isupper()}
         reload, old = _config.reload_config, _take_environment()
-        disabled = _config.DISABLE_JIT
-        _config.reload_config, _config.DISABLE_JIT = _nothing, 0
+        given = {name: getattr(_config, name) for name in _OWN if hasattr(_config, name)}
+        _config.reload_config = _nothing
+        vars(_config).update({name: _OWN[name] for name in given})
         try:
             yield
         finally:
-            _config.reload_config, _config.DISABLE_JIT = reload, disabled
+            _config.reload_config = reload
+            vars(_config).update(given)
             if old is not None:
                 vars(_config).update(before)
                 _config._env_reloader.old_environ = old
