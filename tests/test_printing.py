@@ -182,16 +182,27 @@ def test_texts_of_the_library_are_escaped_and_shortened(tmp_path):
     assert all(len(str(one.message)) <= LONGEST_LINE for one in caught)
 
 
+# What `info` shows in a form of its own.
+INFO = {
+    "versions": {},
+    "threads_reason": "",
+    "memory_limit_reason": "",
+    "cpu_levels": [],
+    "kernels_cached": 0,
+    "kernels": 0,
+}
+
+
 def test_a_warning_is_one_line(monkeypatch):
     def warns():
         warnings.warn("\x1b[2J\na " + "x" * 10**6, stacklevel=1)
-        return {"versions": {}, "threads_reason": "", "memory_limit_reason": "", "cgroup": "\x1b[2J\n"}
+        return INFO | {"cgroup": "\x1b[2J\n"}
 
     monkeypatch.setattr(machine, "info", warns)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         out, err = clean(command("info"))
-    assert out == ["cgroup            \\x1b[2J\\n"]
+    assert "cgroup            \\x1b[2J\\n" in out
     assert err[0].startswith("fastinit: warning: \\x1b[2J a xxx")
 
 
@@ -203,7 +214,7 @@ def test_a_log_of_a_library_is_one_line(monkeypatch):
             logger.warning("a %s\n\u202e%s", "\x1b[2J", "x" * 10**6)
         finally:
             logger.removeHandler(handler)
-        return {"versions": {}, "threads_reason": "", "memory_limit_reason": ""}
+        return dict(INFO)
 
     before = logging.getLogRecordFactory()
     monkeypatch.setattr(machine, "info", logs)
