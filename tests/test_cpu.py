@@ -23,8 +23,8 @@ CPUS = ["host", "generic", *(["haswell"] if all(HOST.get(name) for name in HASWE
 KERNELS = {
     "fill.range_kernel fill uniform float32": (8, 1),
     "fill.range_kernel fill normal float32": (120, 12),
-    "fill.range_kernel fill narrow_truncated float32": (30, 3),
-    "fill.range_kernel fill truncated float32": (80, 0),
+    "fill.range_kernel fill narrow_truncated float32": (10, 2),
+    "fill.range_kernel fill truncated float32": (30, 0),
     "fill.range_kernel fill normal float64": (30, 5),
     "nn.activations.forward_kernel tanh float32": (6, 1),
     "nn.activations.forward_kernel gelu float32": (20, 0),
