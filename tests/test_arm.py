@@ -81,6 +81,14 @@ def fill_calls():
                             yield fill_call(law, dtype, key, mode, start, contents(count, dtype), kernel)
 
 
+def stream_calls():
+    """Constants past the caches, about the length of a cache line."""
+    for dtype in DTYPES:
+        for count in (1, 31, 32, 33, 200):
+            call = fill_call(fi.Constant(0.3), dtype, golden.KEYS["Key(0)"], "fill", 0, contents(count, dtype))
+            yield call._replace(kernel=("fill.stream_kernel", dtype))
+
+
 def sum_calls():
     """Reductions, scaling and clamping of arrays about the lengths where the order of a sum changes."""
     for dtype in DTYPES:
@@ -123,7 +131,7 @@ def test_the_bits_are_those_of_this_processor_and_the_pinned_ones(programs, cpu)
     pinned = json.loads(golden.PATH.read_text())
     names, calls, texts = zip(*golden_calls(), strict=True)
     assert list(names) == list(pinned)
-    others = [*fill_calls(), *sum_calls(), *loss_calls()]
+    others = [*fill_calls(), *stream_calls(), *sum_calls(), *loss_calls()]
     assert {call.kernel for call in (*calls, *others)} == set(KERNELS)
 
     results = programs.run(programs.build(cpu), [*calls, *others])
