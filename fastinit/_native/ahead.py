@@ -110,7 +110,5 @@ def work(descriptor: int) -> None:
             while number := os.read(0, 1):
                 for names in groups[number[0]]:
                     tell(names, library.compile_into_cache(*names))
-        except BrokenPipeError:
-            raise
         except Exception as error:  # that process reports it
             tell([], False, " ".join(str(error).split()))

@@ -52,7 +52,7 @@ def machine(triple: str | None = None, cpu: str | None = None, features: str = "
     """LLVM's target machine: for what `target` says, or for another triple and processor.
 
     Addresses are absolute, of 64 bits: the parts of an object file may be loaded anywhere. On ARM this is what LLVM
-    takes itself for code that it loads; for macOS it makes a table of addresses beside the code instead.
+    takes itself for code that it loads; for macOS it puts the addresses into a table, not into the code.
     """
     if triple is None:
         _initialize()

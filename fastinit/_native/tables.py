@@ -1,4 +1,4 @@
-"""Tables of int64 that drivers of networks read: a row for each layer, and what a training run needs beside it."""
+"""Tables of int64 that drivers of networks read: a row for each layer, and a row for a training run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 ) = range(12)
 LAYER_FIELDS = 12
 
-# What a training run needs beside its table of layers, int64: addresses of routines, of samples, of memory, and counts.
+# The fields of a training run, int64: addresses of routines, of samples, of memory, and counts.
 (
     GEMM,
     LOSS,

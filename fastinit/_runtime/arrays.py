@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from fastinit._native import catalogue
 from fastinit._native.records import Rows
 from fastinit._runtime.checks import whole
 
@@ -28,7 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
 }
 MOST_DIMENSIONS = 64  # of NumPy's arrays
-FLOATS = ("float32", "float64")  # those that networks are trained in
+FLOATS = catalogue.FLOATS
 PARTS = {"complex64": "float32", "complex128": "float64"}  # the dtypes of the real and the imaginary part
 NUMBERS = (*DTYPES, *PARTS)
 # A big-endian dtype is not equal, and not found.

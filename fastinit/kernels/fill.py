@@ -51,7 +51,7 @@ def _fill_range(out, start, count, key, stream, parameters):
         block += SIZE
 
 
-# The template arguments of `_stream_range` beside ELEMENT: a float type, into the format, elements of a cache line.
+# More template arguments, of `_stream_range`: a float type, into the format, elements of a cache line.
 FLOAT, TO, PER_LINE = np.float32, store.itself, np.int64(16)
 LINE = np.int64(store.LINE)
 
@@ -93,12 +93,11 @@ def range_kernel(mode: str, distribution: str, dtype: str) -> Definition:
 def stream_kernel(dtype: str) -> Definition:
     """The kernel of constants that go past the caches."""
     form = store.FORMATS[dtype]
-    size = np.int64(np.dtype(str(form.element)).itemsize)
     return definition(
         _stream_range,
         RANGE_SIGNATURE,
         FLOAT=np.float64 if dtype == "float64" else np.float32,
         TO=form.to,
-        PER_LINE=LINE // size,
+        PER_LINE=np.int64(8 * store.LINE // form.element.bitwidth),
         ELEMENT=form.element,
     )
