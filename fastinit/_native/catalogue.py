@@ -30,6 +30,7 @@ KERNELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "sums.norms.norm_kernel": (NORMS, DTYPES),
     "sums.norms.scale_kernel": (DTYPES,),
     "sums.norms.clamp_kernel": (DTYPES,),
+    "products.product.product": (FLOATS,),
     "nn.reflectors.reflect": (FLOATS,),
     "nn.activations.forward_kernel": (tuple(KEEPS), FLOATS),
     "nn.activations.backward_kernel": (tuple(KEEPS), FLOATS),

@@ -63,6 +63,21 @@ def machine(triple: str | None = None, cpu: str | None = None, features: str = "
     return found.create_target_machine(cpu=cpu, features=features, opt=3, reloc="static", codemodel="large", jit=True)
 
 
+def vector_bits() -> int:
+    """The bits of the vectors in code for what `target` says: 512, 256 or 128."""
+    return _vector_bits(*target())
+
+
+@functools.cache
+def _vector_bits(name: str, features: str) -> int:
+    text = """define <16 x float> @add(<16 x float> %a) "prefer-vector-width"="512" {
+        %b = fadd <16 x float> %a, %a
+        ret <16 x float> %b
+    }"""
+    made = machine().emit_assembly(llvm.parse_assembly(text))
+    return 512 if "zmm" in made else 256 if "ymm" in made else 128
+
+
 @functools.cache
 def _initialize() -> None:
     llvm.initialize_native_target()

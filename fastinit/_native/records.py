@@ -13,6 +13,10 @@ FIELDS = 6
 RATES = 6  # float64 numbers that every update gets
 QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which float32's narrow quantile is good: past 2 sigma (0.47725)
 UPDATE_CHUNK = 1 << 14  # parameters: 64 KB each of weights, gradients and memory, in L2
+# Of B, which a product copies at once: rows and columns, 256 KB of float32, in L2; and the numbers of memory that it
+# needs for that, for a tile and for a tile's rows of A.
+PRODUCT_DEPTH = PRODUCT_COLUMNS = 256
+PRODUCT_SCRATCH = PRODUCT_DEPTH * PRODUCT_COLUMNS + 16 * 64 + 16 * (PRODUCT_DEPTH + 16)
 ACTIVATION_PARAMETERS = 1  # float64 numbers that every activation reads
 
 

@@ -1,0 +1,1 @@
+"""Matrix products whose bits depend on neither the processor, nor the threads, nor how the work is cut up."""

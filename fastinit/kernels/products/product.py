@@ -1,0 +1,193 @@
+"""C = A B, or C += A B, for matrices whose rows or columns are contiguous.
+
+A block of B that fits into a core's second cache is copied into panels, as wide as a tile and contiguous; of A what a
+row of tiles reads. Rows of a large matrix lie a power of two apart, and would push each other out of the caches; and
+where B's columns are contiguous, vectors cannot read its rows.
+
+References:
+    Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34 (3), 2008.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+
+from fastinit._native import processor
+from fastinit._native.records import PRODUCT_COLUMNS, PRODUCT_DEPTH
+from fastinit.kernels.jit import Definition, c_caller, carray, definition, pointer, scalars
+from fastinit.kernels.products.tiles import BLOCK, copy, lanes, tile, transpose
+
+f32, f64, i64 = np.float32, np.float64, np.int64
+
+PRODUCT_SIGNATURE = types.void(*(types.int64,) * 13)
+call_product = c_caller(PRODUCT_SIGNATURE)
+
+
+class Shape(NamedTuple):
+    """A tile: its rows, and the vectors of 64 bytes in a row."""
+
+    rows: int
+    vectors: int
+
+
+# By the bits of a processor's vectors. A tile's sums, a row of B and an element of A fill its registers: 32 of 512 bits,
+# 16 of 256, and 32 of 128 on ARM. x86-64 without AVX has 16 and no fma, so that each lane is a call: no shape is fast.
+SHAPES = {512: Shape(12, 2), 256: Shape(6, 1), 128: Shape(6, 1)}
+
+DEPTH, COLUMNS = i64(PRODUCT_DEPTH), i64(PRODUCT_COLUMNS)
+STEP = i64(PRODUCT_DEPTH + 16)  # of the copy of A: its rows begin in different sets of the cache
+
+# Template arguments: what `_names` gives for a dtype and a shape. The functions below see each other under their names.
+ELEMENT, SIZE, ROWS, PART, WIDTH, LANES = f32, i64(4), i64(12), i64(8), i64(32), i64(16)
+BY_ROW: Any = None
+BY_COLUMN: Any = None
+COPY: Any = None
+TRANSPOSE: Any = None
+SIDE = i64(BLOCK)
+
+
+def copied(source, source_step, target, target_step, rows, columns):
+    """Copy rows of contiguous elements."""
+    for row in range(rows):
+        x = carray(pointer(source + row * source_step * SIZE), columns, ELEMENT)
+        y = carray(pointer(target + row * target_step * SIZE), columns, ELEMENT)
+        for i in range(columns):
+            y[i] = x[i]
+
+
+def transposed(source, source_step, target, target_step, rows, columns):
+    """Write contiguous rows of a matrix as columns of another."""
+    whole_rows, whole_columns = rows // SIDE * SIDE, columns // SIDE * SIDE
+    for row in range(0, whole_rows, SIDE):
+        for column in range(0, whole_columns, SIDE):
+            TRANSPOSE(
+                source + (row * source_step + column) * SIZE,
+                source_step,
+                target + (column * target_step + row) * SIZE,
+                target_step,
+            )
+    for row in range(rows):
+        x = carray(pointer(source + row * source_step * SIZE), columns, ELEMENT)
+        y = carray(pointer(target + row * SIZE), columns * target_step, ELEMENT)
+        for column in range(whole_columns if row < whole_rows else i64(0), columns):
+            y[column * target_step] = x[column]
+
+
+def packed(b, b_k, b_column, panels, depth, columns):
+    """Copy `depth` rows of B's columns into panels of WIDTH columns; what is missing in the last one is zero."""
+    for first in range(0, columns, WIDTH):
+        panel = panels + first * depth * SIZE
+        count = min(WIDTH, columns - first)
+        if count < WIDTH:
+            zeros = carray(pointer(panel), depth * WIDTH, ELEMENT)
+            for i in range(depth * WIDTH):
+                zeros[i] = ELEMENT(0)
+        place = b + first * b_column * SIZE
+        if b_column != i64(1):
+            transposed(place, b_column, panel, WIDTH, count, depth)
+        elif count == WIDTH:
+            COPY(place, b_k, panel, WIDTH, depth, WIDTH)
+        else:
+            copied(place, b_k, panel, WIDTH, depth, count)
+
+
+def computed(a, by_column, panel, depth, c, c_row, add, rows, columns, edge):
+    """One tile, of at most WIDTH columns; where there are fewer it is made at `edge`, and what it has of C copied."""
+    vectors = (columns + LANES - i64(1)) // LANES
+    whole = columns == vectors * LANES
+    place, step = (c, c_row) if whole else (edge, WIDTH)
+    if not whole and add != i64(0):
+        copied(c, c_row, edge, WIDTH, rows, columns)
+    if by_column:
+        BY_COLUMN(a, panel, depth, place, step, add, rows, vectors)
+    else:
+        BY_ROW(a, panel, depth, place, step, add, rows, vectors)
+    if not whole:
+        copied(edge, WIDTH, c, c_row, rows, columns)
+
+
+def height(left):
+    """The rows of the next tile, of `left` that are left: all that it can have, or a power of two."""
+    if left >= ROWS and left != i64(2) * PART:
+        return ROWS
+    power = PART
+    while power > left:
+        power //= i64(2)
+    return power
+
+
+def _product(a, a_row, a_k, b, b_k, b_column, c, c_row, rows, columns, depth, add, scratch):
+    """See `product`."""
+    panels = scratch
+    edge = panels + COLUMNS * DEPTH * SIZE
+    own = edge + ROWS * WIDTH * SIZE
+    for first in range(0, columns, COLUMNS):
+        wide = min(COLUMNS, columns - first)
+        for k in range(0, depth, DEPTH):
+            deep = min(DEPTH, depth - k)
+            packed(b + (k * b_k + first * b_column) * SIZE, b_k, b_column, panels, deep, wide)
+            adding = i64(1) if k > 0 else add
+            top = i64(0)
+            while top < rows:
+                count = height(rows - top)
+                place = a + (top * a_row + k * a_k) * SIZE
+                if a_row == i64(1):
+                    COPY(place, a_k, own, ROWS, deep, count)
+                else:
+                    copied(place, a_row, own, STEP, count, deep)
+                for column in range(0, wide, WIDTH):
+                    computed(
+                        own,
+                        a_row == i64(1),
+                        panels + column * deep * SIZE,
+                        deep,
+                        c + (top * c_row + first + column) * SIZE,
+                        c_row,
+                        adding,
+                        count,
+                        min(WIDTH, wide - column),
+                        edge,
+                    )
+                top += count
+
+
+def _names(dtype: str, shape: Shape) -> dict[str, Any]:
+    """What the global names mean for a dtype and a tile's shape."""
+    kind, element = (types.float64, f64) if dtype == "float64" else (types.float32, f32)
+    width = shape.vectors * lanes(kind)
+    powers = [power for power in (8, 4, 2, 1) if power < shape.rows]
+    heights = [shape.rows, *powers]
+    names: dict[str, Any] = {
+        "ELEMENT": element,
+        "SIZE": i64(np.dtype(element).itemsize),
+        "ROWS": i64(shape.rows),
+        "PART": i64(powers[0]),
+        "WIDTH": i64(width),
+        "LANES": i64(lanes(kind)),
+        "BY_ROW": tile(kind, heights, shape.vectors, int(STEP), 1),
+        "BY_COLUMN": tile(kind, heights, shape.vectors, 1, shape.rows),
+        "COPY": copy(kind, [*heights, width]),
+        "TRANSPOSE": transpose(kind),
+    }
+    return scalars((copied, transposed, packed, computed, height), **names)
+
+
+def product(dtype: str, shape: Shape | None = None) -> Definition:
+    """The kernel that multiplies matrices of a dtype.
+
+    Its arguments are `(a, a_row, a_k, b, b_k, b_column, c, c_row, rows, columns, depth, add, scratch)`, int64:
+
+    - A (rows x depth): its address, and the elements from one row, and from one k, to the next; one of the two is 1.
+    - B (depth x columns): likewise, from one k and from one column to the next.
+    - C (rows x columns): its address, and the elements from one row to the next.
+    - The sizes, each at least 1; and 1 where C is added to, else 0.
+    - The address of `records.PRODUCT_SCRATCH` numbers of memory that no other thread uses.
+
+    Args:
+        dtype: float32 or float64.
+        shape: of a tile; None is the processor's.
+    """
+    return definition(_product, PRODUCT_SIGNATURE, **_names(dtype, shape or SHAPES[processor.vector_bits()]))

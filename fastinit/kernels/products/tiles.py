@@ -1,0 +1,246 @@
+"""The innermost code of matrix products, in explicit vectors of 64 bytes, which LLVM splits into what a processor has.
+
+Each element of a product is one chain of fma instructions over k in ascending order. So its bits depend on neither the
+shape of the tile nor the width of the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+
+from fastinit.kernels.jit import intrinsic
+
+VECTOR_BYTES = 64
+BLOCK = 8  # rows and columns that `transpose` takes
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_NUMBERS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
+
+
+def lanes(kind: Any) -> int:
+    """Return the numbers of a Numba type in a vector."""
+    return VECTOR_BYTES // _NUMBERS[kind][1]
+
+
+class _Memory:
+    """Vectors and numbers of one type at addresses that the generated code computes."""
+
+    def __init__(self, builder: Any, kind: Any, count: int) -> None:
+        self.builder = builder
+        self.number, self.size, self.suffix = _NUMBERS[kind]
+        self.vector = ir.VectorType(self.number, count)
+
+    def at(self, address: Any) -> Any:
+        """The pointer to the number at an address."""
+        return self.builder.inttoptr(address, self.number.as_pointer())
+
+    def moved(self, pointer: Any, step: Any) -> Any:
+        """A pointer moved by a number of elements."""
+        return self.builder.gep(pointer, [ir.Constant(_I64, step) if isinstance(step, int) else step])
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def store(self, vector: Any, pointer: Any) -> None:
+        self.builder.store(vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
+
+    def filled(self, pointer: Any) -> Any:
+        """A vector of the number at a pointer."""
+        number = self.builder.load(pointer, align=self.size)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        vector = self.builder.insert_element(undefined, number, ir.Constant(_I32, 0))
+        return self.shuffled(vector, undefined, [0] * self.vector.count)
+
+    def shuffled(self, a: Any, b: Any, places: list[int]) -> Any:
+        """The elements at these places of two vectors, b's counted after a's."""
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(places)), places))
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, rounded once, in every lane; llvmlite's own `fma` refuses vectors."""
+        name, module = f"llvm.fma.v{self.vector.count}{self.suffix}", self.builder.module
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(function, [a, b, c])
+
+
+def tile(kind: Any, heights: Sequence[int], vectors: int, row_step: int, k_step: int) -> Any:
+    """Return what computes a tile of C = A B or C += A B.
+
+    All of C's tile stays in registers while k runs. A's element (i, k) lies at i row_step + k k_step; B's rows, of
+    `vectors` vectors, follow each other.
+
+    Args:
+        kind: Numba's float32 or float64.
+        heights: rows that a tile may have.
+        vectors: the most that a row may have.
+
+    The result takes (a, b, depth, c, c_step, add, rows, width): addresses of A, B and C; the number of k's, at least 1;
+    elements from one row of C to the next; 1 where C is added to; the rows, one of `heights`; the vectors of a row.
+    """
+    shapes = [(rows, width) for rows in heights for width in range(1, vectors + 1)]
+
+    @intrinsic
+    def run(
+        typing_context: Any, a: Any, b: Any, depth: Any, c: Any, c_step: Any, add: Any, rows: Any, width: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            memory = _Memory(builder, kind, lanes(kind))
+            a, b, c = (memory.at(arguments[i]) for i in (0, 1, 3))
+            add = builder.icmp_signed("!=", arguments[5], ir.Constant(_I64, 0))
+            number = builder.add(builder.mul(arguments[6], ir.Constant(_I64, vectors + 1)), arguments[7])
+            after = builder.append_basic_block("after")
+            choice = builder.switch(number, after)
+            for rows, width in shapes:
+                block = builder.append_basic_block(f"tile_{rows}_{width}")
+                choice.add_case(ir.Constant(_I64, rows * (vectors + 1) + width), block)
+                builder.position_at_end(block)
+                of_a = [i * row_step for i in range(rows)], k_step
+                of_b = [j * memory.vector.count for j in range(width)], vectors * memory.vector.count
+                _tile(memory, (a, *of_a), (b, *of_b), arguments[2], (c, arguments[4]), add)
+                builder.branch(after)
+            builder.position_at_end(after)
+            return context.get_dummy_value()
+
+        given = a, b, depth, c, c_step, add, rows, width
+        _expect(given, types.int64)
+        return types.void(*given), generate
+
+    return run
+
+
+def _tile(memory: _Memory, a: Any, b: Any, depth: Any, c: Any, add: Any) -> None:
+    """The code of one tile.
+
+    Args:
+        a, b: where the elements of k = 0 lie: a pointer, and how far they are from it; and the step from one k to the
+            next.
+        depth: the number of k's.
+        c: a pointer, and the step from one row to the next.
+        add: whether C is added to.
+    """
+    builder, (a, rows, a_step), (b, vectors, b_step) = memory.builder, a, b
+    starts = [memory.moved(c[0], builder.mul(c[1], ir.Constant(_I64, i))) for i in range(len(rows))]
+    places = [memory.moved(start, vector) for start in starts for vector in vectors]
+    before = builder.block
+    adding, loop, done = (builder.append_basic_block(name) for name in ("adding", "loop", "done"))
+    builder.cbranch(add, adding, loop)
+    builder.position_at_end(adding)
+    loaded = [memory.load(place) for place in places]
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    k = builder.phi(_I64)
+    sums = [builder.phi(memory.vector) for _ in places]
+    a, b = (memory.moved(start, builder.mul(k, ir.Constant(_I64, step))) for start, step in ((a, a_step), (b, b_step)))
+    row = [memory.load(memory.moved(b, vector)) for vector in vectors]
+    made = []
+    for i, place in enumerate(rows):
+        factor = memory.filled(memory.moved(a, place))
+        made += [memory.fma(factor, value, sums[i * len(row) + j]) for j, value in enumerate(row)]
+    following = builder.add(k, ir.Constant(_I64, 1))
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
+
+    zero = ir.Constant(memory.vector, [0.0] * memory.vector.count)
+    for phi, values in (
+        (k, (ir.Constant(_I64, 0),) * 2 + (following,)),
+        *zip(sums, zip([zero] * len(made), loaded, made, strict=True), strict=True),
+    ):
+        for value, block in zip(values, (before, adding, loop), strict=True):
+            phi.add_incoming(value, block)
+    builder.position_at_end(done)
+    for value, place in zip(made, places, strict=True):
+        memory.store(value, place)
+
+
+def copy(kind: Any, widths: Sequence[int]) -> Any:
+    """Return what copies rows of so many elements.
+
+    The result takes (source, source_step, target, target_step, rows, width): addresses, and elements from one row to
+    the next; the rows, at least 1; the elements of each, one of `widths`.
+    """
+
+    @intrinsic
+    def run(
+        typing_context: Any, source: Any, source_step: Any, target: Any, target_step: Any, rows: Any, width: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            after = builder.append_basic_block("after")
+            choice = builder.switch(arguments[5], after)
+            for width in widths:
+                memory = _Memory(builder, kind, width)
+                block, loop = (builder.append_basic_block(f"{name}_{width}") for name in ("copy", "loop"))
+                choice.add_case(ir.Constant(_I64, width), block)
+                builder.position_at_end(block)
+                source, target = memory.at(arguments[0]), memory.at(arguments[2])
+                builder.branch(loop)
+                builder.position_at_end(loop)
+                row = builder.phi(_I64)
+                value = memory.load(memory.moved(source, builder.mul(row, arguments[1])))
+                memory.store(value, memory.moved(target, builder.mul(row, arguments[3])))
+                following = builder.add(row, ir.Constant(_I64, 1))
+                builder.cbranch(builder.icmp_signed("<", following, arguments[4]), loop, after)
+                row.add_incoming(ir.Constant(_I64, 0), block)
+                row.add_incoming(following, loop)
+            builder.position_at_end(after)
+            return context.get_dummy_value()
+
+        given = source, source_step, target, target_step, rows, width
+        _expect(given, types.int64)
+        return types.void(*given), generate
+
+    return run
+
+
+def transpose(kind: Any) -> Any:
+    """Return what writes BLOCK x BLOCK numbers of a Numba type to other memory, transposed.
+
+    The result takes (source, source_step, target, target_step): addresses, and elements from one row to the next.
+    """
+
+    @intrinsic
+    def run(typing_context: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            memory = _Memory(builder, kind, BLOCK)
+
+            def rows(which: int) -> list[Any]:
+                start, step = memory.at(arguments[which]), arguments[which + 1]
+                return [memory.moved(start, builder.mul(step, ir.Constant(_I64, i))) for i in range(BLOCK)]
+
+            vectors = [memory.load(place) for place in rows(0)]
+            for shuffles in _TRANSPOSITION:
+                vectors = [memory.shuffled(vectors[a], vectors[b], places) for a, b, places in shuffles]
+            for vector, place in zip(vectors, rows(2), strict=True):
+                memory.store(vector, place)
+            return context.get_dummy_value()
+
+        _expect((source, source_step, target, target_step), types.int64)
+        return types.void(source, source_step, target, target_step), generate
+
+    return run
+
+
+def _transposition() -> list[list[tuple[int, int, list[int]]]]:
+    """The shuffles of three rounds that transpose BLOCK vectors: two vectors, and what is taken of them.
+
+    The first two rounds stay in parts of four elements, since AVX2 has no single instruction that crosses them and
+    interleaves.
+    """
+    low, high = ([part + i for part in (0, 4) for i in half] for half in ((0, 8, 1, 9), (2, 10, 3, 11)))
+    first = [(2 * i, 2 * i + 1, places) for i in range(4) for places in (low, high)]
+    low, high = ([part + i for part in (0, 4) for i in half] for half in ((0, 1, 8, 9), (2, 3, 10, 11)))
+    second = [(four + i, four + i + 2, places) for four in (0, 4) for i in (0, 1) for places in (low, high)]
+    third = [(i, 4 + i, [part + j for j in (0, 1, 2, 3, 8, 9, 10, 11)]) for part in (0, 4) for i in range(4)]
+    return [first, second, third]
+
+
+_TRANSPOSITION = _transposition()
+
+
+def _expect(given: tuple[Any, ...], kind: Any) -> None:
+    if any(one != kind for one in given):
+        raise numba.TypingError(f"expected {kind}, got {given}")
