@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 # By the bits of a processor's vectors. A tile's sums, a row of B and an element of A fill the registers: 32 of 512 bits
-# each, 16 of 256, and 32 of 128 on ARM. x86-64 without AVX has 16 and no fma, so that each lane is a call: no shape is fast.
+# each, 16 of 256, and 32 of 128 on ARM. x86-64 without AVX has no fma: each lane is a call, and no shape is fast.
 SHAPES = {512: Shape(12, 2), 256: Shape(6, 1), 128: Shape(6, 1)}
 
 DEPTH, COLUMNS = i64(PRODUCT_DEPTH), i64(PRODUCT_COLUMNS)
