@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
-from fastinit._native import tables
 from fastinit._native.library import kernel
+from fastinit._native.records import LAYER, PRODUCT_SCRATCH
 from fastinit._runtime.arrays import Array, address, as_matrix, as_result, check_apart, check_form
-from fastinit._runtime.blas import gemm_address, one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import num_threads
 from fastinit.nn._activations import Activation, as_activation
@@ -67,11 +67,11 @@ def dense_forward(
         kept = as_result(kept, "kept", out.shape, out.dtype)
         results = {"out": out, "kept": kept}
     check_apart(results, {"x": x, "weight": weight, "bias": bias})
-    if not inputs:  # BLAS refuses such matrices; one that is 0 gives the same
+    if not inputs:  # products have at least one term; one that is 0 gives the same
         x, weight, inputs = np.zeros((rows, 1), x.dtype), np.zeros((outputs, 1), x.dtype), 1
     if rows and outputs:
-        table = np.array([layer_row(made, weight, bias, None, None, kept, out)], np.int64)
-        _run("dense_forward", x, table, rows, rows * inputs * outputs, address(x), rows)
+        layer = layer_record(made, weight, bias, None, None, kept, out)
+        _run("dense_forward", layer, rows * inputs * outputs, address(x), rows)
     return out
 
 
@@ -130,9 +130,8 @@ def dense_backward(
     delta = dy.copy()
     made.pull_back(delta, kept)
     if rows and outputs and inputs:
-        table = np.array([layer_row(made, weight, None, dweight, dbias, kept, kept)], np.int64)
-        numbers = address(x), address(delta), address(dx), rows
-        _run("dense_backward", x, table, rows, 2 * weight.size * rows, *numbers)
+        layer = layer_record(made, weight, None, dweight, dbias, kept, kept)
+        _run("dense_backward", layer, 2 * weight.size * rows, address(x), address(delta), address(dx), rows)
     else:
         dx[...] = 0
         dweight[...] = 0
@@ -140,34 +139,34 @@ def dense_backward(
     return dx, dweight, dbias
 
 
-def layer_row(
+def layer_record(
     activation: Activation,
     weight: Array,
     bias: Array | None,
     weight_gradient: Array | None,
     bias_gradient: Array | None,
-    kept: Array | int,
+    saved: Array | int,
     out: Array | int,
-) -> list[int]:
-    """A row of the kernels' table of layers; memory that is not used is None."""
+) -> Array:
+    """A `records.LAYER`, as an array without axes; memory that is not used is None."""
     dtype = weight.dtype.name
-    row = [0] * tables.LAYER_FIELDS
-    row[tables.OUTPUTS], row[tables.INPUTS] = weight.shape
-    row[tables.SIZE] = weight.itemsize
+    record = np.zeros((), LAYER)
+    record["outputs"], record["inputs"] = weight.shape
+    record["size"] = weight.itemsize
     places = {
-        tables.WEIGHT: weight,
-        tables.BIAS: bias,
-        tables.WEIGHT_GRADIENT: weight_gradient,
-        tables.BIAS_GRADIENT: bias_gradient,
-        tables.KEPT: kept,
-        tables.OUT: out,
+        "weight": weight,
+        "bias": bias,
+        "weight_gradient": weight_gradient,
+        "bias_gradient": bias_gradient,
+        "saved": saved,
+        "out": out,
     }
     for field, place in places.items():
-        row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[tables.FORWARD] = kernel("nn.activations.forward_kernel", activation.name, dtype).address
-    row[tables.BACKWARD] = kernel("nn.activations.backward_kernel", activation.name, dtype).address
-    row[tables.PARAMETERS] = address(activation_numbers(activation))
-    return row
+        record[field] = 0 if place is None else place if isinstance(place, int) else address(place)
+    record["forward"] = kernel("nn.activations.forward_kernel", activation.name, dtype).address
+    record["backward"] = kernel("nn.activations.backward_kernel", activation.name, dtype).address
+    record["parameters"] = address(activation_numbers(activation))
+    return record
 
 
 @functools.cache  # for ever: the kernels read them
@@ -176,10 +175,21 @@ def activation_numbers(activation: Activation) -> Array:
     return activation.packed
 
 
-def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
-    dtype, threads = x.dtype.name, num_threads()
-    slices, counter = min(threads, rows), np.zeros(1, np.int64)
-    entry = kernel("nn.network.driver", name, dtype)
-    work = functools.partial(entry.call, address(table), gemm_address(dtype), *numbers, slices, address(counter))
-    with one_blas_thread():
-        together(work, slices if products >= PARALLEL_PRODUCTS else 1)
+def scratch_memory(workers: int, dtype: np.dtype[Any]) -> tuple[Array, int]:
+    """Memory for the products of so many threads, and the bytes of one thread's."""
+    return np.empty((workers, PRODUCT_SCRATCH), dtype), PRODUCT_SCRATCH * dtype.itemsize
+
+
+def workers_of(products: int) -> int:
+    """How many threads so many multiply-adds are worth."""
+    return num_threads() if products >= PARALLEL_PRODUCTS else 1
+
+
+def _run(name: str, layer: Array, products: int, *numbers: int) -> None:
+    dtype = np.dtype(f"f{layer['size']}")
+    workers = workers_of(products)
+    scratch, scratch_bytes = scratch_memory(workers, dtype)
+    counters = np.zeros(2, np.int64)
+    multiply = kernel("products.product.product", dtype.name).address
+    arguments = (address(layer), multiply, *numbers, workers, address(counters), address(scratch), scratch_bytes)
+    together(functools.partial(kernel("nn.network.driver", name, dtype.name).call, *arguments), workers)
