@@ -58,40 +58,55 @@ def copied(source, source_step, target, target_step, rows, columns):
             y[i] = x[i]
 
 
+def narrow(source, source_step, target, target_step, rows, columns):
+    """Copy rows of at most WIDTH elements: a power of two of the first ones, and as many of the last."""
+    power = i64(1)
+    while i64(2) * power <= columns:
+        power *= i64(2)
+    left = (columns - power) * SIZE
+    COPY(source, source_step, target, target_step, rows, power)
+    if left > 0:
+        COPY(source + left, source_step, target + left, target_step, rows, power)
+
+
 def transposed(source, source_step, target, target_step, rows, columns):
-    """Write contiguous rows of a matrix as columns of another."""
-    whole_rows, whole_columns = rows // SIDE * SIDE, columns // SIDE * SIDE
-    for row in range(0, whole_rows, SIDE):
-        for column in range(0, whole_columns, SIDE):
-            TRANSPOSE(
-                source + (row * source_step + column) * SIZE,
-                source_step,
-                target + (column * target_step + row) * SIZE,
-                target_step,
-            )
-    for row in range(rows):
-        x = carray(pointer(source + row * source_step * SIZE), columns, ELEMENT)
-        y = carray(pointer(target + row * SIZE), columns * target_step, ELEMENT)
-        for column in range(whole_columns if row < whole_rows else i64(0), columns):
-            y[column * target_step] = x[column]
+    """Write contiguous rows of a matrix as columns of another; the last blocks overlap those before them."""
+    if rows >= SIDE and columns >= SIDE:
+        for i in range(0, rows, SIDE):
+            row = min(i, rows - SIDE)
+            for j in range(0, columns, SIDE):
+                column = min(j, columns - SIDE)
+                TRANSPOSE(
+                    source + (row * source_step + column) * SIZE,
+                    source_step,
+                    target + (column * target_step + row) * SIZE,
+                    target_step,
+                )
+    else:
+        for row in range(rows):
+            x = carray(pointer(source + row * source_step * SIZE), columns, ELEMENT)
+            y = carray(pointer(target + row * SIZE), columns * target_step, ELEMENT)
+            for column in range(columns):
+                y[column * target_step] = x[column]
 
 
 def packed(b, b_k, b_column, panels, depth, columns):
-    """Copy `depth` rows of B's columns into panels of WIDTH columns; what is missing in the last one is zero."""
+    """Copy `depth` rows of B's columns into panels of WIDTH columns; what is missing in the last vector is zero."""
     for first in range(0, columns, WIDTH):
         panel = panels + first * depth * SIZE
         count = min(WIDTH, columns - first)
-        if count < WIDTH:
-            zeros = carray(pointer(panel), depth * WIDTH, ELEMENT)
-            for i in range(depth * WIDTH):
-                zeros[i] = ELEMENT(0)
+        if count % LANES != i64(0):
+            for k in range(depth):
+                zeros = carray(pointer(panel + (k * WIDTH + count // LANES * LANES) * SIZE), LANES, ELEMENT)
+                for i in range(LANES):
+                    zeros[i] = ELEMENT(0)
         place = b + first * b_column * SIZE
         if b_column != i64(1):
             transposed(place, b_column, panel, WIDTH, count, depth)
         elif count == WIDTH:
             COPY(place, b_k, panel, WIDTH, depth, WIDTH)
         else:
-            copied(place, b_k, panel, WIDTH, depth, count)
+            narrow(place, b_k, panel, WIDTH, depth, count)
 
 
 def computed(a, by_column, panel, depth, c, c_row, add, rows, columns, edge):
@@ -100,13 +115,13 @@ def computed(a, by_column, panel, depth, c, c_row, add, rows, columns, edge):
     whole = columns == vectors * LANES
     place, step = (c, c_row) if whole else (edge, WIDTH)
     if not whole and add != i64(0):
-        copied(c, c_row, edge, WIDTH, rows, columns)
+        narrow(c, c_row, edge, WIDTH, rows, columns)
     if by_column:
         BY_COLUMN(a, panel, depth, place, step, add, rows, vectors)
     else:
         BY_ROW(a, panel, depth, place, step, add, rows, vectors)
     if not whole:
-        copied(edge, WIDTH, c, c_row, rows, columns)
+        narrow(edge, WIDTH, c, c_row, rows, columns)
 
 
 def height(left):
@@ -169,10 +184,10 @@ def _names(dtype: str, shape: Shape) -> dict[str, Any]:
         "LANES": i64(lanes(kind)),
         "BY_ROW": tile(kind, heights, shape.vectors, int(STEP), 1),
         "BY_COLUMN": tile(kind, heights, shape.vectors, 1, shape.rows),
-        "COPY": copy(kind, [*heights, width]),
+        "COPY": copy(kind, sorted({*heights, *(1 << i for i in range(width.bit_length()))})),
         "TRANSPOSE": transpose(kind),
     }
-    return scalars((copied, transposed, packed, computed, height), **names)
+    return scalars((copied, narrow, transposed, packed, computed, height), **names)
 
 
 def product(dtype: str, shape: Shape | None = None) -> Definition:
