@@ -210,7 +210,9 @@ class Plan(Mapping[str, "Fill | Tied"]):
         Raises:
             ValueError: what is wrong in it, with the tensor's table and the key named.
         """
-        documents.only(dict(table), ("seed", "dtype", "tensors", "rules"))
+        documents.only(dict(table), ("seed", "dtype", "config", "tensors", "rules"))
+        if not isinstance(table.get("config", ""), str):
+            raise ValueError(f"config must be the name of a file. Received: config={table['config']!r:.200}")
         tables = table.get("tensors")
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
@@ -248,7 +250,8 @@ class Plan(Mapping[str, "Fill | Tied"]):
     def from_file(cls, path: str | Path) -> Plan:
         """Read a job file, or a plan that was saved by `to_toml` or `to_json`.
 
-        `seed` and `dtype` at the top are the defaults; every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
+        `seed` and `dtype` at the top are the defaults; `config` names a file for `sources.read`, and is not used here;
+        every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
         the scheme's parameters, and may hold `dtype`, `layout` and `batch_axes`. In a pattern `{0..11}` counts and
         `{q,k,v}` lists, as in a shell. The table `[rules]` holds `"PATTERN" = "SCHEME"`, applied last, as by
         `with_rules`. (`docs/checkpoints.md` lists the other keys, which saved plans have.)
