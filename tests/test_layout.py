@@ -84,13 +84,14 @@ def test_what_checkpoints_leave_out():
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("60MB", 60_000_000), ("5GB", 5 * 10**9), ("2GiB", 2 << 30), ("1.5 kib", 1536), ("7", 7), ("7b", 7), (12, 12)],
+    [("60MB", 60_000_000), ("5GB", 5 * 10**9), ("2GiB", 2 << 30), ("1.5 kib", 1536), ("7", 7), ("7b", 7), (12, 12)]
+    + [("5G", 5 * 10**9), ("2Gi", 2 << 30), ("1.5k", 1500), ("3 M", 3_000_000), ("1t", 10**12), ("1Ti", 1 << 40)],
 )
 def test_sizes(text, number):
     assert as_bytes(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "GB", "5XB", "-5GB", "0", "0.1B", "1e3", "5 G B", 0, -1])
+@pytest.mark.parametrize("text", ["", "GB", "5XB", "5i", "5Bi", "-5GB", "0", "0.1B", "1e3", "5 G B", 0, -1])
 def test_sizes_that_are_none(text):
     with pytest.raises(ValueError, match=r"size|positive"):
         as_bytes(text)

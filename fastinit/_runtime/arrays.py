@@ -36,21 +36,40 @@ NUMBERS = (*DTYPES, *PARTS)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(name): name for name in PARTS}
 
 
+_SHORT_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 _LONGEST_DTYPE = 32  # characters of a name; of a text of a thousand fields NumPy would make a structure
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
-    """The dtype of a `dtype=` argument: a name, a NumPy dtype or a scalar type.
+    """The dtype of a `dtype=` argument: a name, a NumPy dtype, a scalar type, or one of torch's dtypes.
 
     Raises:
         TypeError: it is none of float16, bfloat16, float32, float64.
+
+    >>> as_dtype("bf16") == as_dtype("torch.bfloat16") == as_dtype("bfloat16")
+    True
     """
+    dtype = long_name(dtype)
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     found = None if dtype is None else dtype_or_none(dtype)  # NumPy takes None for float64
     if found is None or _NAMES.get(found) not in DTYPES:
         raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r:.200}")
     return found
+
+
+def long_name(dtype: Any) -> Any:
+    """NumPy's name of a float dtype for torch's dtypes, their names (torch.bfloat16), and bf16, fp16, fp32, fp64; all
+    else as it is."""
+    if isinstance(dtype, str):
+        text = dtype
+    elif type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
+        text = str(dtype)
+    else:
+        return dtype
+    plain = text.removeprefix("torch.")
+    name = _SHORT_DTYPES.get(plain.lower(), plain)
+    return name if name in DTYPES else dtype
 
 
 def dtype_or_none(dtype: Any) -> np.dtype[Any] | None:

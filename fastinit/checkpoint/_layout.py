@@ -27,8 +27,10 @@ SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 _MOST_BYTES = 1 << 63
 ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
-_UNITS = {"": 1, "B": 1} | {
-    f"{prefix}{kind}": base ** (i + 1) for kind, base in (("B", 1000), ("iB", 1024)) for i, prefix in enumerate("KMGT")
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{kind}": base ** (i + 1)
+    for kind, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+    for i, prefix in enumerate("kmgt")
 }
 
 
@@ -81,17 +83,16 @@ class Layout:
 
 
 def as_bytes(size: int | str) -> int:
-    """A number of bytes: an int, or a text such as "60MB" (powers of 1000) or "2GiB" (of 1024).
+    """A number of bytes: an int, or a text such as "60MB", "60M" (powers of 1000) or "2GiB", "2Gi" (of 1024).
 
-    >>> as_bytes("5GB"), as_bytes("1.5 MiB"), as_bytes(77)
-    (5000000000, 1572864, 77)
+    >>> as_bytes("5GB"), as_bytes("5G"), as_bytes("1.5 MiB"), as_bytes(77)
+    (5000000000, 5000000000, 1572864, 77)
     """
     if isinstance(size, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
-        units = {unit.lower(): factor for unit, factor in _UNITS.items()}
-        if found is None or found[2].lower() not in units:
-            raise ValueError(f"a size must be a number of bytes such as 5GB, 60MB or 2GiB. Received: {size!r:.200}")
-        number = float(found[1]) * units[found[2].lower()]
+        if found is None or found[2].lower() not in _UNITS:
+            raise ValueError(f"a size must be a number of bytes such as 5GB, 60M or 2GiB. Received: {size!r:.200}")
+        number = float(found[1]) * _UNITS[found[2].lower()]
         size = int(min(number, _MOST_BYTES))  # a text of 400 digits is infinite
     size = positive_int("max_shard_bytes", size)
     if size >= _MOST_BYTES:

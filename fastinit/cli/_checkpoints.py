@@ -98,7 +98,7 @@ def write(
         Path | None, typer.Option("--config", help="A config.json to put beside. Default: the source's.")
     ] = None,
     max_shard_bytes: Annotated[
-        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
+        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB or 5G, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
     max_tensors: MaxTensors = None,
     part: Annotated[

@@ -26,6 +26,7 @@ from fastinit._runtime.arrays import (
     boxes,
     check_target,
     dtype_name,
+    long_name,
     nbytes_of,
 )
 from fastinit.plan import _serialization as spec
@@ -241,5 +242,5 @@ def tensor_of(table: Any, dtype: Any, budget: spec.Budget | None = None) -> Fill
 def _dtype_of(law: Distribution, dtype: Any) -> str:
     """The dtype's name; only values that were given may have another than the four that can be drawn."""
     if isinstance(law, Structured) and law.any_dtype:
-        return str(np.dtype(dtype).name)
+        return str(np.dtype(long_name(dtype)).name)
     return dtype_name(as_dtype(dtype))

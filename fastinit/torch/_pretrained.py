@@ -73,7 +73,7 @@ def plan_of_config(
         raise ValueError(f"{path}: {error}") from None
     with _offline():
         kind, settings = _model_class(config, path)
-    name = dtype or str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
+    name = dtype or str(getattr(settings, "dtype", None) or "float32")
     try:
         wanted = getattr(torch, dtype_name(as_dtype(name)))
     except TypeError:
