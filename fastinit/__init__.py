@@ -18,7 +18,7 @@ _HOMES = {
     "clip._clipping": "adaptive_clip clip_by_global_norm clip_by_norm clip_by_value global_norm",
     "_core.composite": "Patched SameAs Values",
     "_core.distributions": "Constant Distribution Normal TruncatedNormal Uniform",
-    "_core.filling": "add fill",
+    "schemes._filling": "add fill",
     "schemes._initializers": (
         "constant deepnet delta_orthogonal depth_scaled dirac eye fixup glorot_normal glorot_uniform hadamard "
         "he_normal he_uniform heuristic_normal heuristic_uniform kaiming_normal kaiming_uniform lecun_normal "

@@ -11,8 +11,6 @@ from ._core.distributions import Normal as Normal
 from ._core.distributions import TruncatedNormal as TruncatedNormal
 from ._core.distributions import Uniform as Uniform
 from ._core.fans import fans as fans
-from ._core.filling import add as add
-from ._core.filling import fill as fill
 from ._core.gains import gain as gain
 from ._core.key import Key as Key
 from ._core.structured import DeltaOrthogonal as DeltaOrthogonal
@@ -47,6 +45,8 @@ from .plan._fills import Fill as Fill
 from .plan._fills import Tied as Tied
 from .plan._plan import Plan as Plan
 from .schemes import distribution as distribution
+from .schemes._filling import add as add
+from .schemes._filling import fill as fill
 from .schemes._initializers import constant as constant
 from .schemes._initializers import deepnet as deepnet
 from .schemes._initializers import delta_orthogonal as delta_orthogonal

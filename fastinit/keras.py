@@ -48,9 +48,9 @@ from keras.initializers import STFT
 from fastinit import schemes
 from fastinit._core import distributions
 from fastinit._core.distributions import Distribution
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
+from fastinit.schemes._filling import fill
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it
 

@@ -257,8 +257,10 @@ def test_patterns(folder):
     assert names("*.w") == ["h.0.w", "h.1.w"]
     assert names("h.{0,7}.w", "h.1.b") == ["h.0.w", "h.1.b"]
     assert [one.name for one in checkpoint.survey(folder, "h.1.*").tensors] == ["h.1.w", "h.1.b"]
-    with pytest.raises(ValueError, match=r"no tensor matches 'q\*'"):
+    with pytest.raises(ValueError, match=r"no tensor matches 'q\*'$"):
         names("*.w", "q*")
+    with pytest.raises(ValueError, match=r"no tensor matches '0\.w'; did you mean '\*\.0\.w'\?"):
+        names("0.w")
     with pytest.raises(ValueError, match="unbalanced braces"):
         names("h.{0")
 

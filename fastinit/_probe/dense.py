@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Normal, Uniform
-from fastinit._core.filling import fill
 from fastinit._probe.records import Layer, with_ratios
 from fastinit._probe.results import Probe
 from fastinit._probe.statistics import BOUNDS, Signal
@@ -21,6 +20,7 @@ from fastinit.nn._layers import dense_backward, dense_forward
 from fastinit.nn._losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from fastinit.nn._mlp import MLP
 from fastinit.nn._samples import dense
+from fastinit.schemes._filling import fill
 
 _LOSSES = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy, "identity": mean_squared_error}
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Uniform
-from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._io.files import put
 from fastinit._io.progress import Progress, progress_bar
@@ -29,6 +28,7 @@ from fastinit.nn._losses import Targets
 from fastinit.nn._network import Init, Network
 from fastinit.nn._optimizers import Optimizer, as_optimizer
 from fastinit.nn._samples import Samples, as_samples, as_weights, dense
+from fastinit.schemes._filling import fill
 
 _BATCH = 200  # samples in a batch by default, as in scikit-learn
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes
-from fastinit._core.filling import fill
 from fastinit._core.key import Seed, words_of
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target, nbytes_of
 from fastinit.schemes import SCHEMES, distribution_of
+from fastinit.schemes._filling import fill
 
 
 def _initializer(name: str) -> Callable[..., Array]:

@@ -11,7 +11,6 @@ from torch import nn
 from torch.func import functional_call
 
 from fastinit._core.distributions import Normal
-from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._probe.advice import Scheme, advised
 from fastinit._probe.module.arguments import Arguments, Loss, arguments_of, check_module
@@ -22,6 +21,7 @@ from fastinit._probe.records import with_ratios
 from fastinit._probe.results import Probe
 from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.verdicts import judge
+from fastinit.schemes._filling import fill
 from fastinit.torch._compat import COMPILED
 from fastinit.torch._record.draws import tensors_in
 from fastinit.torch._tensors import DTYPES, tensor_of
