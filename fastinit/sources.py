@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
-import os
 import re
 import sys
 import warnings
@@ -21,6 +19,7 @@ from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
 from fastinit._io import documents, files
 from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
+from fastinit._io.hub import missing
 from fastinit._io.safetensors import CODES, Stored
 from fastinit._io.text import LONGEST_LINE, printable
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
@@ -174,7 +173,7 @@ def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
     if not path.exists():
         if _CODE.fullmatch(source):
             return Found(_code(source, max_tensors))
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        raise missing(source)
     match path.suffix:
         case ".toml":
             return _job(path, toml=True)
