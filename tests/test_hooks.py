@@ -184,6 +184,7 @@ def test_models_of_transformers_with_their_own_loss():
         model = model.double().eval()
         found = fi.probe(model, data=data)
         names = same_numbers(found, model, data, lambda output: output.loss)
+        assert found.loss_name == "the output's own"
         assert len(names) > 15
         assert found.verdict.kind == "healthy", found.verdict
         assert (found.inputs is None) == ("pixel_values" not in data)
@@ -234,6 +235,8 @@ def test_the_default_loss_is_a_product_with_normals_of_the_key():
     direction = fi.normal((20, 5), seed=fi.Key(7) / "probe.direction", dtype="float64")
     found = fi.probe(model, data=x, seed=7)
     assert found.loss == pytest.approx((model(x).detach().numpy() * direction).mean(), rel=1e-12)
+    assert found.loss_name == "mean product of the output with a normal tensor"
+    assert fi.probe(model, data=x, loss=square).loss_name == "the given function"
     agree(found.layers[-1].gradients, torch.from_numpy(direction / 100))
     assert found != fi.probe(model, data=x, seed=8)
 

@@ -25,8 +25,9 @@ def probe_page(probes: Sequence[Record]) -> str:
 
 def _parts(probes: Sequence[Record]) -> Iterator[str]:
     if len(probes) > 1:
+        losses = list(dict.fromkeys(probe.loss_name for probe in probes))
         yield table(
-            ("initialisation", "verdict", "forward", "backward", "loss", "in words"),
+            ("initialisation", "verdict", "forward", "backward", f"loss ({', '.join(losses)})", "in words"),
             [
                 (p.title, ", ".join(p.verdict.kinds), p.verdict.forward, p.verdict.backward, p.loss, p.verdict.text)
                 for p in probes
@@ -38,12 +39,11 @@ def _parts(probes: Sequence[Record]) -> Iterator[str]:
             probe.title: [getattr(layer, name).rms for layer in probe.layers] + [None] * (depth - len(probe.layers))
             for probe in probes
         }
-        yield lines(
-            series, range(1, depth + 1), caption=f"{what}: root mean square by layer", x="layer", y="root mean square"
-        )
+        yield lines(series, range(depth), caption=f"{what}: root mean square by layer", x="layer", y="root mean square")
     for probe in probes:
         yield heading(probe.title)
         yield str(probe.verdict)
+        yield f"Loss {probe.loss:.4g} ({probe.loss_name}), {probe.samples:,} samples."
         yield table(_columns(), [list(_cells(layer)) for layer in probe.layers])
 
 

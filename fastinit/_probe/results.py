@@ -23,7 +23,7 @@ class Probe(Record):
         samples: how many.
         seed: the key of the draws, as text: "Key(0)".
         inputs: the data's numbers; None where they are no real numbers.
-        loss: before any step.
+        loss: before any step; `loss_name` says which: "softmax cross-entropy", for example.
         layers: in the order in which they ran; the last is the output.
         verdict: in words.
     """
