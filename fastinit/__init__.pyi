@@ -30,6 +30,7 @@ from .clip._clipping import clip_by_norm as clip_by_norm
 from .clip._clipping import clip_by_value as clip_by_value
 from .clip._clipping import global_norm as global_norm
 from .nn._activations import activation as activation
+from .nn._history import History as History
 from .nn._layers import dense_backward as dense_backward
 from .nn._layers import dense_forward as dense_forward
 from .nn._losses import mean_squared_error as mean_squared_error
@@ -37,7 +38,6 @@ from .nn._losses import sigmoid_cross_entropy as sigmoid_cross_entropy
 from .nn._losses import softmax_cross_entropy as softmax_cross_entropy
 from .nn._lsuv import lsuv as lsuv
 from .nn._mlp import MLP as MLP
-from .nn._mlp import History as History
 from .nn._optimizers import SGD as SGD
 from .nn._optimizers import Adam as Adam
 from .nn._optimizers import AdamW as AdamW

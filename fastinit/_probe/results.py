@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastinit._probe.html import probe_page
+from fastinit._probe.html import comparison_fragment, probe_fragment, probe_page
 from fastinit._probe.records import Record
 from fastinit._probe.text import comparison_text, probe_text
 
@@ -35,6 +35,10 @@ class Probe(Record):
     def to_html(self) -> str:
         """A page that needs no other file: charts, tables with histograms, and the numbers as JSON."""
         return probe_page([self])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the charts and the table of `to_html`, of deep networks the ends."""
+        return probe_fragment(self)
 
     def __str__(self) -> str:
         return probe_text(self)
@@ -84,6 +88,10 @@ class Comparison:
     def to_html(self) -> str:
         """A page that needs no other file, as of a `Probe`."""
         return probe_page(self.probes)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the charts, and a row for every probe."""
+        return comparison_fragment(self.probes)
 
     def __str__(self) -> str:
         return comparison_text(self.probes)

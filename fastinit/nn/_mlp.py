@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from fastinit._runtime.threads import num_threads
 from fastinit.nn import _outputs as outputs
 from fastinit.nn import _training as training
 from fastinit.nn._activations import Activation, as_activation
+from fastinit.nn._history import History
 from fastinit.nn._labels import Labels, as_classes, number_of_classes
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Init, Network
@@ -31,31 +30,6 @@ from fastinit.nn._samples import Samples, as_samples, as_weights, dense
 from fastinit.schemes._filling import fill
 
 _BATCH = 200  # samples in a batch by default, as in scikit-learn
-
-
-@dataclass
-class History:
-    """What happened in each epoch. With a population, every entry is an array of its members' numbers.
-
-    Attributes:
-        loss: mean over the samples, by their weights.
-        gradient_norm: mean L2 norm of the gradient before clipping.
-        clipped: share of the steps whose gradient was clipped.
-        validation: score on the validation data; empty without them.
-    """
-
-    loss: list[Any] = field(default_factory=list)
-    gradient_norm: list[Any] = field(default_factory=list)
-    clipped: list[Any] = field(default_factory=list)
-    validation: list[Any] = field(default_factory=list)
-
-    def _add(self, records: Array, weights: Array, largest: float | None) -> None:
-        """Add an epoch: the losses and norms of its steps (steps, [members,] 2), and how many samples each step had."""
-        losses, norms = records[..., 0], records[..., 1]
-        clipped = norms > (math.inf if largest is None else largest)
-        means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
-        for entries, mean in zip((self.loss, self.gradient_norm, self.clipped), means, strict=True):
-            entries.append(mean if np.ndim(mean) else float(mean))
 
 
 class MLP:

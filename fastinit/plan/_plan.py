@@ -22,6 +22,7 @@ from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
 from fastinit.plan._patterns import escape, expand, number
 from fastinit.plan._serialization import MOST_VALUES, Budget
+from fastinit.plan._table import html
 
 __all__ = ["Fill", "Given", "Plan", "Tied"]
 
@@ -66,6 +67,15 @@ class Plan(Mapping[str, "Fill | Tied"]):
 
     def __repr__(self) -> str:
         return f"Plan({len(self)} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed={self.seed})"
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        return html(self.filled.items(), self.totals)
+
+    @property
+    def totals(self) -> str:
+        """The numbers of tensors, parameters and bytes, and the seed, in one line."""
+        return f"{len(self):,} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed {self.seed}"
 
     def first_name(self, name: str) -> str:
         """The name that a tensor is drawn with: its own, or the one that it is tied to."""

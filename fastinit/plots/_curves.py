@@ -11,7 +11,7 @@ import numpy as np
 
 from fastinit._io.series import HIGHEST, LOWEST, NOT_FINITE, below_word
 from fastinit._runtime.arrays import Array
-from fastinit.nn._mlp import History
+from fastinit.nn._history import History
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
 from fastinit.plots._style import legend, panels, style, styled
 

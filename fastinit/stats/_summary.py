@@ -36,9 +36,21 @@ class Summary:
     zeros: int
     nonfinite: int
 
-    def __str__(self) -> str:
+    def _shown(self) -> dict[str, str]:
+        """The numbers that there are, as text."""
         rows = {name: getattr(self, name) for name in self.__slots__}
-        shown = {name: f"{v:,}" if isinstance(v, int) else f"{v:.6g}" for name, v in rows.items() if v is not None}
+        return {name: f"{v:,}" if isinstance(v, int) else f"{v:.6g}" for name, v in rows.items() if v is not None}
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        rows = "".join(
+            f'<tr><td style="text-align:left">{name}</td><td style="text-align:right">{value}</td></tr>'
+            for name, value in self._shown().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def __str__(self) -> str:
+        shown = self._shown()
         width = max(map(len, shown.values()))
         return "\n".join(f"{name:<9}  {value:>{width}}" for name, value in shown.items())
 
