@@ -39,6 +39,7 @@ SHAPES = {512: Shape(12, 2), 256: Shape(6, 1), 128: Shape(6, 1)}
 
 DEPTH, COLUMNS = i64(PRODUCT_DEPTH), i64(PRODUCT_COLUMNS)
 STEP = i64(PRODUCT_DEPTH + 16)  # of the copy of A: its rows begin in different sets of the cache
+FEW_PANELS, FEW_ROWS = i64(4), i64(8)
 
 # Template arguments: what `_names` gives for a dtype and a shape. The functions below see each other under their names.
 ELEMENT, SIZE, ROWS, PART, WIDTH, LANES = f32, i64(4), i64(12), i64(8), i64(32), i64(16)
@@ -109,7 +110,7 @@ def packed(b, b_k, b_column, panels, depth, columns):
             narrow(place, b_k, panel, WIDTH, depth, count)
 
 
-def computed(a, by_column, panel, depth, c, c_row, add, rows, columns, edge):
+def computed(a, a_step, by_column, b, b_step, depth, c, c_row, add, rows, columns, edge):
     """One tile, of at most WIDTH columns; where there are fewer it is made at `edge`, and what it has of C copied."""
     vectors = (columns + LANES - i64(1)) // LANES
     whole = columns == vectors * LANES
@@ -117,9 +118,9 @@ def computed(a, by_column, panel, depth, c, c_row, add, rows, columns, edge):
     if not whole and add != i64(0):
         narrow(c, c_row, edge, WIDTH, rows, columns)
     if by_column:
-        BY_COLUMN(a, panel, depth, place, step, add, rows, vectors)
+        BY_COLUMN(a, a_step, b, b_step, depth, place, step, add, rows, vectors)
     else:
-        BY_ROW(a, panel, depth, place, step, add, rows, vectors)
+        BY_ROW(a, a_step, b, b_step, depth, place, step, add, rows, vectors)
     if not whole:
         narrow(edge, WIDTH, c, c_row, rows, columns)
 
@@ -139,25 +140,36 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, c_row, rows, columns, depth, ad
     panels = scratch
     edge = panels + COLUMNS * DEPTH * SIZE
     own = edge + ROWS * WIDTH * SIZE
+    by_column = a_row == i64(1)
     for first in range(0, columns, COLUMNS):
         wide = min(COLUMNS, columns - first)
+        # Where few rows use B, its own rows are read, but those that fill no vector.
+        direct = wide // LANES * LANES if b_column == i64(1) and rows <= FEW_ROWS else i64(0)
         for k in range(0, depth, DEPTH):
             deep = min(DEPTH, depth - k)
-            packed(b + (k * b_k + first * b_column) * SIZE, b_k, b_column, panels, deep, wide)
+            block = b + (k * b_k + first * b_column) * SIZE
+            if direct < wide:
+                begin = direct // WIDTH * WIDTH
+                packed(block + begin * b_column * SIZE, b_k, b_column, panels + begin * deep * SIZE, deep, wide - begin)
             adding = i64(1) if k > 0 else add
             top = i64(0)
             while top < rows:
                 count = height(rows - top)
-                place = a + (top * a_row + k * a_k) * SIZE
-                if a_row == i64(1):
-                    COPY(place, a_k, own, ROWS, deep, count)
-                else:
-                    copied(place, a_row, own, STEP, count, deep)
+                place, step = a + (top * a_row + k * a_k) * SIZE, a_k if by_column else a_row
+                if wide > FEW_PANELS * WIDTH:
+                    if by_column:
+                        COPY(place, step, own, ROWS, deep, count)
+                    else:
+                        copied(place, step, own, STEP, count, deep)
+                    place, step = own, ROWS if by_column else STEP
                 for column in range(0, wide, WIDTH):
+                    here = min(column + WIDTH, wide) <= direct
                     computed(
-                        own,
-                        a_row == i64(1),
-                        panels + column * deep * SIZE,
+                        place,
+                        step,
+                        by_column,
+                        block + column * SIZE if here else panels + column * deep * SIZE,
+                        b_k if here else WIDTH,
                         deep,
                         c + (top * c_row + first + column) * SIZE,
                         c_row,
@@ -182,8 +194,8 @@ def _names(dtype: str, shape: Shape) -> dict[str, Any]:
         "PART": i64(powers[0]),
         "WIDTH": i64(width),
         "LANES": i64(lanes(kind)),
-        "BY_ROW": tile(kind, heights, shape.vectors, int(STEP), 1),
-        "BY_COLUMN": tile(kind, heights, shape.vectors, 1, shape.rows),
+        "BY_ROW": tile(kind, heights, shape.vectors, False),
+        "BY_COLUMN": tile(kind, heights, shape.vectors, True),
         "COPY": copy(kind, sorted({*heights, *(1 << i for i in range(width.bit_length()))})),
         "TRANSPOSE": transpose(kind),
     }
