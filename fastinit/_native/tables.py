@@ -44,7 +44,7 @@ LAYER_FIELDS = 12
     SECOND,
     COUNT,  # of parameters
     BYTES,  # of one
-    RATES,
+    RATES,  # float64 (steps, records.RATES), a row for each step of the run
     STEP,  # steps done before
     COUNTERS,  # zeros, two for each phase
     PARTIALS,  # float64: losses by slice, then squared norms by task

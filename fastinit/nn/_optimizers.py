@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -24,17 +24,20 @@ from fastinit._runtime.arrays import (
 from fastinit._runtime.checks import finite, non_negative, unknown
 from fastinit._runtime.threads import PARALLEL_FROM, walk
 
+LearningRate: TypeAlias = float | Callable[[int], float]
+
 
 @dataclass(eq=False)
 class Optimizer:
     """What all optimisers share: `steps` that were made, and memory for the arrays that they were made on.
 
-    An optimiser belongs to one model: it remembers the shapes that it first saw.
+    An optimiser belongs to one model: it remembers the shapes that it first saw. Its `learning_rate` is a number, or a
+    function of the number of steps made before, an int from 0: one of `fastinit.schedules`, for instance.
     """
 
     memories: ClassVar[int] = 1  # arrays of the parameters' size
 
-    learning_rate: float
+    learning_rate: LearningRate
     steps: int = field(default=0, init=False)
     _memory: list[tuple[Array, ...]] = field(default_factory=list, init=False, repr=False)
     _checked: tuple[Any, Array] | None = field(default=None, init=False, repr=False)
@@ -48,19 +51,24 @@ class Optimizer:
         """The name of its update among the kernels."""
         raise NotImplementedError
 
-    def rates(self) -> Array:
-        """The numbers that the kernel takes. Read at every step, so `learning_rate` may follow a schedule.
+    def rates(self, steps: int = 1) -> Array:
+        """The numbers that the kernel takes, a row for each of the next `steps` steps.
 
         Raises:
             TypeError, ValueError: one of them is no number, or out of range.
         """
         given = tuple([getattr(self, name) for name in self._names])
         if self._checked is None or given != self._checked[0]:  # the checks cost as much as a small step's update
-            self._checked = given, self._rates()
-        return self._checked[1]
+            self._checked = given, self._rates()[np.newaxis]
+        rates = self._checked[1]
+        if steps > 1 or callable(self.learning_rate):
+            rates = np.repeat(rates, steps, axis=0)
+        if callable(self.learning_rate):
+            rates[:, 0] = [_scheduled(self.learning_rate, self.steps + step) for step in range(steps)]
+        return rates
 
     def _rates(self) -> Array:
-        """The numbers, checked."""
+        """The numbers, checked. The learning rate comes first, 0 where it is a function."""
         raise NotImplementedError
 
     def memory(self, arrays: list[Array]) -> list[tuple[Array, ...]]:
@@ -118,7 +126,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g + weight_decay w, w -= learning_rate v.
 
     Args:
-        learning_rate: the step's size; 0.01 as in Keras.
+        learning_rate: the step's size, or a function of the step that returns it; 0.01 as in Keras.
         momentum: share of the velocity that is kept (Polyak 1964; Sutskever et al., ICML 2013), 0 to below 1.
         nesterov: look ahead: w -= learning_rate (g + momentum v).
         weight_decay: L2 penalty, added to the gradient.
@@ -132,7 +140,7 @@ class SGD(Optimizer):
     SGD(learning_rate=0.1, steps=0, momentum=0.9, nesterov=False, weight_decay=0.0)
     """
 
-    learning_rate: float = 0.01
+    learning_rate: LearningRate = 0.01
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -149,7 +157,7 @@ class SGD(Optimizer):
         if self.nesterov and not momentum:
             raise ValueError(f"nesterov needs a momentum. Received: momentum={self.momentum!r}")
         return _numbers(
-            non_negative("learning_rate", self.learning_rate),
+            _constant(self.learning_rate),
             non_negative("weight_decay", self.weight_decay),
             momentum,
             float(self.nesterov),
@@ -165,14 +173,14 @@ class Adam(Optimizer):
     Raises:
         TypeError, ValueError: a number out of range.
 
-    >>> Adam().rates().tolist()[2:5]
+    >>> Adam().rates().tolist()[0][2:5]
     [0.9, 0.999, 1e-08]
     """
 
     kernel = "adam"
     memories = 2
 
-    learning_rate: float = 1e-3
+    learning_rate: LearningRate = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
@@ -181,7 +189,7 @@ class Adam(Optimizer):
     def _rates(self) -> Array:
         decay = non_negative("weight_decay", self.weight_decay)
         return _numbers(
-            non_negative("learning_rate", self.learning_rate),
+            _constant(self.learning_rate),
             0.0 if self.decoupled else decay,
             _share("beta1", self.beta1),
             _share("beta2", self.beta2),
@@ -230,6 +238,17 @@ def as_optimizer(optimizer: Any, named: dict[str, Optimizer]) -> Optimizer:
         raise TypeError(f"optimizer must be one of {names}, or an SGD, Adam or AdamW. Received: {received}")
     optimizer.rates()  # a number that was assigned may be out of range
     return optimizer
+
+
+def _constant(learning_rate: Any) -> float:
+    """The learning rate of all steps, checked; 0 where each has its own."""
+    return 0.0 if callable(learning_rate) else non_negative("learning_rate", learning_rate)
+
+
+def _scheduled(schedule: Callable[[int], Any], step: int) -> float:
+    """The learning rate of a step, checked. Arrays of no dimensions, as optax's schedules return, are numbers."""
+    rate = schedule(step)
+    return non_negative(f"learning_rate({step})", rate.item() if getattr(rate, "shape", None) == () else rate)
 
 
 def _numbers(*values: float) -> Array:

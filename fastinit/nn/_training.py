@@ -209,7 +209,7 @@ class Trainer:
         steps = -(-(last - first) // self.batch)
         records = np.full((steps, self._members, 2), -1.0)  # a norm is not negative: such a step is not done
         counters = np.zeros(2 * tables.phases(self._depth, steps), np.int64)
-        rates = np.zeros(1) if optimizer is None else optimizer.rates()
+        rates = np.zeros(1) if optimizer is None else optimizer.rates(steps)
         run[tables.BEGIN], run[tables.END] = first, last
         run[tables.COUNTERS], run[tables.RECORDS] = address(counters), address(records)
         run[tables.RATES], run[tables.STEP] = address(rates), 0 if optimizer is None else optimizer.steps

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from fastinit._native.records import RATES as RATE_COUNT
 from fastinit._native.records import UPDATE_CHUNK
 from fastinit._native.tables import (
     BACKWARD,
@@ -78,6 +79,7 @@ from fastinit.kernels.nn.updates import call_update
 f32, f64, i64, u64 = np.float32, np.float64, np.int64, np.uint64
 
 CHUNK = i64(UPDATE_CHUNK)
+RATES_BYTES = i64(8 * RATE_COUNT)  # of the rates of one step
 SPINS = 1000  # looks at a counter, some microseconds, before the core is offered to others
 
 ELEMENT = f32  # a template argument of the entries, as in `kernels.fill`; the functions below get it as `kind`
@@ -226,7 +228,7 @@ def _sum(place, count):
 
 @scalar
 def _updated(run, shift, first, last, factor, step):
-    """Parameters [first, last), `shift` bytes further on: another member of a population."""
+    """Parameters [first, last), `shift` bytes further on: another member of a population. `step` counts from 1."""
     place = shift + first * run[BYTES]
     call_update(
         run[UPDATE],
@@ -237,7 +239,7 @@ def _updated(run, shift, first, last, factor, step):
         u64(last - first),
         factor,
         f64(step),
-        run[RATES],
+        run[RATES] + (step - i64(1) - run[STEP]) * RATES_BYTES,
     )
 
 
