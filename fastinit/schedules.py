@@ -6,7 +6,8 @@
 [0.0, 0.05, 0.1, 0.05, 0.0]
 
 A schedule is called with the number of steps that the optimizer made before, an int from 0. A step is one batch, not
-one epoch. Any function of that kind is a schedule, also those of optax; these here can be pickled and compared.
+one epoch. Any function of that kind is a schedule, also those of optax. These here can be pickled and compared, and
+give the same bits on every machine: they are made of arithmetic alone, without libm's `cos` and `pow`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,26 @@ from dataclasses import dataclass
 from fastinit._runtime.checks import non_negative, positive_int
 
 __all__ = ["Constant", "CosineDecay", "LinearWarmup", "StepDecay"]
+
+
+def _power(base: float, exponent: int) -> float:
+    """Return base^exponent by squaring."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base, exponent = base * base, exponent >> 1
+    return result
+
+
+def _half_cosine(x: float) -> float:
+    """Return (1 + cos(pi x)) / 2 for x from 0 to 1: cos^2(pi x / 2), by the Taylor series of the sine up to pi / 4."""
+    angle = math.pi / 2 * min(x, 1 - x)
+    sine = term = angle
+    for k in range(2, 18, 2):
+        term *= -angle * angle / (k * (k + 1))
+        sine += term
+    return sine * sine if x > 0.5 else 1 - sine * sine
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class StepDecay:
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return float(self.learning_rate * self.factor ** (step // self.every))
+        return float(self.learning_rate * _power(self.factor, step // self.every))
 
 
 @dataclass(frozen=True)
@@ -103,8 +124,7 @@ class CosineDecay:
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of a step."""
-        share = (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
-        return self.end + (self.learning_rate - self.end) * share
+        return self.end + (self.learning_rate - self.end) * _half_cosine(min(step / self.steps, 1))
 
 
 @dataclass(frozen=True)

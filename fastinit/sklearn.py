@@ -29,7 +29,8 @@ keeps.
 - `early_stopping` holds out the same share of each class also where there are more than two.
 - A single class is an error, and predictions for several labels are never sparse.
 - Ctrl-C raises KeyboardInterrupt after a whole step. The model is kept, and can be used.
-- Results are the same for the same `random_state` and number of threads.
+
+Results are the same for the same `random_state` on every machine, but for "invscaling", whose power is libm's.
 """
 
 from __future__ import annotations
