@@ -51,7 +51,7 @@ class _Memory:
         return self.moved(pointer, self.builder.mul(step, ir.Constant(_I64, count)))
 
     def hidden(self, pointer: Any) -> Any:
-        """The same pointer, of which LLVM does not know how it was made."""
+        """The same pointer; LLVM does not see how it was made, and so does not compute it again from others."""
         kind = ir.FunctionType(pointer.type, [pointer.type])
         return self.builder.asm(kind, "", "=r,0", [pointer], False)
 
@@ -80,22 +80,21 @@ class _Memory:
         return self.builder.call(function, [a, b, c])
 
 
-def tile(kind: Any, heights: Sequence[int], vectors: int, by_column: bool) -> Any:
+def tile(kind: Any, shapes: Sequence[tuple[int, int]], by_column: bool) -> Any:
     """Return what computes a tile of C = A B or C += A B.
 
     All of C's tile stays in registers while k runs.
 
     Args:
         kind: Numba's float32 or float64.
-        heights: rows that a tile may have.
-        vectors: the most that a row may have.
+        shapes: what tiles there are: rows, and vectors of each.
         by_column: whether A's columns are contiguous, not its rows.
 
     The result takes (a, a_step, b, b_step, depth, c, c_step, add, rows, width): addresses of A, B and C, each with the
     elements from one row to the next (`by_column`: from one column of A); the number of k's, at least 1; 1 where C is
-    added to; the rows, one of `heights`; the vectors of a row.
+    added to; the shape.
     """
-    shapes = [(rows, width) for rows in heights for width in range(1, vectors + 1)]
+    most = 1 + max(width for _, width in shapes)
 
     @intrinsic
     def run(
@@ -117,12 +116,12 @@ def tile(kind: Any, heights: Sequence[int], vectors: int, by_column: bool) -> An
             a_steps = (one, a_step) if by_column else (a_step, one)
             a, b, c = (memory.at(arguments[i]) for i in (0, 2, 5))
             add = builder.icmp_signed("!=", arguments[7], ir.Constant(_I64, 0))
-            number = builder.add(builder.mul(arguments[8], ir.Constant(_I64, vectors + 1)), arguments[9])
+            number = builder.add(builder.mul(arguments[8], ir.Constant(_I64, most)), arguments[9])
             after = builder.append_basic_block("after")
             choice = builder.switch(number, after)
             for shape in shapes:
                 block = builder.append_basic_block("tile_{}_{}".format(*shape))
-                choice.add_case(ir.Constant(_I64, shape[0] * (vectors + 1) + shape[1]), block)
+                choice.add_case(ir.Constant(_I64, shape[0] * most + shape[1]), block)
                 builder.position_at_end(block)
                 _tile(memory, shape, (a, *a_steps), (b, arguments[3]), depth, (c, arguments[6]), add)
                 builder.branch(after)
@@ -149,8 +148,9 @@ def _tile(memory: _Memory, shape: tuple[int, int], a: Any, b: Any, depth: Any, c
         add: whether C is added to.
     """
     builder, (rows, width) = memory.builder, shape
-    places = [memory.moved(memory.times(*c, i), j * memory.vector.count) for i in range(rows) for j in range(width)]
-    starts = [b[0], *(memory.hidden(memory.times(*a[:2], i)) for i in range(0, rows, GROUP))]
+    lines = [memory.times(c[0], c[1], i) for i in range(rows)]
+    places = [memory.moved(line, j * memory.vector.count) for line in lines for j in range(width)]
+    starts = [b[0], *(memory.hidden(memory.times(a[0], a[1], i)) for i in range(0, rows, GROUP))]
     before = builder.block
     adding, loop, done = (builder.append_basic_block(name) for name in ("adding", "loop", "done"))
     builder.cbranch(add, adding, loop)
