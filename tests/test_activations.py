@@ -223,38 +223,41 @@ def test_the_kernels_add_the_bias_and_multiply_the_gradient(name):
         rng = np.random.default_rng(5)
         z, bias, gradient = (rng.normal(size=shape).astype(dtype) for shape in ((5, 9), 9, (5, 9)))
         expected, slopes = value_and_slope(name, z + bias)
-        kept, out, change = z.copy(), np.full_like(z, 7), gradient.copy()
+        wide = np.full((5, 12), 7, dtype)  # rows of 9 elements, 12 apart
+        saved, out, change = wide.copy(), wide.copy(), wide.copy()
+        saved[:, :9], change[:, :9] = z, gradient
         packed = made(name).packed
         forward = kernel("nn.activations.forward_kernel", name, dtype)
-        forward.call(address(kept), address(out), address(bias), 5, 9, address(packed))
+        forward.call(address(saved), address(out), address(bias), 5, 9, 12, address(packed))
         if KEEPS[name] == "output":
-            np.testing.assert_array_equal(kept, expected)
+            np.testing.assert_array_equal(saved[:, :9], expected)
             assert (out == 7).all()
         else:
-            np.testing.assert_array_equal(kept, z + bias)
-            np.testing.assert_array_equal(out, expected)
+            np.testing.assert_array_equal(saved[:, :9], z + bias)
+            np.testing.assert_array_equal(out[:, :9], expected)
         backward = kernel("nn.activations.backward_kernel", name, dtype)
-        backward.call(address(change), address(kept), kept.size, address(packed))
-        np.testing.assert_array_equal(change, gradient * slopes)
+        backward.call(address(change), address(saved), 5, 9, 12, address(packed))
+        np.testing.assert_array_equal(change[:, :9], gradient * slopes)
+        assert all((matrix[:, 9:] == 7).all() for matrix in (saved, out, change))
 
 
-def _forward_of(kernel, kept, out, bias, rows, columns, parameters):
-    jit.call_forward(kernel, kept, out, bias, rows, columns, parameters)
+def _forward_of(kernel, saved, out, bias, rows, columns, step, parameters):
+    jit.call_forward(kernel, saved, out, bias, rows, columns, step, parameters)
 
 
-def _backward_of(kernel, gradient, kept, count, parameters):
-    jit.call_backward(kernel, gradient, kept, count, parameters)
+def _backward_of(kernel, gradient, saved, rows, columns, step, parameters):
+    jit.call_backward(kernel, gradient, saved, rows, columns, step, parameters)
 
 
 def test_compiled_code_calls_the_kernels_by_address():
     i64 = jit.types.int64
-    forward = compiled(_forward_of, jit.types.void(*(i64,) * 7)).call
-    backward = compiled(_backward_of, jit.types.void(*(i64,) * 5)).call
+    forward = compiled(_forward_of, jit.types.void(*(i64,) * 8)).call
+    backward = compiled(_backward_of, jit.types.void(*(i64,) * 7)).call
     z, bias, packed = points("float32", 12).reshape(3, 4), np.arange(4, dtype=np.float32), made("silu").packed
     kept, out, gradient = z.copy(), np.empty_like(z), np.full_like(z, 2)
     there = [kernel(f"nn.activations.{way}_kernel", "silu", "float32").address for way in ("forward", "backward")]
-    forward(there[0], address(kept), address(out), address(bias), 3, 4, address(packed))
-    backward(there[1], address(gradient), address(kept), 12, address(packed))
+    forward(there[0], address(kept), address(out), address(bias), 3, 4, 4, address(packed))
+    backward(there[1], address(gradient), address(kept), 3, 4, 4, address(packed))
     expected, slopes = value_and_slope("silu", z + bias)
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(gradient, 2 * slopes)
@@ -262,7 +265,7 @@ def test_compiled_code_calls_the_kernels_by_address():
 
 def test_an_address_is_an_integer():
     i64 = jit.types.int64
-    signature = jit.types.void(i64, i64, jit.types.float32, i64, i64)
+    signature = jit.types.void(i64, i64, jit.types.float32, *(i64,) * 4)
     with pytest.raises(jit.numba.TypingError, match=r"is called with an address and \[int64.*got \(int64, float32"):
         compiled(_backward_of, signature)
 

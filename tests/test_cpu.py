@@ -195,7 +195,7 @@ def test_no_function_of_libm_is_called(found, cpu):
 def test_products_call_nothing_where_there_is_fma(found, cpu):
     code = {kernel: text for kernel, text in found[cpu]["code"].items() if kernel.startswith("products.")}
     assert len(code) == 2
-    assert {kernel: re.findall(OUTSIDE, text) for kernel, text in code.items()} == {kernel: [] for kernel in code}
+    assert {kernel: re.findall(OUTSIDE, text) for kernel, text in code.items()} == {key: [] for key in code}
 
 
 @pytest.mark.slow

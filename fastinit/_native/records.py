@@ -12,7 +12,9 @@ PARAMETERS = 11  # float64 numbers that every fill gets: the scale of `add`, the
 FIELDS = 6
 RATES = 6  # float64 numbers that every update gets
 QUANTILE_32_EDGE = 0.4782  # |Phi(x) - 1/2| up to which float32's narrow quantile is good: past 2 sigma (0.47725)
-UPDATE_CHUNK = 1 << 14  # parameters: 64 KB each of weights, gradients and memory, in L2
+UPDATE_CHUNK = 1 << 13  # parameters: 32 KB each of weights, gradients and optimizer state
+BLOCK = 16  # samples whose losses, and output units whose squared gradients, are summed up before the others: bits
+# depend on it
 # Of B, which a product copies at once: rows and columns, 256 KB of float32, in L2; and the numbers of memory that it
 # needs for that, for a tile and for a tile's rows of A.
 PRODUCT_DEPTH = PRODUCT_COLUMNS = 256
@@ -77,3 +79,68 @@ UPDATE = np.dtype(
         ("rates", np.int64),
     ]
 )
+
+# A layer of a dense network, for `kernels.nn`. What is not said to be something else is an address.
+LAYER = np.dtype(
+    [
+        ("inputs", np.int64),  # features
+        ("outputs", np.int64),  # units
+        ("size", np.int64),  # bytes of an element
+        ("weight", np.int64),  # (outputs, inputs)
+        ("bias", np.int64),
+        ("weight_gradient", np.int64),
+        ("bias_gradient", np.int64),
+        ("saved", np.int64),  # (rows, outputs): what the activation needs for the way back; may be `out`
+        ("out", np.int64),  # (rows, outputs)
+        ("forward", np.int64),  # the activation's kernels, and their numbers
+        ("backward", np.int64),
+        ("parameters", np.int64),
+        ("first_block", np.int64),  # number of the layer's first block of units
+    ]
+)
+
+# Training steps of a network or a population, likewise.
+TRAINING = np.dtype(
+    [
+        ("product", np.int64),  # kernels
+        ("loss", np.int64),
+        ("update", np.int64),  # 0: gradients only
+        ("norm", np.int64),  # the sum of squares, a range kernel
+        ("samples", np.int64),  # (samples, inputs)
+        ("targets", np.int64),
+        ("target_bytes", np.int64),  # bytes of one sample's target
+        ("sample_weights", np.int64),  # float64, one for each sample; 0: all are 1
+        ("order", np.int64),  # int64 numbers of samples; 0: as they lie
+        ("batch_samples", np.int64),  # where a batch is gathered that has an order
+        ("batch_targets", np.int64),
+        ("delta", np.int64),  # two matrices (batch, widest layer) for the gradients of outputs
+        ("delta_bytes", np.int64),  # bytes of one of them
+        ("losses", np.int64),  # float64, by blocks of samples
+        ("result", np.int64),  # likewise, of a call of `loss`
+        ("squares", np.int64),  # float64 (blocks of units of all layers, 2): of weights and biases
+        ("blocks", np.int64),  # how many those are
+        ("begin", np.int64),  # samples [begin, end) in whole steps of `batch` samples
+        ("end", np.int64),
+        ("batch", np.int64),
+        ("tasks", np.int64),  # into how many a matrix is cut
+        ("members", np.int64),  # of a population
+        ("worker_bytes", np.int64),  # from one thread's memory to the next one's
+        ("scratch", np.int64),  # for products, and bytes from one thread's to the next one's
+        ("scratch_bytes", np.int64),
+        ("weights", np.int64),  # all parameters, flat; then their gradients and the optimizer's state
+        ("gradients", np.int64),
+        ("first", np.int64),
+        ("second", np.int64),
+        ("count", np.int64),  # parameters of a member
+        ("size", np.int64),  # bytes of one
+        ("rates", np.int64),  # float64 (steps, RATES)
+        ("step", np.int64),  # steps done before
+        ("records", np.int64),  # float64 (steps, members, 2): loss, norm of the gradient
+        ("largest", np.float64),  # norm to clip at
+    ]
+)
+
+
+def phases(depth: int) -> int:
+    """How many phases a training step has: the batch, forward and backward layer by layer, loss, norm, update."""
+    return 2 * depth + 4

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import importlib
 import threading
 from collections.abc import Iterator
 from typing import Any
-
-_ROUTINES = {"float32": "sgemm", "float64": "dgemm"}
-
-
-@functools.cache
-def gemm_address(dtype: str) -> int:
-    """Where BLAS's matrix product for a dtype lies; SciPy's linear algebra is imported when it is first asked for.
-
-    Cython modules export functions to compiled code as capsules, whose names are their signatures.
-    """
-    capsule = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__[_ROUTINES[dtype]]
-    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return int(pointer(capsule, name(capsule)))
-
 
 _lock = threading.RLock()
 _inside = 0  # with-blocks, of all threads: the first one saves BLAS's settings and the last one restores them

@@ -232,13 +232,12 @@ RANGE_SIGNATURE = types.void(
 )
 call_range = c_caller(RANGE_SIGNATURE)  # (kernel, out, start, count, key, stream, parameters)
 
-# An activation's forward: void (*)(void *kept, void *out, void *bias, uint64 rows, uint64 columns,
+# An activation's forward: void (*)(void *saved, void *out, void *bias, uint64 rows, uint64 columns, uint64 step,
 # const double *parameters).
-FORWARD_SIGNATURE = types.void(
-    types.voidptr, types.voidptr, types.voidptr, types.uint64, types.uint64, types.CPointer(types.float64)
-)
-call_forward = c_caller(FORWARD_SIGNATURE)  # (kernel, kept, out, bias, rows, columns, parameters)
+FORWARD_SIGNATURE = types.void(*(types.voidptr,) * 3, *(types.uint64,) * 3, types.CPointer(types.float64))
+call_forward = c_caller(FORWARD_SIGNATURE)  # (kernel, saved, out, bias, rows, columns, step, parameters)
 
-# An activation's backward: void (*)(void *gradient, void *kept, uint64 count, const double *parameters).
-BACKWARD_SIGNATURE = types.void(types.voidptr, types.voidptr, types.uint64, types.CPointer(types.float64))
-call_backward = c_caller(BACKWARD_SIGNATURE)  # (kernel, gradient, kept, count, parameters)
+# An activation's backward: void (*)(void *gradient, void *saved, uint64 rows, uint64 columns, uint64 step,
+# const double *parameters).
+BACKWARD_SIGNATURE = types.void(*(types.voidptr,) * 2, *(types.uint64,) * 3, types.CPointer(types.float64))
+call_backward = c_caller(BACKWARD_SIGNATURE)  # (kernel, gradient, saved, rows, columns, step, parameters)

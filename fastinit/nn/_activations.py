@@ -147,7 +147,7 @@ class Activation:
         if z.size:
             packed = self.packed
             run = kernel("nn.activations.forward_kernel", self.name, z.dtype.name)
-            run.call(*map(address, (kept, result, bias)), z.size // columns, columns, address(packed))
+            run.call(*map(address, (kept, result, bias)), z.size // columns, columns, columns, address(packed))
         if result is not out:
             out[...] = result
         return out
@@ -168,7 +168,7 @@ class Activation:
             kept = kept.copy(order="C")
         packed = self.packed
         run = kernel("nn.activations.backward_kernel", self.name, kept.dtype.name)
-        run.call(address(gradient), address(kept), kept.size, address(packed))
+        run.call(address(gradient), address(kept), 1, kept.size, kept.size, address(packed))
 
 
 def activation(name: str, **parameters: float) -> Activation:

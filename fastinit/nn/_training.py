@@ -8,13 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastinit._native import tables
 from fastinit._native.library import kernel
+from fastinit._native.records import BLOCK, LAYER, PRODUCT_SCRATCH, TRAINING, phases
 from fastinit._runtime.arrays import Array, address
-from fastinit._runtime.blas import gemm_address, one_blas_thread
 from fastinit._runtime.pool import together
 from fastinit._runtime.threads import num_threads
-from fastinit.nn._layers import PARALLEL_PRODUCTS, layer_row
+from fastinit.nn._layers import layer_record, workers_of
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Network
 from fastinit.nn._optimizers import Optimizer
@@ -22,6 +21,8 @@ from fastinit.nn._samples import Samples, blocks, slab_rows
 
 # Multiply-adds per call into compiled code, where Ctrl-C has to wait: about 0.1 s on one thread.
 SLAB_PRODUCTS = 3 << 30
+# Multiply-adds of a step that is cut for all threads: 20 us on one, of which their waiting for each other takes 2.
+SHARED_PRODUCTS = 1 << 20
 PREDICT_ROWS = 256  # of a task of `predict`: enough for the products' speed, few enough for the cache
 ALIGNMENT = 64
 
@@ -55,21 +56,21 @@ def _memory(net: Network, rows: int, copies: int, **more: int) -> Memory:
     return Memory(sizes, copies)
 
 
-def _tables(net: Network, memory: Memory) -> Array:
-    """The kernels' table of layers for every member: (members, layers, fields)."""
-
-    def row(layer: int, weights: tuple[Array, Array], gradients: tuple[Array, Array]) -> list[int]:
-        out = memory.place(f"out {layer}")
-        kept = memory.place(f"kept {layer}") if net.activations[layer].keeps == "input" else out
-        return layer_row(net.activations[layer], *weights, *gradients, kept, out)
-
-    return np.array(
-        [
-            [row(i, *both) for i, both in enumerate(zip(weights, gradients, strict=True))]
-            for weights, gradients in zip(net.weights, net.gradients, strict=True)
-        ],
-        np.int64,
-    )
+def _layers(net: Network, memory: Memory) -> Array:
+    """The kernels' records of layers, (members, layers)."""
+    records = []
+    for index, activation in enumerate(net.activations):
+        out = memory.place(f"out {index}")
+        saved = memory.place(f"kept {index}") if activation.keeps == "input" else out
+        records.append(layer_record(activation, *net.weights[0][index], *net.gradients[0][index], saved, out))
+    members = len(net.weights)
+    layers = np.array([records] * members, LAYER)
+    if members > 1:
+        for name in ("weight", "bias", "weight_gradient", "bias_gradient"):
+            layers[name] += np.arange(members)[:, None] * net.parameters.strides[0]
+    blocks = -(-layers["outputs"] // BLOCK)
+    layers["first_block"] = blocks.cumsum(axis=1) - blocks
+    return layers
 
 
 def predict(net: Network, samples: Samples) -> Array:
@@ -82,10 +83,11 @@ def predict(net: Network, samples: Samples) -> Array:
     if result.size == 0:
         return result
     products = net.parameters.size * rows
-    workers = num_threads() if products >= PARALLEL_PRODUCTS else 1
+    workers = workers_of(products)
     block = min(PREDICT_ROWS, -(-rows * members // workers))
-    memory = _memory(net, block, workers)
-    layers, dtype = _tables(net, memory), samples.dtype.name
+    dtype, scratch_bytes = samples.dtype.name, PRODUCT_SCRATCH * samples.itemsize
+    memory = _memory(net, block, workers, scratch=scratch_bytes)
+    layers, multiply = _layers(net, memory), kernel("products.product.product", dtype).address
     slab = max(1, SLAB_PRODUCTS // (net.parameters.size * block)) * block
     for first in range(0, rows, slab):
         part = samples[first : first + slab]
@@ -93,26 +95,15 @@ def predict(net: Network, samples: Samples) -> Array:
         counters = np.zeros(2, np.int64)
         numbers = (address(part), len(part), block, address(found), address(counters), memory.stride)
         run = kernel("nn.network.driver", "predict", dtype).call
-        work = functools.partial(run, address(layers), *layers.shape[:2], gemm_address(dtype), *numbers)
-        with one_blas_thread():
-            together(work, workers)
+        arguments = address(layers), *layers.shape, multiply, *numbers, memory.place("scratch"), memory.stride
+        together(functools.partial(run, *arguments), workers)
         if found is not result:
             result[:, first : first + slab] = found
     return result
 
 
-def slices_of(products: int) -> int:
-    """Into how many slices a step of so many multiply-adds is cut: one for each thread, or one where it is small.
-
-    A product in two halves costs more than the whole (BLAS packs one factor twice), and the halves of each layer move
-    from one core's cache to the other's. The step of 64-128-128-10 on 64 samples (5 million) took 0.19 ms on one thread
-    and from 0.15 to 0.26 on two, from moment to moment.
-    """
-    return num_threads() if products >= PARALLEL_PRODUCTS else 1
-
-
 class Trainer:
-    """Memory and tables for steps of a network in batches of one size; kept, so that a small step is a short call.
+    """Memory and records for steps of a network in batches of one size; kept, so that a small step is a short call.
 
     Args:
         net: the network, whose arrays stay where they are.
@@ -125,33 +116,38 @@ class Trainer:
         self._members, self._depth = len(net.weights), len(net.activations)
         self._dtype, size = net.parameters.dtype.name, net.parameters.itemsize
         self._products = 3 * net.parameters.size * batch  # multiply-adds of a step
-        # One network is cut into a slice for each thread, a population into its members.
+        # The tasks of a phase of one network are for all threads, a population's are its members.
         self._alone = self._members == 1
-        slices = slices_of(self._products) if self._alone else 1
-        self._workers = slices if self._alone else min(self.threads, self._members)
+        tasks = self.threads if self._alone and self._products >= SHARED_PRODUCTS else 1
+        self._workers = tasks if self._alone else min(self.threads, self._members)
         row_bytes = targets.array[:1].nbytes
         delta = -(-batch * max(net.widths[1:]) * size // ALIGNMENT) * ALIGNMENT
+        losses, blocks = -(-batch // BLOCK), sum(-(-width // BLOCK) for width in net.widths[1:])
+        scratch = PRODUCT_SCRATCH * size
         self._memory = memory = _memory(
             net,
             batch,
             1 if self._alone else self._workers,
             delta=2 * delta,
-            samples=batch * net.widths[0] * size,
-            targets=batch * row_bytes,
-            partials=8 * tables.partials(self._depth, slices),
+            batch_samples=batch * net.widths[0] * size,
+            batch_targets=batch * row_bytes,
+            losses=8 * losses,
+            result=8 * losses,
+            squares=16 * blocks,
+            scratch=scratch * (self._workers if self._alone else 1),
         )
-        self._tables = _tables(net, memory)
-        self._run = run = np.zeros(tables.RUN_FIELDS, np.int64)
-        run[tables.GEMM] = gemm_address(self._dtype)
-        run[tables.LOSS] = kernel("nn.losses.loss_kernel", targets.kernel, self._dtype).address
-        run[tables.NORM] = kernel("sums.norms.norm_kernel", "squares", self._dtype).address
-        run[tables.TARGET_BYTES] = row_bytes
-        run[tables.BATCH_SAMPLES], run[tables.BATCH_TARGETS] = memory.place("samples"), memory.place("targets")
-        run[tables.DELTA], run[tables.DELTA_BYTES] = memory.place("delta"), delta
-        run[tables.PARTIALS] = memory.place("partials")
-        run[tables.SLICES] = slices
-        run[tables.WEIGHTS], run[tables.GRADIENTS] = address(net.parameters), address(net.slopes)
-        run[tables.COUNT], run[tables.BYTES] = net.parameters[0].size, size
+        self._layers = _layers(net, memory)
+        self._run = run = np.zeros((), TRAINING)
+        run["product"] = kernel("products.product.product", self._dtype).address
+        run["loss"] = kernel("nn.losses.loss_kernel", targets.kernel, self._dtype).address
+        run["norm"] = kernel("sums.norms.norm_kernel", "squares", self._dtype).address
+        for name in ("delta", "batch_samples", "batch_targets", "losses", "result", "squares", "scratch"):
+            run[name] = memory.place(name)
+        run["target_bytes"], run["delta_bytes"], run["blocks"] = row_bytes, delta, blocks
+        run["tasks"], run["members"] = tasks, self._members
+        run["worker_bytes"], run["scratch_bytes"] = memory.stride, scratch if self._alone else memory.stride
+        run["weights"], run["gradients"] = address(net.parameters), address(net.slopes)
+        run["count"], run["size"] = net.parameters[0].size, size
 
     def epoch(
         self,
@@ -190,39 +186,31 @@ class Trainer:
         """
         run = self._run
         count = len(samples) if order is None else len(order)
-        run[tables.BATCH] = min(self.batch, count)
-        run[tables.SAMPLES], run[tables.TARGETS] = address(samples), address(targets.array)
-        run[tables.ORDER] = 0 if order is None else address(order)
-        run[tables.SAMPLE_WEIGHTS] = 0 if targets.weights is None else address(targets.weights)
-        run[tables.UPDATE] = 0
+        run["batch"] = min(self.batch, count)
+        run["samples"], run["targets"] = address(samples), address(targets.array)
+        run["order"] = 0 if order is None else address(order)
+        run["sample_weights"] = 0 if targets.weights is None else address(targets.weights)
+        run["update"], run["largest"] = 0, math.inf if largest is None else largest
         if optimizer is not None:
-            run[tables.UPDATE] = kernel("nn.updates.update_kernel", optimizer.kernel, self._dtype).address
+            run["update"] = kernel("nn.updates.update_kernel", optimizer.kernel, self._dtype).address
             [memory] = optimizer.memory([self.net.parameters])
-            run[tables.FIRST], run[tables.SECOND] = address(memory[0]), address(memory[-1])
+            run["first"], run["second"] = address(memory[0]), address(memory[-1])
         per_call = max(1, SLAB_PRODUCTS // self._products) * self.batch
         for first in range(0, count, per_call):
-            last = min(first + per_call, count)
-            yield self._call(first, last, optimizer, math.inf if largest is None else largest)
+            yield self._call(first, min(first + per_call, count), optimizer)
 
-    def _call(self, first: int, last: int, optimizer: Optimizer | None, largest: float) -> Array:
+    def _call(self, first: int, last: int, optimizer: Optimizer | None) -> Array:
         run = self._run
         steps = -(-(last - first) // self.batch)
         records = np.full((steps, self._members, 2), -1.0)  # a norm is not negative: such a step is not done
-        counters = np.zeros(2 * tables.phases(self._depth, steps), np.int64)
+        counters = np.zeros(2 + 2 * steps * phases(self._depth), np.int64)
         rates = np.zeros(1) if optimizer is None else optimizer.rates(steps)
-        run[tables.BEGIN], run[tables.END] = first, last
-        run[tables.COUNTERS], run[tables.RECORDS] = address(counters), address(records)
-        run[tables.RATES], run[tables.STEP] = address(rates), 0 if optimizer is None else optimizer.steps
-        if self._alone:
-            entry = kernel("nn.network.driver", "train", self._dtype).call
-            work = functools.partial(entry, address(self._tables), self._depth, address(run), largest)
-        else:
-            entry = kernel("nn.network.driver", "train_members", self._dtype).call
-            numbers = (self._members, self._depth, address(run), largest, self._memory.stride)
-            work = functools.partial(entry, address(self._tables), *numbers)
+        run["begin"], run["end"], run["records"] = first, last, address(records)
+        run["rates"], run["step"] = address(rates), 0 if optimizer is None else optimizer.steps
+        entry = kernel("nn.network.driver", "train" if self._alone else "train_members", self._dtype).call
+        work = functools.partial(entry, address(self._layers), self._depth, address(run), address(counters))
         try:
-            with one_blas_thread():
-                together(work, self._workers if steps * self._products >= PARALLEL_PRODUCTS else 1)
+            together(work, min(self._workers, workers_of(steps * self._products)))
         finally:
             if optimizer is not None:
                 optimizer.steps += int((records[:, :, 1].min(axis=1) != -1).sum())

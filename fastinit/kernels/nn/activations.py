@@ -1,8 +1,8 @@
 """Activations and their derivatives: one pass over a matrix, the bias added on the way.
 
-A layer keeps one matrix for the way back: the output y where f' is a simple function of it, the input z elsewhere
+A layer saves one matrix for the way back: the output y where f' is a simple function of it, the input z elsewhere
 (`KEEPS`). As in `kernels.exponential`, a body serves both float types: `name_value(z, p)` is f and
-`name_derivative(kept, p)` f', p being the activation's parameter. NaN comes through: where both sides of a comparison
+`name_derivative(saved, p)` f', p being the activation's parameter. NaN comes through: where both sides of a comparison
 would drop it, a second select has it.
 """
 
@@ -174,10 +174,10 @@ _BODIES: list[Any] = [sides, within, sigmoid_pair, *(body for bodies in _TABLE.v
 VALUE, DERIVATIVE = identity_value, identity_derivative
 
 
-def _forward_in_place(kept, out, bias, rows, columns, parameters):
-    """kept = f(kept + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
+def _forward_in_place(saved, out, bias, rows, columns, step, parameters):
+    """saved = f(saved + bias). `out` is not read: two pointers to one matrix would fail the check for overlap that the
     vectorised loop begins with."""
-    y = carray(kept, (rows, columns), FLOAT)
+    y = carray(saved, (rows, step), FLOAT)
     b = carray(bias, columns, FLOAT)
     p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
     for r in range(rows):
@@ -185,10 +185,10 @@ def _forward_in_place(kept, out, bias, rows, columns, parameters):
             y[r, c] = VALUE(y[r, c] + b[c], p)
 
 
-def _forward_apart(kept, out, bias, rows, columns, parameters):
-    """kept += bias; out = f(kept)."""
-    z = carray(kept, (rows, columns), FLOAT)
-    y = carray(out, (rows, columns), FLOAT)
+def _forward_apart(saved, out, bias, rows, columns, step, parameters):
+    """saved += bias; out = f(saved)."""
+    z = carray(saved, (rows, step), FLOAT)
+    y = carray(out, (rows, step), FLOAT)
     b = carray(bias, columns, FLOAT)
     p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
     for r in range(rows):
@@ -198,13 +198,14 @@ def _forward_apart(kept, out, bias, rows, columns, parameters):
             y[r, c] = VALUE(value, p)
 
 
-def _backward(gradient, kept, count, parameters):
-    """gradient *= f'(kept)."""
-    g = carray(gradient, count, FLOAT)
-    x = carray(kept, count, FLOAT)
+def _backward(gradient, saved, rows, columns, step, parameters):
+    """gradient *= f'(saved)."""
+    g = carray(gradient, (rows, step), FLOAT)
+    x = carray(saved, (rows, step), FLOAT)
     p = FLOAT(carray(parameters, ACTIVATION_PARAMETERS)[0])
-    for i in range(count):
-        g[i] *= DERIVATIVE(x[i], p)
+    for r in range(rows):
+        for c in range(columns):
+            g[r, c] *= DERIVATIVE(x[r, c], p)
 
 
 @functools.cache
@@ -216,10 +217,10 @@ def _compiled(dtype: str) -> dict[str, Any]:
 def forward_kernel(name: str, dtype: str) -> Definition:
     """An activation's forward kernel.
 
-    C signature: void(void *kept, void *out, void *bias, uint64 rows, uint64 columns, double *parameters), the
-    matrices row-major and contiguous, of shape (rows, columns), the bias of length columns. Where the output is kept,
-    kept = f(kept + bias) and `out` is not touched; where the input is, kept += bias and out = f(kept), `out` being
-    other memory.
+    C signature: void(void *saved, void *out, void *bias, uint64 rows, uint64 columns, uint64 step,
+    double *parameters), the matrices row-major, of shape (rows, columns), with `step` elements from one row to the
+    next; the bias of length columns. Where the output is saved, saved = f(saved + bias) and `out` is not touched; where
+    the input is, saved += bias and out = f(saved), `out` being other memory.
     """
     loop = _forward_in_place if KEEPS[name] == "output" else _forward_apart
     return _kernel(loop, FORWARD_SIGNATURE, name, dtype)
@@ -228,7 +229,8 @@ def forward_kernel(name: str, dtype: str) -> Definition:
 def backward_kernel(name: str, dtype: str) -> Definition:
     """An activation's backward kernel.
 
-    C signature: void(void *gradient, void *kept, uint64 count, double *parameters): gradient *= f'(kept).
+    C signature: void(void *gradient, void *saved, uint64 rows, uint64 columns, uint64 step, double *parameters):
+    gradient *= f'(saved), matrices as above.
     """
     return _kernel(_backward, BACKWARD_SIGNATURE, name, dtype)
 

@@ -32,6 +32,18 @@ call_update = c_caller(UPDATE_SIGNATURE)
 ELEMENT = f32  # a template argument, as in `kernels.fill`
 
 
+@scalar
+def _power(base, exponent):
+    """base^exponent for a whole exponent, by squaring: libm's `pow` has other bits on other machines."""
+    result, left = f64(1), u64(exponent)
+    while left > u64(0):
+        if left & u64(1):
+            result *= base
+        base *= base
+        left >>= u64(1)
+    return result
+
+
 def _sgd(weights, gradient, first, second, count, factor, step, rates):
     """w -= rate (factor g + decay w). rates: learning rate, weight decay."""
     w, g = carray(weights, count, ELEMENT), carray(gradient, count, ELEMENT)
@@ -67,8 +79,8 @@ def _adam(weights, gradient, first, second, count, factor, step, rates):
     scale, decay = ELEMENT(factor), ELEMENT(rates[1])
     beta1, beta2, epsilon = ELEMENT(rates[2]), ELEMENT(rates[3]), ELEMENT(rates[4])
     left1, left2 = ELEMENT(f64(1) - rates[2]), ELEMENT(f64(1) - rates[3])
-    rate = ELEMENT(rates[0] / (f64(1) - rates[2] ** step))
-    root = ELEMENT(f64(1) / math.sqrt(f64(1) - rates[3] ** step))
+    rate = ELEMENT(rates[0] / (f64(1) - _power(rates[2], step)))
+    root = ELEMENT(f64(1) / math.sqrt(f64(1) - _power(rates[3], step)))
     lost = ELEMENT(rates[0] * rates[5])  # of the weights; 1 - lost would lose half of its digits
     for i in range(count):
         slope = scale * g[i] + decay * w[i]
