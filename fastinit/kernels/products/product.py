@@ -40,9 +40,10 @@ SHAPES = {512: Shape(12, 2), 256: Shape(6, 1), 128: Shape(6, 1)}
 
 DEPTH, COLUMNS = i64(PRODUCT_DEPTH), i64(PRODUCT_COLUMNS)
 STEP = i64(PRODUCT_DEPTH + 16)  # of the copy of A: its rows begin in different sets of the cache
-# So many tiles side by side read A itself, and so many below each other B itself: a copy costs more than it saves. On
-# Zen 4 72 rows of A, or 192 columns of B, gain 3 to 15 percent; twice as many lose where rows lie 4 KB apart.
-FEW = i64(6)
+# So many tiles of rows read B itself, so many of columns A: on Zen 4 2 to 18 percent faster than with copies. With 12 of
+# rows it was 15 percent slower in one of six products. A's contiguous rows, where they lie 4 KB apart, lose 12 percent
+# with 6 tiles of columns.
+FEW, FEW_BY_ROW = i64(6), i64(2)
 
 # Template arguments: what `_names` gives for a dtype and a shape. The functions below see each other under their names.
 ELEMENT, SIZE, ROWS, PART, WIDTH, WIDE, LANES = f32, i64(4), i64(12), i64(8), i64(32), i64(128), i64(16)
@@ -159,7 +160,7 @@ def _product(a, a_row, a_k, b, b_k, b_column, c, c_row, rows, columns, depth, ad
             while top < rows:
                 count = height(rows - top)
                 place, step = a + (top * a_row + k * a_k) * SIZE, a_k if by_column else a_row
-                if wide > FEW * WIDTH:
+                if wide > (FEW if by_column else FEW_BY_ROW) * WIDTH:
                     if by_column:
                         COPY(place, step, own, ROWS, deep, count)
                     else:
