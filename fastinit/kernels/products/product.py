@@ -40,9 +40,9 @@ SHAPES = {512: Shape(12, 2), 256: Shape(6, 1), 128: Shape(6, 1)}
 
 DEPTH, COLUMNS = i64(PRODUCT_DEPTH), i64(PRODUCT_COLUMNS)
 STEP = i64(PRODUCT_DEPTH + 16)  # of the copy of A: its rows begin in different sets of the cache
-# So many tiles of rows read B itself, so many of columns A: on Zen 4 2 to 18 percent faster than by copies. With 12 of
-# rows it was 15 percent slower in one of six products. A's contiguous rows, where they lie 4 KB apart, lose 12 percent
-# with 6 tiles of columns.
+# So many tiles of rows read B itself, so many of columns A: on Zen 4, 36 to 72 rows were 5 to 18 percent faster than by
+# copies. With 12 tiles of rows, two of six products were 8 and 14 percent slower. A's contiguous rows, where they lie
+# 4 KB apart, lose 10 percent with 3 to 6 tiles of columns.
 FEW, FEW_BY_ROW = i64(6), i64(2)
 
 # Template arguments: what `_names` gives for a dtype and a shape. The functions below see each other under their names.
