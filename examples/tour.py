@@ -5,8 +5,8 @@
 Every section is a function that can be read alone, and begins by printing its docstring. All figures are computed here.
 What a line with an arrow claims was checked: the first claim that does not hold ends the tour with exit code 1.
 
-Needs scikit-learn for the digits, 500 MB in the temporary folder for a checkpoint, and `pip install 'fastinit[hf]'` to
-load that in transformers.
+Needs scikit-learn for the digits, 500 MB in the temporary folder for a checkpoint, and to load that in transformers
+`pip install 'fastinit-weights[hf]'`.
 """
 
 import inspect
@@ -181,7 +181,7 @@ def load(folder: str, plan: fi.Plan) -> None:
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
     except ImportError as error:
-        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit[hf]'` ({error}).")
+        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit-weights[hf]'` ({error}).")
         return
     logging.disable_progress_bar()
     model = GPT2LMHeadModel.from_pretrained(folder)
