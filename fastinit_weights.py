@@ -29,5 +29,6 @@ def _foreign(path: str | None) -> str:
     commands += f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
     return (
         f"fastinit: this command is {DISTRIBUTION}'s, but `import fastinit` finds another project's package or a "
-        f"damaged one: {path or 'no __init__.py'}. If its folder is in PYTHONPATH, take it out. Otherwise run: {commands}"
+        f"damaged one: {path or 'no __init__.py'}. If its folder is in PYTHONPATH, take it out. Otherwise run: "
+        f"{commands}"
     )
