@@ -57,7 +57,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastinit._runtime.arrays import Array
 from fastinit._runtime.checks import non_negative, positive_int, unknown
 from fastinit.nn._activations import Activation
-from fastinit.nn._mlp import MLP, History
+from fastinit.nn._history import History
+from fastinit.nn._mlp import MLP
 from fastinit.nn._network import Init
 from fastinit.nn._optimizers import SGD, Adam, LearningRate
 from fastinit.nn._samples import as_weights
