@@ -6,7 +6,7 @@ Every section is a function that can be read alone, and begins by printing its d
 What a line with an arrow claims was checked: the first claim that does not hold ends the tour with exit code 1.
 
 Needs `pip install scikit-learn` for the digits, and 500 MB in the temporary folder for a checkpoint. With
-`pip install 'fastinit[hf]'` it loads that in transformers, too.
+`pip install 'fastinit-weights[hf]'` it loads that in transformers, too.
 """
 
 import inspect
@@ -186,7 +186,7 @@ def load(folder: str, plan: fi.Plan) -> None:
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
     except ImportError as error:
-        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit[hf]'` ({error}).")
+        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit-weights[hf]'` ({error}).")
         return
     logging.disable_progress_bar()
     model = GPT2LMHeadModel.from_pretrained(folder)

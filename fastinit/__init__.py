@@ -9,6 +9,7 @@
 import importlib
 
 __version__ = "0.1.0"
+_DISTRIBUTION = "fastinit-weights"  # whose package this is: `fastinit_weights.py` asks
 
 # The public names by the module that defines them, which is imported when the first of them is asked for (PEP 562):
 # `fastinit --help` needs no compiler, and who fills arrays no networks. `__init__.pyi` says the same to type checkers.

@@ -40,7 +40,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "keras":  # the backend that Keras was told to use: its own words are better
         raise
-    raise ImportError("fastinit.keras needs Keras: pip install 'fastinit[keras]'") from error
+    raise ImportError("fastinit.keras needs Keras: pip install 'fastinit-weights[keras]'") from error
 
 import numpy as np
 from keras.initializers import STFT

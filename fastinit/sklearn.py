@@ -45,7 +45,7 @@ from typing import Any, Self
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 except ModuleNotFoundError as error:
-    raise ImportError("fastinit.sklearn needs scikit-learn: pip install 'fastinit[sklearn]'") from error
+    raise ImportError("fastinit.sklearn needs scikit-learn: pip install 'fastinit-weights[sklearn]'") from error
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning

@@ -118,7 +118,7 @@ def test_the_tour_says_what_it_leaves_out(tour, monkeypatch, capsys):
     tour.gpt2()
     printed = capsys.readouterr().out
     assert "-> it is mended" in printed
-    assert re.search(r"^Left out: .*pip install 'fastinit\[hf\]'.*transformers", printed, re.MULTILINE)
+    assert re.search(r"^Left out: .*pip install 'fastinit-weights\[hf\]'.*transformers", printed, re.MULTILINE)
     assert "from_pretrained" not in printed
 
 

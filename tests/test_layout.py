@@ -1,6 +1,5 @@
 """The layout: pure, so every promise is checked on it without a file."""
 
-import importlib
 import itertools
 import json
 import math
@@ -10,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit._io.safetensors import LONGEST
+from fastinit._io import safetensors as headers
 from fastinit.checkpoint._layout import as_bytes, layout, split_evenly
 
-module = importlib.import_module("fastinit.checkpoint._layout")  # the function has the same name
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 plans = st.lists(
@@ -101,12 +99,12 @@ def test_sizes_that_are_none(text):
 
 
 def test_a_header_that_the_library_would_not_read(monkeypatch):
-    assert module.LONGEST == LONGEST == 100_000_000
+    assert headers.LONGEST == 100_000_000
     plan = fi.Plan({"x" * 1000: ((1,), "float32", "zeros")})
     length = len(layout(plan).shards[0].header) - 8
-    monkeypatch.setattr(module, "LONGEST", length)
+    monkeypatch.setattr(headers, "LONGEST", length)
     layout(plan)
-    monkeypatch.setattr(module, "LONGEST", length - 1)
+    monkeypatch.setattr(headers, "LONGEST", length - 1)
     message = rf"the header of model.safetensors must have at most {length - 1:,} bytes. Needed: {length:,}"
     with pytest.raises(ValueError, match=message):
         layout(plan)

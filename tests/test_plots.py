@@ -501,5 +501,5 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, relu):
         lambda: plots.save(object(), "a.png"),
     ]
     for call in calls:
-        with pytest.raises(ImportError, match=r"pip install 'fastinit\[plot\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'fastinit-weights\[plot\]'"):
             call()

@@ -246,7 +246,7 @@ def test_a_folder_without_and_with_an_index(folder):
     assert {one.file for one in without.tensors} == set(PARTS)
     index = indexed(folder)
     for path in (folder, index, str(folder)):
-        assert checkpoint.survey(path).tensors == without.tensors
+        assert repr(checkpoint.survey(path).tensors) == repr(without.tensors)  # from Python 3.13 on, NaN is unequal
     assert [one.name for one in checkpoint.survey(folder / "b.safetensors").tensors] == ["h.1.w", "h.1.b"]
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastinit._io import safetensors as headers
-from fastinit._io.safetensors import CODES, LONGEST, MOST_FILES
+from fastinit._io.safetensors import MOST_FILES
 from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
@@ -26,7 +26,6 @@ INDEX_NAME = headers.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 _MOST_BYTES = 1 << 63
-ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
 _UNITS = {"": 1, "b": 1} | {
     f"{prefix}{kind}": base ** (i + 1)
     for kind, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
@@ -161,19 +160,8 @@ def _groups(plan: Plan, most: int) -> Iterator[list[tuple[str, Fill]]]:
 
 def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
     order = sorted(tensors, key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for tensor, fill in order:
-        if fill.dtype not in CODES:
-            raise ValueError(f"safetensors has no dtype {fill.dtype}: {tensor!r}")
-        ends = [offset, offset + fill.nbytes]
-        table[tensor] = {"dtype": CODES[fill.dtype], "shape": list(fill.shape), "data_offsets": ends}
-        offset += fill.nbytes
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    if len(text) > LONGEST:
-        raise ValueError(f"the header of {name} must have at most {LONGEST:,} bytes. Needed: {len(text):,}")
-    header = len(text).to_bytes(8, "little") + text
+    rows = {tensor: (fill.dtype, fill.shape) for tensor, fill in order}
+    header = headers.as_header(rows, {"format": "pt"}, file=name)
     entries = []
     position = len(header)
     for tensor, fill in order:
