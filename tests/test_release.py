@@ -72,6 +72,7 @@ def test_a_project_that_is_ready(project):
         ("fastinit/__init__.py", '__version__ = "0.2.0.dev1"\n', "__version__ must be X.Y.Z or X.Y.ZrcN"),
         ("fastinit/__init__.py", '__version__ = "0.1.0"\n', "the tag v0.1.0 is there already"),
         ("CHANGELOG.md", CHANGES.replace("(2027-01-02)", "(unreleased)"), "Received: '0.2.0 (unreleased)'"),
+        ("CHANGELOG.md", CHANGES.replace("01-02)", "01-02) draft"), "Received: '0.2.0 (2027-01-02) draft'"),
         ("CHANGELOG.md", CHANGES.replace("0.2.0", "0.3.0"), "must begin with \"## 0.2.0 (YYYY-MM-DD)\". Received: ''"),
         ("CITATION.cff", "version: 0.1.0\ndate-released: 2027-01-02\n", "must have version: 0.2.0. Received: '0.1.0'"),
         ("CITATION.cff", "version: 0.2.0\n", "must have date-released: 2027-01-02. Received: None"),
