@@ -108,7 +108,13 @@ BOUNDS = [
                 "numpy": 2,
                 "one_product": 0.6,
             },
-            "64-256x30-10, batch 128": {"jax": 1.4, "torch": 1.4, "torch_compile": 1.3, "numpy": 2, "one_product": 0.65},
+            "64-256x30-10, batch 128": {
+                "jax": 1.4,
+                "torch": 1.4,
+                "torch_compile": 1.3,
+                "numpy": 2,
+                "one_product": 0.65,
+            },
             "1024x9, batch 256": {"jax": 1.2, "torch": 1.1, "torch_compile": 1.1, "numpy": 1.4, "one_product": 0.75},
             "digits, 64-128-128-10, batch 64": {"sklearn": 5},
         }.items()

@@ -68,7 +68,9 @@ def _results():
             *_benchmarks("fills", "cut, float32", "2^24", 1 << 24, fastinit=4e-3),
             *_benchmarks("fills", "constant, two threads", "2^24", 1 << 24, numpy=2e-3),
             *_benchmarks("models", "`record`", "large", 0, fastinit=0.4),
-            *_benchmarks("steps", "training step", "8-4", 0, 600, fastinit=2e-3, one_product=5e-4, numpy=1.5e-3, jax=3e-3),
+            *_benchmarks(
+                "steps", "training step", "8-4", 0, 600, fastinit=2e-3, one_product=5e-4, numpy=1.5e-3, jax=3e-3
+            ),
         ],
     }
 
