@@ -97,29 +97,13 @@ BOUNDS = [
     Bound("process: first `he_normal`", ("",), Target("<=", 0.12, "s"), "numpy", beyond=True),
     Bound("process: first `he_normal`, empty cache", ("",), Target("<=", 1.5, "s")),
     Bound("process: write GPT-2 to memory", ("",), Target("<=", 0.9, "s")),
-    *(
-        bound
-        for size, limits in {
-            "64-128-128-10, batch 64": {"jax": 2, "torch": 4.5, "torch_compile": 3, "numpy": 2, "one_product": 0.55},
-            "784-512-512-10, batch 128": {
-                "jax": 1.4,
-                "torch": 1.35,
-                "torch_compile": 1.3,
-                "numpy": 2,
-                "one_product": 0.6,
-            },
-            "64-256x30-10, batch 128": {
-                "jax": 1.4,
-                "torch": 1.4,
-                "torch_compile": 1.3,
-                "numpy": 2,
-                "one_product": 0.65,
-            },
-            "1024x9, batch 256": {"jax": 1.2, "torch": 1.1, "torch_compile": 1.1, "numpy": 1.4, "one_product": 0.75},
-            "digits, 64-128-128-10, batch 64": {"sklearn": 5},
-        }.items()
-        for bound in _of("training step", size, **limits)
+    *_of("training step", "64-128-128-10, batch 64", jax=2, torch=4.5, torch_compile=3, numpy=2, one_product=0.55),
+    *_of(
+        "training step", "784-512-512-10, batch 128", jax=1.4, torch=1.35, torch_compile=1.3, numpy=2, one_product=0.6
     ),
+    *_of("training step", "64-256x30-10, batch 128", jax=1.4, torch=1.4, torch_compile=1.3, numpy=2, one_product=0.65),
+    *_of("training step", "1024x9, batch 256", jax=1.2, torch=1.1, torch_compile=1.1, numpy=1.4, one_product=0.75),
+    *_of("training step", "digits, 64-128-128-10, batch 64", sklearn=5),
 ]
 
 

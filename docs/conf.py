@@ -52,7 +52,9 @@ napoleon_custom_sections = [("Attributes", "params_style")]  # frozen data: what
 add_module_names = False
 
 # Types in signatures that belong to others, whose documentation no build may fetch, or that are aliases of ours.
-_OTHERS = r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|torch|typing)\b.*"
+_OTHERS = (
+    r"(ABCMeta|KerasTensor|collections|jax|keras|ml_dtypes|nn|np|npt|numpy|os|pathlib|random|sklearn|torch|typing)\b.*"
+)
 _ALIASES = (
     r"(fastinit\..*\.)?(Activation|Any|AnyArray|Array|ArrayLike|Arrays|Callable|DTypeLike|Figure|Iterable|Iterator|"
     r"Distributions|Layout|Mapping|Model|Named|Optimizer|Packed|Path|PathLike|Probes|Progress|Region|"

@@ -42,7 +42,7 @@ _HOMES = {
     "stats._summary": "Summary summarize",
     "_runtime.threads": "thread_limit",
 }
-_MODULES = {"checkpoint", "plots"}  # public themselves
+_MODULES = {"checkpoint", "plots", "schedules"}  # public themselves
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME_OF)

@@ -2,6 +2,7 @@
 
 from . import checkpoint as checkpoint
 from . import plots as plots
+from . import schedules as schedules
 from ._core.composite import Patched as Patched
 from ._core.composite import SameAs as SameAs
 from ._core.composite import Values as Values

@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant("minus-zero", "kernels/products/tiles.py", "[0.0] * memory.vector.count", "[-0.0] * memory.vector.count",
            "the sums of a matrix product begin at -0", "products"),
     Mutant("one-row-more", "kernels/products/product.py",
-           "copied(place, a_row, own, STEP, count, deep)", "copied(place, a_row, own, STEP, ROWS, deep)",
+           "copied(place, step, own, STEP, count, deep)", "copied(place, step, own, STEP, ROWS, deep)",
            "rows after A's last one are read", "products"),
     Mutant("backwards", "_runtime/arrays.py", "stream_step = index.step * step", "stream_step = abs(index.step) * step",
            "a region that runs backwards gets the values that follow", "threads structured regions"),

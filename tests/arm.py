@@ -18,19 +18,46 @@ PACKAGES = "qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 DRIVER = Path(__file__).with_name("arm.c")
 
 
-class Call(NamedTuple):
-    """A kernel with its variant, and its arguments: integers, arrays that it reads or writes, and one float at most."""
+Names = tuple[str, ...]
 
-    kernel: tuple[str, ...]
+
+class Link(NamedTuple):
+    """An address in an array: the word of 64 bits of an array, by its number; what it is the address of, a kernel or
+    another array; and bytes from the beginning of that."""
+
+    array: int
+    word: int
+    target: Names | int
+    bytes: int = 0
+
+
+class Call(NamedTuple):
+    """A kernel with its variant, and its arguments: integers, arrays that it reads or writes, and one float at most.
+
+    Arrays in `more` are found through the links only; all arrays are numbered, `more` after those of the arguments.
+    """
+
+    kernel: Names
     arguments: tuple[Any, ...]
+    more: tuple[np.ndarray, ...] = ()
+    links: tuple[Link, ...] = ()
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        return [a for a in (*self.arguments, *self.more) if isinstance(a, np.ndarray)]
 
 
 def here(call: Call) -> list[np.ndarray]:
     """The arrays of a call after it, on this machine."""
-    arguments = [a.copy() if isinstance(a, np.ndarray) else a for a in call.arguments]
-    addresses = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-    library.kernel(*call.kernel).call(*addresses)
-    return [a for a in arguments if isinstance(a, np.ndarray)]
+    arrays = [a.copy() for a in call.arrays]
+    for link in call.links:
+        target = link.target
+        start = arrays[target].ctypes.data if isinstance(target, int) else library.kernel(*target).address
+        arrays[link.array].reshape(-1).view(np.int64)[link.word] = start + link.bytes
+    copies = iter(arrays)
+    passed = [next(copies).ctypes.data if isinstance(a, np.ndarray) else a for a in call.arguments]
+    library.kernel(*call.kernel).call(*passed)
+    return arrays
 
 
 class Programs:
@@ -69,12 +96,12 @@ class Programs:
     def run(self, program: Path, calls: Iterable[Call]) -> list[list[np.ndarray]]:
         """The arrays of each call after it."""
         calls = list(calls)
-        given = b"".join([struct.pack("<Q", len(calls)), *(self._encoded(call) for call in calls)])
+        given = b"".join([_words(len(calls)), *(self._encoded(call) for call in calls)])
         left = subprocess.run([EMULATOR, "-cpu", "max", program], input=given, capture_output=True, check=True).stdout
         results, place = [], 0
         for call in calls:
             results.append([])
-            for array in (a for a in call.arguments if isinstance(a, np.ndarray)):
+            for array in call.arrays:
                 results[-1].append(np.frombuffer(left, array.dtype, array.size, place))
                 place += array.nbytes
         assert place == len(left)
@@ -83,11 +110,18 @@ class Programs:
     def _encoded(self, call: Call) -> bytes:
         """A call as `arm.c` reads it."""
         floats = [a for a in call.arguments if isinstance(a, float)]
-        others = [a for a in call.arguments if not isinstance(a, float)]
-        sizes = [a.nbytes if isinstance(a, np.ndarray) else 0 for a in others]
-        parts = [
-            struct.pack("<Q", size) + (a.tobytes() if size else struct.pack("<Q", a))
-            for size, a in zip(sizes, others, strict=True)
+        others = [a for a in (*call.arguments, *call.more) if not isinstance(a, float)]
+        places = [i for i, a in enumerate(others) if isinstance(a, np.ndarray)]  # of the arrays among all
+        parts = [_words(a.nbytes) + a.tobytes() if isinstance(a, np.ndarray) else _words(0, a) for a in others]
+        links = [
+            _words(places[array], word, 0, places[target], start)
+            if isinstance(target, int)
+            else _words(places[array], word, 1, self.numbers[target], start)
+            for array, word, target, start in call.links
         ]
-        first = struct.pack("<QQ", self.numbers[call.kernel], len(others))
-        return b"".join([first, *parts, struct.pack("<d", *floats or (0.0,))])
+        first = _words(self.numbers[call.kernel], len(others) - len(call.more), len(call.more))
+        return b"".join([first, *parts, _words(len(links)), *links, struct.pack("<d", *floats or (0.0,))])
+
+
+def _words(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}Q", *(number % 2**64 for number in numbers))

@@ -40,8 +40,8 @@ RUNS = {
 }
 
 
-def trained(name):
-    """The model after STEPS steps, and the history."""
+def problem(name):
+    """The model, samples, targets, optimizer and weights of a run."""
     sizes, activation, output, dtype, optimizer, more = RUNS[name]
     x = fi.normal((SAMPLES, sizes[0]), std=1.0, seed=1, dtype=dtype)
     outputs = sizes[-1]
@@ -52,9 +52,14 @@ def trained(name):
     }
     model = fi.MLP(sizes, activation, output, seed=3, dtype=dtype, population=more.get("population"))
     weights = np.arange(SAMPLES) % 3 + 0.5 if more.get("weighted") else None
+    return model, x, targets[output], optimizer(), weights
+
+
+def trained(name):
+    """The model after STEPS steps, and the history."""
+    model, x, y, optimizer, weights = problem(name)
     epochs = STEPS * BATCH // SAMPLES
-    history = model.fit(x, targets[output], epochs, BATCH, optimizer(), max_grad_norm=1.0, sample_weight=weights)
-    return model, history
+    return model, model.fit(x, y, epochs, BATCH, optimizer, max_grad_norm=1.0, sample_weight=weights)
 
 
 def digest(*arrays):

@@ -1,7 +1,7 @@
 """The same bits on ARM: every distribution, dtype and mode, and the sums that promise one order.
 
-Not the distributions of whole tensors: orthogonal goes through LAPACK, the others are made of these in Python. Nor
-norms of another order than 1, 2 and infinity, which libm's `pow` makes.
+And of training steps. Not the distributions of whole tensors: orthogonal goes through LAPACK, the others are made of
+these in Python. Nor norms of another order than 1, 2 and infinity, which libm's `pow` makes.
 """
 
 import hashlib
@@ -9,9 +9,11 @@ import json
 
 import arm
 import golden
+import golden_training
 import ml_dtypes
 import numpy as np
 import pytest
+from training_calls import call_of_steps
 
 import fastinit as fi
 from fastinit._native import catalogue
@@ -139,3 +141,26 @@ def test_the_bits_are_those_of_this_processor_and_the_pinned_ones(programs, cpu)
     assert {name: text(arrays[0]) for name, text, arrays in made} == pinned
     for call, arrays in zip(others, results[len(names) :], strict=True):
         assert [bits(array) for array in arrays] == [bits(array) for array in arm.here(call)], call
+
+
+def training_calls(monkeypatch):
+    """An epoch of each pinned run, and the numbers of the arrays that tell what it did."""
+    for name in golden_training.RUNS:
+        model, x, y, optimizer, weights = golden_training.problem(name)
+        how = {"batch_size": golden_training.BATCH, "optimizer": optimizer, "max_grad_norm": 1.0}
+        yield call_of_steps(monkeypatch, model, x, y, sample_weight=weights, **how)
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_training_steps_have_the_bits_of_this_processor(cpu, tmp_path, monkeypatch):
+    calls, numbers = zip(*training_calls(monkeypatch), strict=True)
+    kernels = {call.kernel for call in calls} | {
+        link.target for call in calls for link in call.links if isinstance(link.target, tuple)
+    }
+    programs = arm.Programs(sorted(kernels), tmp_path)
+    results = programs.run(programs.build(cpu), calls)
+    for call, which, arrays in zip(calls, numbers, results, strict=True):
+        wanted = arm.here(call)
+        for number in which:
+            assert bits(arrays[number]) == bits(wanted[number].ravel()), call.kernel
+            assert (wanted[number] != call.arrays[number]).any()

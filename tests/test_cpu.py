@@ -38,6 +38,8 @@ KERNELS = {
     "nn.losses.loss_kernel sigmoid float32": (16, 4),
     "nn.updates.update_kernel momentum float32": (5, 3),
     "nn.updates.update_kernel adam float32": (6, 6),
+    "products.product.product float32": (60, 0),
+    "products.product.product float64": (60, 0),
     "sums.moments.quick_moments float16": (12, 6),
     "sums.moments.quick_moments bfloat16": (8, 4),
     "sums.moments.quick_moments float32": (4, 2),
@@ -79,6 +81,8 @@ AVX512 = {
     "nn.activations.backward_kernel silu float64": 0.9,
     "nn.losses.loss_kernel softmax_classes float32": 0.8,
     "nn.updates.update_kernel adam float32": 0.9,
+    "products.product.product float32": 0.7,
+    "products.product.product float64": 0.7,
     "sums.moments.quick_moments float32": 0.5,
 }
 
@@ -88,6 +92,7 @@ VECTORS = {
     "narrow": rf"^\s+(?:{FLOATS})\s.*%xmm",
     "arm": r"^\s+(?:fmul|fmla|fmls)\s+v\d+\.(?:4s|2d)",
 }
+OUTSIDE = r"\b(?:fmaf?|mem(?:cpy|move|set))\b"
 LIBM = r"\b_?_?((?:log|log1p|log2|log10|exp|exp2|expm1|sin|cos|sincos|tan|tanh|erf|erfc|pow|ldexp|sqrt)f?)\b(?!\()"
 
 
@@ -183,6 +188,20 @@ def test_vectors_have_the_width_of_the_processor(tmp_path):
 @pytest.mark.parametrize("cpu", CPUS)
 def test_no_function_of_libm_is_called(found, cpu):
     assert calls_of_libm(found[cpu]["code"]) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", [cpu for cpu in CPUS if cpu != "generic"])
+def test_products_call_nothing_where_there_is_fma(found, cpu):
+    code = {kernel: text for kernel, text in found[cpu]["code"].items() if kernel.startswith("products.")}
+    assert len(code) == 2
+    assert {kernel: re.findall(OUTSIDE, text) for kernel, text in code.items()} == {key: [] for key in code}
+
+
+@pytest.mark.slow
+def test_calls_for_each_fma_are_seen(found):
+    """Where there is none, and so the check above is one."""
+    assert set(re.findall(OUTSIDE, found["generic"]["code"]["products.product.product float32"])) >= {"fmaf"}
 
 
 def test_calls_of_libm_and_scalar_code_are_seen():

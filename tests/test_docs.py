@@ -104,14 +104,18 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("module", ["fastinit", "fastinit.checkpoint", "fastinit.torch", "fastinit.jax"])
+@pytest.mark.parametrize(
+    "module",
+    ["fastinit", "fastinit.checkpoint", "fastinit.torch", "fastinit.jax", "fastinit.sklearn", "fastinit.schedules"],
+)
 def test_the_interface_is_documented(module):
     public = set(importlib.import_module(module).__all__)
     shown = {name.rpartition(".")[2] for name in documented() if name.rpartition(".")[0] == module}
     others = set(OTHERS.get(module, "").split())
     assert shown | others == public
     assert not shown & others
-    page = PAGES["api/schemes.md"] if module == "fastinit" else PAGES[f"api/{module.rpartition('.')[2]}.md"]
+    page = {"fastinit": "schemes", "fastinit.schedules": "networks"}.get(module, module.rpartition(".")[2])
+    page = PAGES[f"api/{page}.md"]
     assert [name for name in others if module != "fastinit.torch" and f"`{name}`" not in page] == []
 
 

@@ -18,6 +18,8 @@ FLOATS = "float32", "float64"
 ORDERS = "NN", "NT", "TN", "TT"  # rows or columns of A and of B are contiguous
 MOST = 40
 PADDING = 3
+# Rows of 12 or 6 and one more: few, whose tiles read B itself, and many, which read a copy.
+ROWS = 13, 85
 ABOUT = 255, 256, 257, 511, 512, 513  # the block of B that is copied at once, and two of them
 OTHER_SHAPES = sorted({*SHAPES.values()} - {SHAPES[processor.vector_bits()]})
 
@@ -105,10 +107,11 @@ def test_every_size(dtype, order):
     check_sizes(kernel_of(dtype), dtype, dict.fromkeys(range(1, MOST + 1), every), [order])
 
 
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_sizes_about_the_blocks(dtype):
+def test_sizes_about_the_blocks(dtype, rows):
     assert PRODUCT_DEPTH == PRODUCT_COLUMNS == ABOUT[1]
-    a, b, c = matrices(14, ABOUT[-1], ABOUT[-1], dtype)
+    a, b, c = matrices(rows, ABOUT[-1], ABOUT[-1], dtype)
     for depth in ABOUT:
         x, y = a[:, :depth], b[:depth]
         whole = {False: reference(x, y), True: reference(x, y, c)}
@@ -122,15 +125,15 @@ def test_other_tiles_give_the_same_bits(shape, dtype):
     kernel = kernel_of(dtype, shape)
     every = list(itertools.product(range(1, MOST + 1), repeat=2))
     check_sizes(kernel, dtype, {1: every[::13], 9: every[::7], 40: every[::17]})
-    a, b, c = matrices(31, 300, 600, dtype)
-    for order, add in itertools.product(ORDERS, (False, True)):
+    for rows, order, add in itertools.product(ROWS, ORDERS, (False, True)):
+        a, b, c = matrices(rows, 300, 600, dtype)
         check(kernel, a, b, c, reference(a, b, c if add else None), order, add=add)
 
 
 @pytest.mark.parametrize("blocks", [{"DEPTH": 7, "COLUMNS": 32}, {"DEPTH": 64, "COLUMNS": 96}])
 def test_other_blocks_give_the_same_bits(blocks):
-    a, b, c = matrices(31, 300, 200, "float32")
-    for order, add in itertools.product(ORDERS, (False, True)):
+    for rows, order, add in itertools.product(ROWS, ORDERS, (False, True)):
+        a, b, c = matrices(rows, 300, 200, "float32")
         expected = reference(a, b, c if add else None)
         check(kernel_of("float32", **blocks), a, b, c, expected, order, add=add)
 
@@ -228,7 +231,8 @@ for (rows, columns, depth), order, at_end, padding in itertools.product(SIZES, O
 print(number)
 """
 EDGES = [(1, 1, 1), (1, 1, 9), (1, 33, 8), (2, 7, 5), (3, 8, 16), (5, 31, 7), (7, 9, 17), (8, 16, 8), (9, 15, 33),
-         (11, 17, 13), (12, 32, 8), (13, 33, 9), (17, 65, 1), (23, 47, 31), (16, 40, 24), (13, 257, 259),
+         (11, 17, 13), (12, 32, 8), (13, 33, 9), (17, 65, 1), (23, 47, 31), (16, 40, 24), (13, 257, 259), (1, 150, 9),
+         (85, 47, 300), (85, 300, 31),
          (30, 300, 513), (6, 512, 256)]  # fmt: skip
 
 

@@ -15,7 +15,10 @@ from scripts.mutants import MUTANTS
 ROOT = Path(fastinit.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES, LINES, FUNCTION = 13, 400, 60  # at most: in a folder; of a file and of a function, their docstrings aside
-FRAMEWORKS = ["torch", "jax", "keras", "tensorflow", "ray", "transformers", "matplotlib", "scipy.linalg", "safetensors"]
+FRAMEWORKS = [
+    *("torch", "jax", "keras", "tensorflow", "ray", "transformers", "matplotlib", "sklearn"),
+    *("scipy.linalg", "safetensors"),
+]
 
 
 @functools.cache

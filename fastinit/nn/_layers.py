@@ -71,7 +71,7 @@ def dense_forward(
         x, weight, inputs = np.zeros((rows, 1), x.dtype), np.zeros((outputs, 1), x.dtype), 1
     if rows and outputs:
         layer = layer_record(made, weight, bias, None, None, kept, out)
-        _run("dense_forward", layer, rows * inputs * outputs, address(x), rows)
+        _run("dense_forward", x.dtype, layer, rows * inputs * outputs, address(x), rows)
     return out
 
 
@@ -131,7 +131,7 @@ def dense_backward(
     made.pull_back(delta, kept)
     if rows and outputs and inputs:
         layer = layer_record(made, weight, None, dweight, dbias, kept, kept)
-        _run("dense_backward", layer, 2 * weight.size * rows, address(x), address(delta), address(dx), rows)
+        _run("dense_backward", x.dtype, layer, 2 * weight.size * rows, address(x), address(delta), address(dx), rows)
     else:
         dx[...] = 0
         dweight[...] = 0
@@ -147,26 +147,25 @@ def layer_record(
     bias_gradient: Array | None,
     saved: Array | int,
     out: Array | int,
-) -> Array:
-    """A `records.LAYER`, as an array without axes; memory that is not used is None."""
-    dtype = weight.dtype.name
-    record = np.zeros((), LAYER)
-    record["outputs"], record["inputs"] = weight.shape
-    record["size"] = weight.itemsize
-    places = {
-        "weight": weight,
-        "bias": bias,
-        "weight_gradient": weight_gradient,
-        "bias_gradient": bias_gradient,
-        "saved": saved,
-        "out": out,
-    }
-    for field, place in places.items():
-        record[field] = 0 if place is None else place if isinstance(place, int) else address(place)
-    record["forward"] = kernel("nn.activations.forward_kernel", activation.name, dtype).address
-    record["backward"] = kernel("nn.activations.backward_kernel", activation.name, dtype).address
-    record["parameters"] = address(activation_numbers(activation))
-    return record
+) -> tuple[int, ...]:
+    """The fields of a `records.LAYER`; memory that is not used is None."""
+
+    def place(memory: Array | int | None) -> int:
+        return 0 if memory is None else memory if isinstance(memory, int) else address(memory)
+
+    arrays = weight, bias, weight_gradient, bias_gradient, saved, out
+    kernels = (kernel(f"nn.activations.{way}_kernel", activation.name, weight.dtype.name) for way in _WAYS)
+    return (
+        *reversed(weight.shape),
+        weight.itemsize,
+        *map(place, arrays),
+        *(one.address for one in kernels),
+        address(activation_numbers(activation)),
+        0,
+    )
+
+
+_WAYS = "forward", "backward"
 
 
 @functools.cache  # for ever: the kernels read them
@@ -175,21 +174,15 @@ def activation_numbers(activation: Activation) -> Array:
     return activation.packed
 
 
-def scratch_memory(workers: int, dtype: np.dtype[Any]) -> tuple[Array, int]:
-    """Memory for the products of so many threads, and the bytes of one thread's."""
-    return np.empty((workers, PRODUCT_SCRATCH), dtype), PRODUCT_SCRATCH * dtype.itemsize
-
-
 def workers_of(products: int) -> int:
     """How many threads so many multiply-adds are worth."""
     return num_threads() if products >= PARALLEL_PRODUCTS else 1
 
 
-def _run(name: str, layer: Array, products: int, *numbers: int) -> None:
-    dtype = np.dtype(f"f{layer['size']}")
-    workers = workers_of(products)
-    scratch, scratch_bytes = scratch_memory(workers, dtype)
-    counters = np.zeros(2, np.int64)
+def _run(name: str, dtype: np.dtype[Any], fields: tuple[int, ...], products: int, *numbers: int) -> None:
+    workers, layer, counters = workers_of(products), np.array(fields, LAYER), np.zeros(2, np.int64)
+    scratch = np.empty((workers, PRODUCT_SCRATCH), dtype)
     multiply = kernel("products.product.product", dtype.name).address
-    arguments = (address(layer), multiply, *numbers, workers, address(counters), address(scratch), scratch_bytes)
-    together(functools.partial(kernel("nn.network.driver", name, dtype.name).call, *arguments), workers)
+    memory = address(counters), address(scratch), scratch.strides[0]
+    run = kernel("nn.network.driver", name, dtype.name).call
+    together(functools.partial(run, address(layer), multiply, *numbers, workers, *memory), workers)

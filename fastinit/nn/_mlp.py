@@ -85,7 +85,7 @@ class MLP:
         key: the seed that was used, as a `Key`. `MLP(..., seed=model.key)` begins with the same weights.
         epochs: how many `fit` has made.
 
-    Training is reproducible: the same seed and data give the same bits on every processor and for any number of threads.
+    Training is reproducible: the same seed and data give the same bits on any processor and with any number of threads.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range.

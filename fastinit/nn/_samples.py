@@ -202,6 +202,6 @@ def as_weights(values: Any, rows: int) -> Array | None:
     weights = as_finite(array, "sample_weight", values, np.float64)
     if rows and not (weights.min() >= 0 and weights.max() > 0):
         received = f"from {weights.min():g} to {weights.max():g}"
-        raise ValueError(f"sample_weight must not be negative, nor all 0. Received: {received}")
+        raise ValueError(f"sample_weight must not be negative, nor all zero. Received: {received}")
     scaled: Array = weights / weights.max(initial=0.0)  # a new array: the other may be the caller's
     return scaled

@@ -58,14 +58,16 @@ def _memory(net: Network, rows: int, copies: int, **more: int) -> Memory:
 
 def _layers(net: Network, memory: Memory) -> Array:
     """The kernels' records of layers, (members, layers)."""
-    members, depth = len(net.weights), len(net.activations)
-    layers = np.zeros((members, depth), LAYER)
+    records = []
     for index, activation in enumerate(net.activations):
         out = memory.place(f"out {index}")
         saved = memory.place(f"kept {index}") if activation.keeps == "input" else out
-        for member in range(members):
-            arrays = *net.weights[member][index], *net.gradients[member][index]
-            layers[member, index] = layer_record(activation, *arrays, saved, out)
+        records.append(layer_record(activation, *net.weights[0][index], *net.gradients[0][index], saved, out))
+    members = len(net.weights)
+    layers = np.array([records] * members, LAYER)
+    if members > 1:
+        for name in ("weight", "bias", "weight_gradient", "bias_gradient"):
+            layers[name] += np.arange(members)[:, None] * net.parameters.strides[0]
     blocks = -(-layers["outputs"] // BLOCK)
     layers["first_block"] = blocks.cumsum(axis=1) - blocks
     return layers

@@ -17,6 +17,9 @@ from fastinit.kernels.jit import intrinsic
 
 VECTOR_BYTES = 64
 BLOCK = 8  # rows and columns that `transpose` takes
+# Rows of A that are read from one pointer, at 0, 1 and 2 steps, which x86 adds as it loads. With a distance of its own
+# for each of 12 rows the registers do not suffice: 80 instead of 104 GF/s.
+GROUP = 3
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _NUMBERS = {types.float32: (ir.FloatType(), 4, "f32"), types.float64: (ir.DoubleType(), 8, "f64")}
@@ -43,6 +46,15 @@ class _Memory:
         """A pointer moved by a number of elements."""
         return self.builder.gep(pointer, [ir.Constant(_I64, step) if isinstance(step, int) else step])
 
+    def times(self, pointer: Any, step: Any, count: int) -> Any:
+        """A pointer moved by several steps."""
+        return self.moved(pointer, self.builder.mul(step, ir.Constant(_I64, count)))
+
+    def hidden(self, pointer: Any) -> Any:
+        """The same pointer; LLVM does not see how it was made, and so does not compute it again from others."""
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], False)
+
     def load(self, pointer: Any) -> Any:
         return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size)
 
@@ -68,64 +80,77 @@ class _Memory:
         return self.builder.call(function, [a, b, c])
 
 
-def tile(kind: Any, heights: Sequence[int], vectors: int, row_step: int, k_step: int) -> Any:
+def tile(kind: Any, shapes: Sequence[tuple[int, int]], by_column: bool) -> Any:
     """Return what computes a tile of C = A B or C += A B.
 
-    All of C's tile stays in registers while k runs. A's element (i, k) lies at i row_step + k k_step; B's rows, of
-    `vectors` vectors, follow each other.
+    All of C's tile stays in registers while k runs.
 
     Args:
         kind: Numba's float32 or float64.
-        heights: rows that a tile may have.
-        vectors: the most that a row may have.
+        shapes: what tiles there are: rows, and vectors of each.
+        by_column: whether A's columns are contiguous, not its rows.
 
-    The result takes (a, b, depth, c, c_step, add, rows, width): addresses of A, B and C; the number of k's, at least 1;
-    elements from one row of C to the next; 1 where C is added to; the rows, one of `heights`; the vectors of a row.
+    The result takes (a, a_step, b, b_step, depth, c, c_step, add, rows, width): addresses of A, B and C, each with the
+    elements from one row to the next (`by_column`: from one column of A); the number of k's, at least 1; 1 where C is
+    added to; the shape.
     """
-    shapes = [(rows, width) for rows in heights for width in range(1, vectors + 1)]
+    most = 1 + max(width for _, width in shapes)
 
     @intrinsic
     def run(
-        typing_context: Any, a: Any, b: Any, depth: Any, c: Any, c_step: Any, add: Any, rows: Any, width: Any
+        typing_context: Any,
+        a: Any,
+        a_step: Any,
+        b: Any,
+        b_step: Any,
+        depth: Any,
+        c: Any,
+        c_step: Any,
+        add: Any,
+        rows: Any,
+        width: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            memory = _Memory(builder, kind, lanes(kind))
-            a, b, c = (memory.at(arguments[i]) for i in (0, 1, 3))
-            add = builder.icmp_signed("!=", arguments[5], ir.Constant(_I64, 0))
-            number = builder.add(builder.mul(arguments[6], ir.Constant(_I64, vectors + 1)), arguments[7])
+            memory, one = _Memory(builder, kind, lanes(kind)), ir.Constant(_I64, 1)
+            a_step, depth = arguments[1], arguments[4]
+            a_steps = (one, a_step) if by_column else (a_step, one)
+            a, b, c = (memory.at(arguments[i]) for i in (0, 2, 5))
+            add = builder.icmp_signed("!=", arguments[7], ir.Constant(_I64, 0))
+            number = builder.add(builder.mul(arguments[8], ir.Constant(_I64, most)), arguments[9])
             after = builder.append_basic_block("after")
             choice = builder.switch(number, after)
-            for rows, width in shapes:
-                block = builder.append_basic_block(f"tile_{rows}_{width}")
-                choice.add_case(ir.Constant(_I64, rows * (vectors + 1) + width), block)
+            for shape in shapes:
+                block = builder.append_basic_block("tile_{}_{}".format(*shape))
+                choice.add_case(ir.Constant(_I64, shape[0] * most + shape[1]), block)
                 builder.position_at_end(block)
-                of_a = [i * row_step for i in range(rows)], k_step
-                of_b = [j * memory.vector.count for j in range(width)], vectors * memory.vector.count
-                _tile(memory, (a, *of_a), (b, *of_b), arguments[2], (c, arguments[4]), add)
+                _tile(memory, shape, (a, *a_steps), (b, arguments[3]), depth, (c, arguments[6]), add)
                 builder.branch(after)
             builder.position_at_end(after)
             return context.get_dummy_value()
 
-        given = a, b, depth, c, c_step, add, rows, width
+        given = a, a_step, b, b_step, depth, c, c_step, add, rows, width
         _expect(given, types.int64)
         return types.void(*given), generate
 
     return run
 
 
-def _tile(memory: _Memory, a: Any, b: Any, depth: Any, c: Any, add: Any) -> None:
+def _tile(memory: _Memory, shape: tuple[int, int], a: Any, b: Any, depth: Any, c: Any, add: Any) -> None:
     """The code of one tile.
 
     Args:
-        a, b: where the elements of k = 0 lie: a pointer, and how far they are from it; and the step from one k to the
-            next.
+        memory: its vectors.
+        shape: rows, and vectors of each.
+        a: a pointer, and the steps from one row and from one k to the next.
+        b: a pointer, and the step from one k to the next.
         depth: the number of k's.
         c: a pointer, and the step from one row to the next.
         add: whether C is added to.
     """
-    builder, (a, rows, a_step), (b, vectors, b_step) = memory.builder, a, b
-    starts = [memory.moved(c[0], builder.mul(c[1], ir.Constant(_I64, i))) for i in range(len(rows))]
-    places = [memory.moved(start, vector) for start in starts for vector in vectors]
+    builder, (rows, width) = memory.builder, shape
+    lines = [memory.times(c[0], c[1], i) for i in range(rows)]
+    places = [memory.moved(line, j * memory.vector.count) for line in lines for j in range(width)]
+    starts = [b[0], *(memory.hidden(memory.times(a[0], a[1], i)) for i in range(0, rows, GROUP))]
     before = builder.block
     adding, loop, done = (builder.append_basic_block(name) for name in ("adding", "loop", "done"))
     builder.cbranch(add, adding, loop)
@@ -134,22 +159,21 @@ def _tile(memory: _Memory, a: Any, b: Any, depth: Any, c: Any, add: Any) -> None
     builder.branch(loop)
 
     builder.position_at_end(loop)
-    k = builder.phi(_I64)
+    k, of_b, *of_a = heads = tuple(builder.phi(kind) for kind in (_I64, *(start.type for start in starts)))
     sums = [builder.phi(memory.vector) for _ in places]
-    a, b = (memory.moved(start, builder.mul(k, ir.Constant(_I64, step))) for start, step in ((a, a_step), (b, b_step)))
-    row = [memory.load(memory.moved(b, vector)) for vector in vectors]
+    row = [memory.load(memory.moved(of_b, j * memory.vector.count)) for j in range(width)]
     made = []
-    for i, place in enumerate(rows):
-        factor = memory.filled(memory.moved(a, place))
-        made += [memory.fma(factor, value, sums[i * len(row) + j]) for j, value in enumerate(row)]
+    for i in range(rows):
+        factor = memory.filled(memory.times(of_a[i // GROUP], a[1], i % GROUP))
+        made += [memory.fma(factor, value, sums[i * width + j]) for j, value in enumerate(row)]
     following = builder.add(k, ir.Constant(_I64, 1))
+    moved = [memory.moved(of_b, b[1]), *(memory.moved(pointer, a[2]) for pointer in of_a)]
     builder.cbranch(builder.icmp_signed("<", following, depth), loop, done)
 
     zero = ir.Constant(memory.vector, [0.0] * memory.vector.count)
-    for phi, values in (
-        (k, (ir.Constant(_I64, 0),) * 2 + (following,)),
-        *zip(sums, zip([zero] * len(made), loaded, made, strict=True), strict=True),
-    ):
+    first = ir.Constant(_I64, 0), *starts, *[zero] * len(made)
+    added = *first[: 1 + len(starts)], *loaded
+    for phi, *values in zip((*heads, *sums), first, added, (following, *moved, *made), strict=True):
         for value, block in zip(values, (before, adding, loop), strict=True):
             phi.add_incoming(value, block)
     builder.position_at_end(done)
