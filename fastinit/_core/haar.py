@@ -55,7 +55,7 @@ def haar(matrix: Array, key: Key, offset: int) -> None:
 
     def call(name: str, first: int, last: int, begin: int = 0, end: int = 0) -> None:
         counters[:] = 0
-        run["first"], run["last"], run["begin"], run["end"] = first, last, begin, end
+        run["first_block"], run["last_block"], run["begin"], run["end"] = first, last, begin, end
         work = functools.partial(kernel(f"products.reflectors.{name}", dtype.name).call, address(run))
         together(work, min(workers, num_threads()))  # anew: a signal handler may have forked, and this be the child
 

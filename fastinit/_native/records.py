@@ -157,8 +157,8 @@ REFLECTIONS = np.dtype(
         ("matrix", np.int64),  # (width, columns)
         ("transposed", np.int64),  # 1: (columns, width)
         ("step", np.int64),  # elements from one of its rows to the next
-        ("first", np.int64),  # blocks [first, last) of reflections
-        ("last", np.int64),
+        ("first_block", np.int64),  # blocks [first, last) of reflections
+        ("last_block", np.int64),
         ("begin", np.int64),  # columns [begin, end), of which a thread takes `share` at once
         ("end", np.int64),
         ("share", np.int64),

@@ -11,7 +11,7 @@ from fastinit._native import cache, catalogue, library, processor
 from fastinit._runtime.limits import memory_limits
 from fastinit._runtime.threads import default_threads
 
-_PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors", "threadpoolctl")
+_PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors")
 
 
 def info() -> dict[str, Any]:

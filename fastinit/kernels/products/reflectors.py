@@ -96,8 +96,8 @@ def _reflect(record):
     run = carray(pointer(record), 1, REFLECTIONS)[0]
     dots = run.memory + fetch_add(run.counters + i64(8)) * run.memory_bytes
     scratch = dots + BLOCK * BLOCK * SIZE
-    block = run.first + fetch_add(run.counters)
-    while block < run.last:
+    block = run.first_block + fetch_add(run.counters)
+    while block < run.last_block:
         top = block * BLOCK
         count, width = min(BLOCK, run.height - top), run.width - top
         r, step = run.vectors + (top * run.width + top) * SIZE, run.width
@@ -107,7 +107,7 @@ def _reflect(record):
             run.product, r, step, i64(1), r, i64(1), step, dots, BLOCK, count, count, width, i64(0), scratch
         )  # fmt: skip
         factored(carray(pointer(dots), (BLOCK, BLOCK), REAL), inner, count)
-        block = run.first + fetch_add(run.counters)
+        block = run.first_block + fetch_add(run.counters)
 
 
 def reflect(dtype: str) -> Definition:
@@ -141,8 +141,8 @@ def _apply(record):
     end = run.end - fetch_add(run.counters) * run.share
     while end > run.begin:  # the last columns first: they take longest
         begin = max(run.begin, end - run.share)
-        block = run.last - i64(1)
-        while block >= run.first:
+        block = run.last_block - i64(1)
+        while block >= run.first_block:
             left = max(begin, block * BLOCK // run.parts)  # those before are zero where the vectors are not
             if left < end:
                 applied(run, block, left, end, own)
