@@ -46,6 +46,17 @@ LAWS = {
 }
 OFFSETS = (0, 2**32 - 2, 2**35 + 1)
 MANY = 1001
+MATRICES = (
+    ((4, 2), "float32", 1.0),
+    ((2, 3), "float64", 0.3),
+    ((3, 3), "bfloat16", 1.0),
+    ((3, 2), "complex64", 1.0),
+    ((2, 2), "complex128", 0.3),
+    ((150, 3), "float32", 1.0),
+    ((70, 66), "float32", 1.0),
+    ((3, 150), "float64", 0.3),
+    ((35, 34), "complex64", 0.3),
+)
 Table = list[tuple[str, ...]]
 
 
@@ -145,12 +156,14 @@ def structured() -> str:
 
 
 def orthogonal() -> str:
-    """To six digits: the last bits are LAPACK's."""
+    """The bits of small matrices, and the digests of larger ones, with several blocks of reflections."""
     rows = []
-    for shape in ((4, 2), (3, 3)):
-        out = fi.orthogonal(shape, seed=KEYS["B"], dtype="float64")
-        rows += [(f"{shape[0]} x {shape[1]}, row {i}", " ".join(f"{x:.6f}" for x in row)) for i, row in enumerate(out)]
-    return markdown(("matrix", "values"), rows)
+    for shape, dtype, gain in MATRICES:
+        fill = fill_complex if dtype.startswith("complex") else fi.fill
+        out = fill(np.empty(shape, DTYPES.get(dtype, dtype)), fi.Orthogonal(gain), seed=KEYS["B"])
+        found = " ".join(map(bits, out.ravel())) if out.size <= 9 else digest(out)
+        rows.append((f"{shape[0]} x {shape[1]}", dtype, str(gain), f"`{found}`"))
+    return markdown(("matrix", "dtype", "gain", "bits of all elements, or digest"), rows)
 
 
 def tables() -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import fastinit as fi
+from fastinit._core.complex import fill_complex
 from fastinit._runtime.arrays import DTYPES
 
 PATH = Path(__file__).parent / "golden.json"
@@ -24,6 +25,7 @@ LAWS = {
 KEYS = {"Key(0)": fi.Key(0), "Key(2**200) / 'layers.0.weight'": fi.Key(2**200) / "layers.0.weight"}
 OFFSETS = (0, 1021, 2**32 - 3, 2**34 + 255)
 MANY = 100_003
+MATRICES = (5, 5), (200, 130), (70, 300)  # orthogonal: of one block of reflections, and of several
 
 
 def hexed(x):
@@ -42,6 +44,25 @@ def digest(law, dtype, key):
     return hashlib.blake2b(out.view(np.uint8).tobytes(), digest_size=8).hexdigest()
 
 
+def matrix_digest(shape, dtype, key):
+    out = fi.fill(np.empty(shape, DTYPES[dtype]), fi.Orthogonal(2**0.5), seed=key)
+    return hashlib.blake2b(out.view(np.uint8).tobytes(), digest_size=8).hexdigest()
+
+
+def unitary_digest(shape, dtype, key):
+    out = fill_complex(np.empty(shape, dtype), fi.Orthogonal(2**0.5), seed=key)
+    return hashlib.blake2b(out.tobytes(), digest_size=8).hexdigest()
+
+
+def matrices():
+    """The same of matrices."""
+    for dtypes, compute in (DTYPES, matrix_digest), (("complex64", "complex128"), unitary_digest):
+        for dtype in dtypes:
+            for shape in MATRICES:
+                for key_name, key in KEYS.items():
+                    yield f"matrix {shape} {dtype} {key_name}", lambda c=(compute, shape, dtype, key): c[0](*c[1:])
+
+
 def cases():
     """A readable name, and what computes the pinned text."""
     for law_name, law in LAWS.items():
@@ -52,6 +73,7 @@ def cases():
                         name = f"{mode} {law_name} {dtype} {key_name} at {offset}"
                         yield name, lambda c=(law, dtype, key, mode, offset): hexed(values(*c))
                 yield f"digest {law_name} {dtype} {key_name}", lambda c=(law, dtype, key): digest(*c)
+    yield from matrices()
 
 
 def main():

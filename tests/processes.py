@@ -165,6 +165,22 @@ def sums():
             yield f"{loss.__name__} {value.hex()} {gradient.tobytes().hex()}"
 
 
+def digest_of_matrices():
+    """A hash of orthogonal and unitary matrices, of one block of reflections and of several, wide and tall."""
+    import numpy as np
+
+    import fastinit as fi
+    from fastinit._core.complex import fill_complex
+
+    found = hashlib.sha256()
+    for shape in ((3, 2), (150, 130), (70, 300)):
+        for dtype in DTYPES[2:]:
+            found.update(fi.orthogonal(shape, seed=1, dtype=dtype).tobytes())
+        for dtype in ("complex64", "complex128"):
+            found.update(fill_complex(np.empty(shape, dtype), fi.Orthogonal(), seed=1).tobytes())
+    return found.hexdigest()
+
+
 def digest_of_sums():
     """A hash of all that `sums` gives."""
     return hashlib.sha256("\n".join(sums()).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The same bits on ARM: every distribution, dtype and mode, and the sums that promise one order.
 
-And of training steps. Not the distributions of whole tensors: orthogonal goes through LAPACK, the others are made of
-these in Python. Nor norms of another order than 1, 2 and infinity, which libm's `pow` makes.
+And of matrix products, orthogonal matrices and training steps. Not the other distributions of whole tensors, which are
+made of these in Python. Nor norms of another order than 1, 2 and infinity, which libm's `pow` makes.
 """
 
 import hashlib
@@ -13,11 +13,12 @@ import golden_training
 import ml_dtypes
 import numpy as np
 import pytest
-from training_calls import call_of_steps
+from products import laid_out
+from training_calls import call_of_steps, calls_of_matrix
 
 import fastinit as fi
 from fastinit._native import catalogue
-from fastinit._native.records import FIELDS, PARAMETERS
+from fastinit._native.records import FIELDS, PARAMETERS, PRODUCT_SCRATCH
 from fastinit._runtime.arrays import DTYPES
 from fastinit.kernels.distributions import BLOCK32, BLOCK64
 
@@ -132,15 +133,53 @@ def programs(tmp_path_factory):
 def test_the_bits_are_those_of_this_processor_and_the_pinned_ones(programs, cpu):
     pinned = json.loads(golden.PATH.read_text())
     names, calls, texts = zip(*golden_calls(), strict=True)
-    assert list(names) == list(pinned)
+    assert list(names) == [name for name in pinned if not name.startswith("matrix ")]
     others = [*fill_calls(), *stream_calls(), *sum_calls(), *loss_calls()]
     assert {call.kernel for call in (*calls, *others)} == set(KERNELS)
 
     results = programs.run(programs.build(cpu), [*calls, *others])
     made = zip(names, texts, results[: len(names)], strict=True)
-    assert {name: text(arrays[0]) for name, text, arrays in made} == pinned
+    assert {name: text(arrays[0]) for name, text, arrays in made} == {name: pinned[name] for name in names}
     for call, arrays in zip(others, results[len(names) :], strict=True):
         assert [bits(array) for array in arrays] == [bits(array) for array in arm.here(call)], call
+
+
+def product_calls():
+    """Products of every layout, written and added, about the sizes of tiles and of blocks."""
+    for dtype in catalogue.FLOATS:
+        for rows, columns, depth in ((1, 1, 1), (6, 16, 9), (13, 33, 20), (25, 300, 270), (3, 17, 600), (70, 5, 64)):
+            a = fi.normal((rows, depth), std=1.0, seed=1, dtype=dtype)
+            b = fi.normal((depth, columns), std=1.0, seed=2, dtype=dtype)
+            for a_order, b_order, add in ("NN0", "NT1", "TN1", "TT0"):
+                a, b = (laid_out(matrix, order)[0] for matrix, order in ((a, a_order), (b, b_order)))
+                c = fi.normal((rows, columns), std=1.0, seed=3, dtype=dtype)
+                steps = ([step // c.itemsize for step in matrix.strides] for matrix in (a, b))
+                (a_row, a_k), (b_k, b_column) = steps
+                memory = a.ravel("K"), a_row, a_k, b.ravel("K"), b_k, b_column, c, columns
+                scratch = np.zeros(PRODUCT_SCRATCH, dtype)
+                arguments = (*memory, rows, columns, depth, int(add), scratch)
+                yield arm.Call(("products.product.product", dtype), arguments), [2]
+
+
+def matrix_calls(monkeypatch):
+    """Orthogonal and unitary matrices, tall and wide, of several blocks of reflections."""
+    for dtype in ("float32", "float64", "complex64", "complex128"):
+        for shape in ((1, 1), (3, 2), (70, 66), (40, 150), (150, 30)):
+            yield from calls_of_matrix(monkeypatch, np.empty(shape, dtype), golden.KEYS["Key(0)"])
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_products_and_orthogonal_matrices_have_the_bits_of_this_processor(cpu, tmp_path, monkeypatch):
+    calls, numbers = zip(*product_calls(), *matrix_calls(monkeypatch), strict=True)
+    kernels = {call.kernel for call in calls}
+    assert kernels == {names for names in catalogue.everything() if names[0].startswith("products.")}
+    programs = arm.Programs(sorted(kernels), tmp_path)
+    results = programs.run(programs.build(cpu), calls)
+    for call, which, arrays in zip(calls, numbers, results, strict=True):
+        wanted = arm.here(call)
+        for number in which:
+            assert bits(arrays[number]) == bits(wanted[number].ravel()), call.kernel
+            assert bits(wanted[number]) != bits(call.arrays[number])
 
 
 def training_calls(monkeypatch):

@@ -85,9 +85,7 @@ def test_every_tensor_reads_back(tmp_path, small_buffer, capsys, seed):
         wanted = expected(plan, name, 11 if seed is None else seed)
         assert value.dtype == wanted.dtype
         assert value.shape == wanted.shape
-        if plan[name].distribution != fi.Orthogonal():  # LAPACK's bits are its own, see below
-            np.testing.assert_array_equal(bits(value), bits(wanted))
-    np.testing.assert_allclose(found["d.weight"].T @ found["d.weight"], np.eye(30), atol=1e-13)
+        np.testing.assert_array_equal(bits(value), bits(wanted))
 
 
 def test_the_header_is_as_the_format_wants_it(tmp_path):

@@ -57,7 +57,7 @@ SMOKE = (
 # CASES and KERNELS are put before it.
 ASSEMBLY = """
 import json
-from processes import digest, digest_of_sums
+from processes import digest, digest_of_matrices, digest_of_sums
 from fastinit._native import processor
 from fastinit.kernels import objects
 
@@ -66,7 +66,9 @@ for kernel in KERNELS:
     module, _ = objects.module_of(objects.definition_of(*kernel.split()), "kernel")
     objects.optimize(module, processor.machine())
     code[kernel] = processor.machine().emit_assembly(module)
-digests = {"fills": digest(*CASES), "sums": digest_of_sums() if CASES else None}
+digests = {"fills": digest(*CASES)}
+if CASES:
+    digests |= {"sums": digest_of_sums(), "matrices": digest_of_matrices()}
 print(json.dumps({"digests": digests, "code": code, "tag": processor.tag(*processor.target())}))
 """
 
@@ -147,8 +149,12 @@ def test_a_few_kernels_are_vectorised_and_call_no_libm(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", CPUS[1:])
 def test_the_bits_are_the_same_on_every_cpu(found, cpu):
-    """Of what is drawn, and of the sums in statistics, norms and losses."""
-    ours = {"fills": processes.digest(*processes.FEW), "sums": processes.digest_of_sums()}
+    """Of what is drawn, of the sums in statistics, norms and losses, and of orthogonal matrices."""
+    ours = {
+        "fills": processes.digest(*processes.FEW),
+        "sums": processes.digest_of_sums(),
+        "matrices": processes.digest_of_matrices(),
+    }
     assert found[cpu]["digests"] == ours
 
 

@@ -24,6 +24,12 @@ def test_pinned_values(law):
     assert {name: CASES[name]() for name in mine} == {name: PINNED[name] for name in mine}
 
 
+def test_pinned_matrices():
+    mine = [name for name, _ in golden.matrices()]
+    assert len(mine) == 6 * 3 * 2
+    assert {name: CASES[name]() for name in mine} == {name: PINNED[name] for name in mine}
+
+
 def test_the_pinned_uniforms_are_those_of_the_specification():
     """Not only what the kernels once said: the words, the key and the element order by plain NumPy."""
     for seed, path, name in ((0, (), "Key(0)"), (2**200, ("layers.0.weight",), "Key(2**200) / 'layers.0.weight'")):

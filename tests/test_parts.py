@@ -145,7 +145,7 @@ class OfThisCpu(Structured):
     """Values as a constructor computes them, whose last bits are those of the CPU."""
 
     any_dtype = needs_all = True
-    portable = exact = False
+    portable = False
     bits = 0.0
 
     def check(self, shape, dtype):

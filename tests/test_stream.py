@@ -355,22 +355,98 @@ def test_sparse_and_complex():
     assert any(x * x + y * y > 1 for x, y in drawn), "the vectors show no element that is drawn again"
 
 
-def test_orthogonal_matrices_to_their_digits():
-    table = rows("orthogonal")[1]
-    for tall, short in ((4, 2), (3, 3)):
-        gaussian = np.array(values("normal(0, 1)", "float64", KEYS["B"], range(tall * short))).reshape(short, tall)
-        q = np.eye(tall)
-        signs = []
-        for k in range(short):
-            g = gaussian[k, k:]
-            beta, v = g[0], np.zeros(tall)
-            if len(g) > 1:
-                beta = -math.copysign(np.sqrt(g @ g), g[0])
-                v[k], v[k + 1 :] = 1, g[1:] / (g[0] - beta)
-                q = q @ (np.eye(tall) - (beta - g[0]) / beta * np.outer(v, v))
-            signs.append(math.copysign(1, beta))
-        expected = [line[1].split() for line in table if line[0].startswith(f"{tall} x {short}")]
-        np.testing.assert_allclose(q[:, :short] * signs, np.array(expected, float), atol=1.01e-6)
+def chain(f, a, b, z=0.0):
+    for x, y in zip(a, b, strict=True):
+        z = f.fma(x, y, z)
+    return z
+
+
+def squares(x):
+    x = [value * value for value in x]
+    if len(x) <= 24:
+        sums, whole = [0.0] * 4, len(x) - len(x) % 4
+        for i, value in enumerate(x):
+            sums[i % 4 if i < whole else 0] += value
+        return (sums[0] + sums[1]) + (sums[2] + sums[3])
+    sums, whole = [0.0] * 32, len(x) - len(x) % 128
+    for first in range(0, whole, 128):
+        for j in range(32):
+            a, b, c, d = x[first + j : first + 128 : 32]
+            sums[j] += (a + b) + (c + d)
+    for i, value in enumerate(x[whole:]):
+        sums[i % 32] += value
+    for w in (16, 8, 4, 2, 1):
+        for j in range(w):
+            sums[j] += sums[w + j]
+    return sums[0]
+
+
+def vector(f, g, parts):
+    """The parts of v, tau and those of d."""
+    head = g[:parts]
+    if not any(head):
+        head = [1.0, 0.0][:parts]
+    s = sum(part * part for part in head)
+    h, n = math.sqrt(s), math.sqrt(s + squares(g[parts:]))
+    divisor = math.copysign(h + n, head[0]) if parts == 1 else h + n
+    v = [1.0, 0.0][:parts] + [f.r(x / divisor) for x in g[parts:]]
+    return v, f.r((h + n) / n), [f.r(-(part / h)) for part in head]
+
+
+def factor(f, r, tau):
+    """The columns of N, as far as they are not zero."""
+    columns = []
+    for j, row in enumerate(r):
+        s = [chain(f, other[k:], row[k:]) for k, other in enumerate(r[:j])]  # a row begins with as many zeros
+        above = [chain(f, [columns[k][i] for k in range(i, j)], s[i:]) for i in range(j)]
+        columns.append([f.r(x * -tau[j]) for x in above] + [-tau[j]])
+    return columns
+
+
+def reflections(f, digest, tall, short, parts):
+    """The vectors, their factors tau, and the parts of d."""
+    drawn = values("normal(0, 1)", f"float{f.name}", digest, range(parts * tall * short))
+    vectors, taus, turns = [], [], []
+    for k in range(short):
+        row = drawn[k * parts * tall :][parts * k : parts * tall]
+        v, tau, d = vector(f, row, parts)
+        vectors.append(v)
+        if parts == 2:
+            vectors.append([x for j in range(0, len(v), 2) for x in (-v[j + 1], v[j])])
+        taus += [tau] * parts
+        turns.append(d)
+    return vectors, taus, turns
+
+
+def orthogonal(f, digest, tall, short, parts):
+    """The columns of Q, part by part."""
+    vectors, taus, turns = reflections(f, digest, tall, short, parts)
+    columns = [[0.0] * parts * k + d + [0.0] * parts * (tall - k - 1) for k, d in enumerate(turns)]
+    for first in reversed(range(0, parts * short, 64)):
+        some, tau = vectors[first : first + 64], taus[first : first + 64]
+        width = parts * tall - first
+        r = [[0.0] * (width - len(v)) + v for v in some]
+        n = factor(f, r, tau)
+        for k in range(first // parts, short):
+            q = columns[k][first:]
+            w = [chain(f, row[i:], q[i:]) for i, row in enumerate(r)]
+            y = [chain(f, [n[j][i] for j in range(i, len(r))], w[i:]) for i in range(len(r))]
+            upper = [min(j + 1, len(r)) for j in range(width)]  # further rows have zeros there
+            columns[k][first:] = [
+                chain(f, [row[j] for row in r[: upper[j]]], y[: upper[j]], x) for j, x in enumerate(q)
+            ]
+    return columns
+
+
+@pytest.mark.parametrize("line", rows("orthogonal")[1], ids=lambda line: " ".join(line[:2]))
+def test_orthogonal_matrices(line):
+    (out, inputs), dtype, gain = map(int, line[0].split(" x ")), line[1], float(line[2])
+    f, parts = format_of(dtype), 2 if dtype.startswith("complex") else 1
+    columns = np.array(orthogonal(f, KEYS["B"], max(out, inputs), min(out, inputs), parts))
+    columns = columns.reshape(min(out, inputs), max(out, inputs), parts)
+    matrix = columns.transpose(1, 0, 2) if out >= inputs else columns
+    text, data = hexed([f.r(f.r(gain) * x) for x in matrix.ravel().tolist()], KINDS[dtype])
+    assert line[3] == (text if out * inputs <= 9 else hashlib.blake2b(data, digest_size=8).hexdigest())
 
 
 def test_the_tables_are_those_of_the_library():

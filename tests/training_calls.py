@@ -1,9 +1,10 @@
-"""Training steps as one call of a kernel, with all memory and kernels that it reaches: for `arm`."""
+"""Calls of kernels that read records, with all memory and kernels that they reach: for `arm`."""
 
 from arm import Call, Link
 
+from fastinit._core import haar
 from fastinit._native import library
-from fastinit._native.records import LAYER, TRAINING
+from fastinit._native.records import LAYER, REFLECTIONS, TRAINING
 from fastinit.nn import _layers as layers
 from fastinit.nn import _training as training
 
@@ -11,6 +12,7 @@ from fastinit.nn import _training as training
 NUMBERS = {
     *("inputs", "outputs", "size", "first_block", "target_bytes", "delta_bytes", "blocks", "begin", "end", "batch"),
     *("tasks", "members", "worker_bytes", "scratch_bytes", "count", "step", "largest"),
+    *("height", "width", "parts", "transposed", "first_block", "last_block", "share", "memory_bytes"),
 }
 
 
@@ -42,6 +44,36 @@ def call_of_steps(monkeypatch, model, x, y, **how):
     return call, [numbers[int(run[name])] for name in ("weights", "records")]
 
 
+def calls_of_matrix(monkeypatch, matrix, key):
+    """The calls of `haar(matrix, key, 0)`, which are made here, too.
+
+    Returns:
+        Each call, and the numbers of the arrays in it that it writes and others read.
+    """
+    noted, calls = [], []
+    inner = haar.address
+
+    def address(array):
+        noted.append(array)
+        return inner(array)
+
+    def together(work, _workers):
+        name, written = ("apply", ["matrix"]) if calls else ("reflect", ["factors", "turns", "vectors"])
+        run = next(array for array in noted if array.dtype == REFLECTIONS)
+        arrays = {inner(array): array for array in sorted(noted, key=lambda x: x.nbytes)}
+        for field in written[:-1]:  # it may have the results of a matrix before
+            arrays[int(run[field])][...] = 0
+        call, numbers = _call((f"products.reflectors.{name}", matrix.real.dtype.name), work.args, arrays)
+        calls.append((call, [numbers[int(run[field])] for field in written]))
+        work()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(haar, "address", address)
+        patch.setattr(haar, "together", together)
+        haar.haar(matrix, key, 0)
+    return calls
+
+
 def _call(kernel, arguments, arrays):
     """The call, and address -> number of the array that begins there; `arrays` are the largest at their addresses."""
     names = {loaded.address: key for key, loaded in library._kernels.items()}
@@ -55,7 +87,7 @@ def _call(kernel, arguments, arrays):
     numbers = {start: i for i, start in enumerate(passed)}
     links = []
     for i, records in enumerate(arrays[start] for start in passed):
-        if records.dtype not in (LAYER, TRAINING):
+        if records.dtype not in (LAYER, TRAINING, REFLECTIONS):
             continue
         fields = records.dtype.names
         for word, address in enumerate(value for record in records.ravel().tolist() for value in record):

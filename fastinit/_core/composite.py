@@ -15,7 +15,7 @@ from fastinit._core.distributions import Distribution
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
-from fastinit._runtime.arrays import Array, Region, as_dtype, as_region, c_strides, common
+from fastinit._runtime.arrays import Array, Region, as_dtype, as_region, as_slice, c_strides, common
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,8 +276,3 @@ def _place(part: range, whole: range) -> slice:
 
 def _range(part: slice) -> range:
     return range(part.start, part.stop, part.step)
-
-
-def as_slice(part: range) -> slice:
-    """The slice that takes these indices."""
-    return slice(part.start, None if part.step < 0 and part.stop < 0 else part.stop, part.step)

@@ -40,7 +40,6 @@ class Distribution:
     structured: ClassVar[bool] = False
     random: ClassVar[bool] = True  # whether the seed matters
     needs_all: ClassVar[bool] = False  # whether a part of a tensor takes the making of all of it
-    exact: ClassVar[bool] = True  # whether the bits are the same on every machine
     portable: ClassVar[bool] = True  # whether another process can be told of it
 
     @property

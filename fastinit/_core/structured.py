@@ -14,9 +14,9 @@ import numpy as np
 
 from fastinit._core.distributions import Distribution, Normal, Uniform, rounded
 from fastinit._core.draw import draw
+from fastinit._core.haar import haar
 from fastinit._core.key import Key
-from fastinit._native.library import kernel
-from fastinit._runtime.arrays import Array, address, c_strides
+from fastinit._runtime.arrays import Array, as_slice, c_strides
 from fastinit._runtime.checks import finite, non_negative, positive_int
 
 Indices = tuple[range, ...]
@@ -50,11 +50,6 @@ def made_of(distribution: Distribution) -> Iterator[Distribution]:
 def needs_all(distribution: Distribution) -> bool:
     """Whether a part of a tensor takes the making of all of it."""
     return any(one.needs_all for one in made_of(distribution))
-
-
-def is_exact(distribution: Distribution) -> bool:
-    """Whether the bits are the same on every machine."""
-    return all(one.exact for one in made_of(distribution))
 
 
 def is_portable(distribution: Distribution) -> bool:
@@ -200,52 +195,6 @@ class Hadamard(Structured):
             matrix[slab] = values[np.bitwise_count(rows[slab, None] & columns) & 1]
 
 
-def haar(rows: int, columns: int, dtype: str, key: Key, offset: int) -> Array:
-    """A (rows, columns) matrix with orthonormal rows or columns, uniform (Haar) among them; a complex one is unitary.
-
-    What goes through LAPACK has the same bits on one machine and thread count only.
-    """
-    make = _unitary if dtype.startswith("complex") else _orthogonal
-    matrix = make(max(rows, columns), min(rows, columns), dtype, key, offset)
-    return matrix if rows >= columns else matrix.T
-
-
-def _unitary(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
-    """The QR of a Gaussian matrix, the columns turned by the phases of R's diagonal."""
-    gaussian = np.empty((tall, short), dtype)
-    draw(gaussian[..., None].view(gaussian.real.dtype), Normal(), key.words(), offset=2 * offset)
-    matrix: Array
-    matrix, r = np.linalg.qr(gaussian)
-    matrix *= np.exp(1j * np.angle(np.diagonal(r))).astype(dtype)
-    return matrix
-
-
-def _orthogonal(tall: int, short: int, dtype: str, key: Key, offset: int) -> Array:
-    """The same in float32 or float64, without a QR.
-
-    The Householder vectors of a Gaussian matrix's QR are independent Gaussians themselves, so they are drawn, and
-    LAPACK's orgqr multiplies them. The columns take the signs of R's diagonal.
-
-    References:
-        Stewart, "The efficient generation of random orthogonal matrices", SIAM Journal on Numerical Analysis 17, 1980.
-        Mezzadri, "How to generate random matrices from the classical compact groups", Notices of the AMS 54, 2007.
-    """
-    from scipy.linalg import get_lapack_funcs  # 0.1 s, which only those pay who need it
-
-    vectors = np.empty((short, tall), dtype)
-    draw(vectors, Normal(), key.words(), offset=offset)
-    factors, signs = np.empty(short, dtype), np.empty(short, dtype)
-    kernel("nn.reflectors.reflect", dtype).call(*map(address, (vectors, factors, signs)), *vectors.shape)
-    # (short, tall) in C order is LAPACK's (tall, short) in its own order: nothing is copied.
-    (orgqr,) = get_lapack_funcs(("orgqr",), (vectors,))
-    matrix: Array
-    matrix, _, info = orgqr(vectors.T, factors, lwork=64 * short, overwrite_a=True)
-    if info:
-        raise RuntimeError(f"LAPACK's orgqr failed with info={info} on a matrix of {tall} x {short}")
-    matrix *= signs
-    return matrix
-
-
 def _working_dtype(dtype: str) -> str:
     return dtype if dtype.startswith("complex") or dtype == "float64" else "float32"
 
@@ -268,7 +217,6 @@ class Orthogonal(_WithGain):
     """
 
     needs_all: ClassVar[bool] = True
-    exact: ClassVar[bool] = False
     mean: ClassVar[float | None] = 0.0
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
@@ -280,9 +228,11 @@ class Orthogonal(_WithGain):
         return 2 * math.prod(shape) * np.dtype(_working_dtype(dtype)).itemsize  # the matrix, and the region of it
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
-        dtype = _working_dtype(out.dtype.name)
-        whole = haar(shape[0], math.prod(shape[1:]), dtype, key, offset).reshape(shape)
-        np.multiply(whole[np.ix_(*indices)], np.dtype(dtype).type(self.gain), out=out, casting="unsafe")
+        dtype = np.dtype(_working_dtype(out.dtype.name))
+        is_target = out.dtype == dtype and out.flags.carray and indices == tuple(map(range, shape))
+        whole = out if is_target else np.empty(shape, dtype)
+        haar(whole.reshape(shape[0], -1), key, offset)
+        np.multiply(whole[tuple(map(as_slice, indices))], dtype.type(self.gain), out=out, casting="unsafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +253,6 @@ class DeltaOrthogonal(_WithGain):
     """
 
     needs_all: ClassVar[bool] = True
-    exact: ClassVar[bool] = False
     mean: ClassVar[float | None] = 0.0
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:

@@ -19,6 +19,10 @@ BLOCK = 16  # samples whose losses, and output units whose squared gradients, ar
 # needs for that, for a tile and for a tile's rows of A.
 PRODUCT_DEPTH = PRODUCT_COLUMNS = 256
 PRODUCT_SCRATCH = PRODUCT_DEPTH * PRODUCT_COLUMNS + 16 * 64 + 16 * (PRODUCT_DEPTH + 16)
+# Householder reflections that are applied at once: bits depend on it. And the most columns that a thread applies them
+# to: a block of B in a product. A thread needs this many numbers of memory.
+REFLECTION_BLOCK, REFLECTION_COLUMNS = 64, PRODUCT_COLUMNS
+REFLECTION_SCRATCH = 2 * REFLECTION_BLOCK * REFLECTION_COLUMNS + PRODUCT_SCRATCH
 ACTIVATION_PARAMETERS = 1  # float64 numbers that every activation reads
 
 
@@ -151,6 +155,30 @@ TRAINING = np.dtype(
         ("step", np.int64),  # steps done before
         ("records", np.int64),  # float64 (steps, members, 2): loss, norm of the gradient
         ("largest", np.float64),  # norm to clip at
+    ]
+)
+
+# A product of reflections that is applied to the first columns of a diagonal matrix, for `kernels.products.reflectors`.
+REFLECTIONS = np.dtype(
+    [
+        ("product", np.int64),  # the kernel
+        ("vectors", np.int64),  # (height, width): Gaussian numbers, then the reflections' vectors
+        ("height", np.int64),
+        ("width", np.int64),
+        ("parts", np.int64),  # of a number: 1 if real, 2 if complex
+        ("factors", np.int64),  # a square matrix of REFLECTION_BLOCK rows for each block of reflections
+        ("turns", np.int64),  # (height,): the diagonal, part by part
+        ("matrix", np.int64),  # (width, columns)
+        ("transposed", np.int64),  # 1: (columns, width)
+        ("step", np.int64),  # elements from one of its rows to the next
+        ("first_block", np.int64),  # blocks [first, last) of reflections
+        ("last_block", np.int64),
+        ("begin", np.int64),  # columns [begin, end), of which a thread takes `share` at once
+        ("end", np.int64),
+        ("share", np.int64),
+        ("counters", np.int64),  # two of int64, zero: what is taken, and the threads that have come
+        ("memory", np.int64),  # REFLECTION_SCRATCH numbers for each thread, and their bytes
+        ("memory_bytes", np.int64),
     ]
 )
 

@@ -377,6 +377,11 @@ def as_region(region: Sequence[slice] | None, shape: tuple[int, ...], out: Array
     return indices
 
 
+def as_slice(part: range) -> slice:
+    """The slice that takes these indices."""
+    return slice(part.start, None if part.step < 0 and part.stop < 0 else part.stop, part.step)
+
+
 def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Region]:
     """The elements [start, stop) of a tensor in C order, as few regions, one after the other.
 

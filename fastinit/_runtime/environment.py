@@ -12,7 +12,7 @@ from fastinit._native import cache, catalogue, library, processor
 from fastinit._runtime.limits import memory_limits
 from fastinit._runtime.threads import default_threads
 
-_PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "threadpoolctl")
+_PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "ml_dtypes")
 
 
 def info() -> dict[str, Any]:

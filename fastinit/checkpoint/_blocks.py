@@ -17,7 +17,6 @@ from fastinit._core.key import Key
 from fastinit._core.structured import needs_all
 from fastinit._runtime import limits
 from fastinit._runtime.arrays import Array
-from fastinit._runtime.blas import one_blas_thread
 from fastinit.checkpoint._layout import Entry, Shard
 
 BLOCK_BYTES = 16 << 20  # made in one buffer, written by one call: a memory map would turn a full disk into SIGBUS
@@ -170,8 +169,7 @@ class Maker:
                 self._kept = None  # before the next one is made
                 try:
                     whole = np.empty(entry.fill.shape, entry.fill.dtype)
-                    with one_blas_thread():  # LAPACK's last bits differ with its threads: by worker, by node
-                        entry.fill.fill(whole, self.key)
+                    entry.fill.fill(whole, self.key)
                 except MemoryError as error:
                     raise _too_large(entry) from error
                 self._kept = entry, whole

@@ -9,19 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from fastinit._core.key import Key
-from fastinit._core.structured import is_exact
 from fastinit._io import files
 from fastinit._runtime import workers
-from fastinit._runtime.arrays import DTYPES, Array
+from fastinit._runtime.arrays import Array
 from fastinit.checkpoint._blocks import BLOCK_BYTES, Block, Maker, check_memory, pieces
-
-# Of laws that go through LAPACK, whose last bits differ from machine to machine: in units of the dtype's rounding, of
-# the tensor's largest element.
-TOLERANCE = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +108,7 @@ def _differences(block: Block, expected: Array, received: Array) -> Iterator[Dif
         part = slice(start - block.start, stop - block.start)
         whole = received[part][: received[part].size // dtype.itemsize * dtype.itemsize]  # a file may end in an element
         a, b = expected[part].view(dtype), whole.view(dtype)
-        wrong = _wrong(expected[part], whole, dtype.itemsize)
-        if not is_exact(entry.fill.distribution):
-            wrong &= ~_close(a[: b.size], b)
-        place = _first(wrong, a.size)
+        place = _first(_wrong(expected[part], whole, dtype.itemsize), a.size)
         if place is not None:
             flat = (start - entry.offset) // dtype.itemsize + place
             index = tuple(map(int, np.unravel_index(flat, entry.fill.shape))) if entry.fill.shape else ()
@@ -136,16 +127,6 @@ def _wrong(expected: Array, received: Array, itemsize: int) -> Array:
     """Which elements differ in a bit, as far as there are some."""
     wrong: Array = np.bitwise_xor(expected[: received.size], received).reshape(-1, itemsize).any(axis=1)  # type: ignore[assignment]
     return wrong
-
-
-def _close(expected: Array, received: Array) -> Array:
-    """Which elements differ by rounding only."""
-    if expected.dtype.name not in DTYPES:
-        return np.zeros(expected.shape, bool)
-    wide = expected.astype(np.float64)
-    scale = np.abs(wide).max(initial=0) * float(ml_dtypes.finfo(expected.dtype).eps)  # type: ignore[no-untyped-call]
-    close: Array = np.abs(wide - received.astype(np.float64)) <= TOLERANCE * scale
-    return close
 
 
 def _first(wrong: Array, size: int) -> int | None:

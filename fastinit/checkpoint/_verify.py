@@ -73,8 +73,6 @@ def verify(
     Tensors are found by the headers of the files that `from_pretrained` loads, so a checkpoint that was loaded and
     saved again by `save_pretrained` or `save_file` is sound as long as its tensors are.
 
-    Elements that went through LAPACK (orthogonal laws), or that a constructor computed, may differ by rounding.
-
     Args:
         folder: of the checkpoint.
         sample: the fraction of it to compare, 0.01 or "1%", in blocks of 16 MB; other blocks each time.

@@ -11,6 +11,7 @@ from fastinit.nn._mlp import MLP
 from fastinit.nn._samples import dense
 from fastinit.nn._training import predict
 from fastinit.schemes._initializers import orthogonal
+from fastinit.stats._summary import summarize
 
 SAMPLES = 1024  # of the data that are looked at
 
@@ -78,4 +79,5 @@ def lsuv(model: MLP, X: Any, *, tolerance: float = 0.1, max_tries: int = 10) -> 
 
 def _variance(model: MLP, samples: Any, layer: int) -> float:
     """Of the outputs of a layer before its activation."""
-    return float(predict(model.network.upto(layer), samples)[0].var(dtype=np.float64))
+    std = summarize(predict(model.network.upto(layer), samples)[0]).std
+    return std * std

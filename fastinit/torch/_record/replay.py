@@ -9,10 +9,9 @@ from typing import Any, ClassVar, NamedTuple, Never
 
 import torch
 
-from fastinit._core.composite import as_slice
 from fastinit._core.key import Key
 from fastinit._core.structured import Indices, Structured
-from fastinit._runtime.arrays import Array
+from fastinit._runtime.arrays import Array, as_slice
 from fastinit.torch._compat import is_traced, tree_map
 from fastinit.torch._record.draws import Draw, Stream, map_tensors, storage_of, tensors_in
 from fastinit.torch._record.execute import draw_into, run
@@ -183,7 +182,6 @@ class Computed(Structured):
     above: Key | None = None
     any_dtype: ClassVar[bool] = True
     needs_all: ClassVar[bool] = True
-    exact: ClassVar[bool] = False  # torch's functions round as they do on this machine
     portable: ClassVar[bool] = False
 
     def __repr__(self) -> str:
