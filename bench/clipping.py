@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import fastinit as fi
+from bench import limits
 from bench.fills import Memory, memory, tensor_of
 from bench.turns import Call
 
@@ -38,6 +39,11 @@ def many(memory: Memory, elements: int) -> list[np.ndarray]:
     sizes = sizes_of_many(elements)
     (x,) = one(memory, int(sizes.sum()))
     return np.split(x, np.cumsum(sizes)[:-1])
+
+
+def small(memory: Memory, elements: int) -> list[np.ndarray]:
+    """Return COUNT arrays of the same size, or nearly."""
+    return np.array_split(one(memory, elements)[0], COUNT)
 
 
 def few(memory: Memory, elements: int) -> list[np.ndarray]:
@@ -66,13 +72,13 @@ def falling(norm: float) -> Limits:
     return (norm * (1 - 2**-10) ** power for power in itertools.count(1))
 
 
-def _fastinit(arrays: list[np.ndarray], limits: Limits) -> Call:
-    return lambda: fi.clip_by_global_norm(arrays, next(limits))
+def _fastinit(arrays: list[np.ndarray], bounds: Limits) -> Call:
+    return lambda: fi.clip_by_global_norm(arrays, next(bounds))
 
 
-def _numpy(arrays: list[np.ndarray], limits: Limits) -> Call:
+def _numpy(arrays: list[np.ndarray], bounds: Limits) -> Call:
     def call() -> None:
-        limit = next(limits)
+        limit = next(bounds)
         norm = math.sqrt(sum(float(np.dot(x, x)) for x in arrays))
         if norm > limit:
             for x in arrays:
@@ -81,16 +87,16 @@ def _numpy(arrays: list[np.ndarray], limits: Limits) -> Call:
     return call
 
 
-def _torch(arrays: list[np.ndarray], limits: Limits) -> Call:
+def _torch(arrays: list[np.ndarray], bounds: Limits) -> Call:
     import torch
 
     parameters = [torch.nn.Parameter(tensor_of(x)) for x in arrays]
     for parameter in parameters:
         parameter.grad = parameter.data  # the gradient alone is read and written
-    return lambda: torch.nn.utils.clip_grad_norm_(parameters, next(limits))
+    return lambda: torch.nn.utils.clip_grad_norm_(parameters, next(bounds))
 
 
-def _dot(arrays: list[np.ndarray], limits: Limits) -> Call:
+def _dot(arrays: list[np.ndarray], bounds: Limits) -> Call:
     """One read of the memory, by BLAS on its own threads: what a norm can take at best."""
     return lambda: [np.dot(x, x) for x in arrays]
 
@@ -114,8 +120,10 @@ WORKS = {
     "clip_one": ClipWork("global norm, clipping, float32", one, always, (14, 20, 24, 26)),
     "clip_none_few": ClipWork("global norm of 6 arrays, not clipping, float32", few, never, (8, 14)),
     "clip_few": ClipWork("global norm of 6 arrays, clipping, float32", few, always, (8, 14)),
-    "clip_none_many": ClipWork("global norm of 1,000 arrays, not clipping, float32", many, never, (14, 24)),
-    "clip_many": ClipWork("global norm of 1,000 arrays, clipping, float32", many, always, (14, 24)),
+    "clip_none_many": ClipWork("global norm of 1,000 arrays, not clipping, float32", many, never, (14, 18, 20, 22, 24)),
+    "clip_many": ClipWork("global norm of 1,000 arrays, clipping, float32", many, always, (14, 18, 20, 22, 24)),
+    "clip_none_small": ClipWork("global norm of 1,000 equal arrays, not clipping, float32", small, never, (14, 20)),
+    "clip_small": ClipWork("global norm of 1,000 equal arrays, clipping, float32", small, always, (14, 20)),
     "dot": ClipWork("one read (np.dot), float32", one, never, (14, 20, 24, 26), {"numpy": _dot}),
 }
 
@@ -123,6 +131,13 @@ WORKS = {
 def elements(work: str, exponent: int) -> int:
     """Return the number of elements of a work's arrays."""
     return int(sizes_of_many(1 << exponent).sum()) if WORKS[work].arrays is many else 1 << exponent
+
+
+def passed(work: str, exponent: int) -> Call:
+    """Return the call that passes over as much memory as a work, as often, and does nothing else."""
+    about = WORKS[work]
+    (x,) = about.arrays(memory(), 1 << exponent)
+    return limits.passes(x, write=about.limits is always)
 
 
 def prepared(work: str, library: str, exponent: int) -> Call:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bench import clipping
 from bench.machine import machine
 from bench.programs import Target, options, progress, row, save, table
 from bench.table import Row, power, rows
@@ -19,6 +20,7 @@ from bench.turns import Contenders
 
 SMALL = [power(1 << exponent) for exponent in range(10, 21, 2)]
 LARGEST = power(1 << 26)
+MANY = [power(clipping.elements("clip_many", exponent)) for exponent in clipping.WORKS["clip_many"].exponents]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,17 @@ BOUNDS = [
             Bound(f"global norm of 6 arrays, {how}, float32", ("2^8", "2^14"), Target("<=", 1), "torch"),
             Bound(f"torch `clip_grad_norm_`, {how}, float32", ("6 arrays of 64x64",), Target("<=", 1), "torch"),
         )
+    ),
+    *_of("global norm, not clipping, float32", LARGEST, passes=0.95),
+    *_of("global norm, clipping, float32", LARGEST, passes=0.9),
+    *(
+        Bound(work, tuple(sizes), Target(">=", 1), rival)
+        for how in ("not clipping", "clipping")
+        for work, sizes in (
+            (f"global norm of 1,000 arrays, {how}, float32", MANY),
+            (f"global norm of 1,000 equal arrays, {how}, float32", ("2^14", "2^20")),
+        )
+        for rival in ("numpy", "torch")
     ),
     Bound("process: import", ("",), Target("<=", 1.15), "numba"),
     Bound("process: first `he_normal`", ("",), Target("<=", 0.12, "s"), "numpy", beyond=True),

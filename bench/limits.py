@@ -1,7 +1,8 @@
-"""What a fill cannot beat: stores that do nothing else, and the cycles that its arithmetic takes by counting.
+"""What a call cannot beat: passes over its memory that do nothing else, and the cycles of its arithmetic by counting.
 
 The share of a fill is the longer of the two times over its own. At 100 % a kernel would keep the memory, or all vector
-units of the processor, busy all the time.
+units of the processor, busy all the time. The limit of clipping is one read of the memory, and where it clips one pass
+more that reads and writes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 from bench.turns import Call
 
 LARGE = 1 << 20  # elements from which a fill is compared: it runs on all threads
-THREADS = 2  # that store; more do not store faster on a small machine
+THREADS = 2  # that store or read; more do not do it faster on a small machine
+PARTS = 8  # of a thread that reads: none waits long for a slower one
+MEMORY = {"stores", "passes"}  # contenders that do nothing but pass over the memory
 LINE = 64  # bytes of a line of the cache
 
 # Cycles of a value on one thread, as docs/design.md counts them: with AVX-512, with AVX2.
@@ -72,14 +75,43 @@ def stores(out: np.ndarray) -> Call:
     return lambda: list(pool.map(store, bounds[:-1], bounds[1:], [0] * THREADS))
 
 
+@functools.cache
+def _passes() -> tuple[Any, Any]:
+    """Compile a function that reads 64-bit words, and one that changes them."""
+    import numba
+
+    @numba.njit("uint64(uint64[::1])", nogil=True)
+    def read(words: np.ndarray) -> int:
+        total = np.uint64(0)
+        for i in range(words.size):
+            total ^= words[i]
+        return total
+
+    @numba.njit("void(uint64[::1])", nogil=True)
+    def change(words: np.ndarray) -> None:
+        for i in range(words.size):
+            words[i] ^= np.uint64(1)
+
+    return read, change
+
+
+def passes(x: np.ndarray, *, write: bool) -> Call:
+    """Return a call that reads all of an array by THREADS threads and then, with `write`, reads and writes it."""
+    parts, pool = np.array_split(x.reshape(-1).view(np.uint64), PARTS * THREADS), ThreadPoolExecutor(THREADS)
+    works = _passes()[: 2 if write else 1]
+    return lambda: [list(pool.map(work, parts)) for work in works]
+
+
 def share(work: str, elements: int, seconds: dict[str, float], machine: dict[str, Any]) -> str:
     """Return the share of its limit that fastinit reaches, and the limit; nothing if none is known.
+
+    `seconds` are those of a row: by contender.
 
     >>> machine = {"gigahertz": 2.0, "vector_bits": 512, "cores": 2}
     >>> share("normal, float32", 1 << 20, {"fastinit": 0.001, "stores": 0.0004}, machine)
     '46 % (values)'
     """
-    limits = {"bytes": seconds["stores"]} if "stores" in seconds else {}
+    limits = {"bytes": next(seconds[name] for name in MEMORY if name in seconds)} if seconds.keys() & MEMORY else {}
     if work in CYCLES and elements >= LARGE and "gigahertz" in machine and machine["vector_bits"] >= 256:
         cycles = CYCLES[work][0 if machine["vector_bits"] == 512 else 1]
         limits["values"] = cycles * elements / (1e9 * machine["gigahertz"] * machine["cores"])

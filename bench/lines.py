@@ -13,6 +13,7 @@ NAMES = {
     "numba": "Numba alone",
     "dd": "dd of zeros",
     "stores": "stores alone",
+    "passes": "passes alone",
     "numpy": "NumPy",
     "numpy_legacy": "NumPy legacy",
     "torch": "torch",
@@ -23,7 +24,7 @@ NAMES = {
     "keras": "Keras",
     "sklearn": "scikit-learn",
 }
-BASELINES = ("one_product", "numba", "dd", "stores")  # what bounds the work, not other ways to do it
+BASELINES = ("one_product", "numba", "dd", "stores", "passes")  # what bounds the work, not other ways to do it
 
 
 class ReportError(Exception):

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("fastinit", "numba", "numpy", "scipy", "torch", "jax", "keras", "transformers", "scikit-learn")
+import fastinit
+
+PACKAGES = ("numba", "numpy", "scipy", "torch", "jax", "keras", "transformers", "scikit-learn")
 
 
 def machine() -> dict[str, Any]:
@@ -24,7 +26,7 @@ def machine() -> dict[str, Any]:
         "cpu_name": _cpu_name(),
         "llvm_cpu": llvmlite.binding.get_host_cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {"python": platform.python_version()}
+        "versions": {"python": platform.python_version(), "fastinit": fastinit.__version__}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -137,7 +137,11 @@ def _norms() -> Iterator[Row]:
     for work, about in clipping.WORKS.items():
         for exponent in about.exponents:
             elements = clipping.elements(work, exponent)
-            makers = {name: partial(clipping.prepared, work, name, exponent) for name in about.libraries}
+            makers: dict[str, Make] = {
+                name: partial(clipping.prepared, work, name, exponent) for name in about.libraries
+            }
+            if elements >= limits.LARGE and about.arrays is clipping.one and "fastinit" in makers:
+                makers["passes"] = partial(clipping.passed, work, exponent)
             shown = exponent == 24 and work != "dot"
             yield Row(
                 NORMS, about.title, power(elements), makers, elements, sweep=not shown, quick=elements <= QUICK_ELEMENTS

@@ -23,8 +23,8 @@ import commands  # noqa: E402
 import fastinit  # noqa: E402
 
 project = "fastinit"
-author = "the authors of fastinit"
-copyright = "the authors of fastinit, MIT licence"
+author = "The fastinit authors"
+copyright = "2026 The fastinit authors, MIT licence"
 version = release = fastinit.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

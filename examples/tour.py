@@ -5,8 +5,8 @@
 Every section is a function that can be read alone, and begins by printing its docstring. All figures are computed here.
 What a line with an arrow claims was checked: the first claim that does not hold ends the tour with exit code 1.
 
-Needs scikit-learn for the digits, 500 MB in the temporary folder for a checkpoint, and `pip install 'fastinit[hf]'` to
-load that in transformers.
+Needs `pip install scikit-learn` for the digits, and 500 MB in the temporary folder for a checkpoint. With
+`pip install 'fastinit-weights[hf]'` it loads that in transformers, too.
 """
 
 import inspect
@@ -20,10 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 import fastinit as fi
-from fastinit import checkpoint
+from fastinit import checkpoint, sources
+
+try:
+    from sklearn.datasets import load_digits
+except ImportError as error:
+    raise SystemExit(
+        f"The tour learns scikit-learn's digits. Needed before: pip install scikit-learn ({error})"
+    ) from None
 
 Data = tuple[np.ndarray, np.ndarray]  # images (samples, 64), classes (samples,)
 
@@ -141,13 +147,12 @@ def gpt2() -> None:
     by all threads, and verified without any digest: every byte is made again and compared. A bit that was flipped is
     found by the tensor's name, and mended.
     """
-    plan = fi.Plan.from_toml(Path(__file__).with_name("gpt2.toml"))
+    source = sources.read(str(Path(__file__).with_name("gpt2.toml")))
+    plan = source.plan
     victim = "h.7.mlp.c_proj.weight"
     with tempfile.TemporaryDirectory() as folder:
         # What has to last only as long as the tour need not wait for the disk: no fsync.
-        report = checkpoint.write(
-            plan, folder, seed=0, fsync=False, extra_files={"config.json": b'{"model_type": "gpt2"}'}
-        )
+        report = checkpoint.write(plan, folder, seed=0, fsync=False, extra_files=source.extra_files())
         print(f"written: {report.tensors} tensors, {report.parameters:,} parameters, {report.nbytes / 1e6:.0f} MB")
         print(f"  {report.seconds:.1f} s, {report.gigabytes_per_second:.1f} GB/s")
         whole = checkpoint.verify(folder)
@@ -181,7 +186,7 @@ def load(folder: str, plan: fi.Plan) -> None:
         from transformers import GPT2LMHeadModel
         from transformers.utils import logging
     except ImportError as error:
-        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit[hf]'` ({error}).")
+        print(f"Left out: loading it in transformers, which needs `pip install 'fastinit-weights[hf]'` ({error}).")
         return
     logging.disable_progress_bar()
     model = GPT2LMHeadModel.from_pretrained(folder)

@@ -9,6 +9,7 @@
 import importlib
 
 __version__ = "0.1.0"
+_DISTRIBUTION = "fastinit-weights"  # whose package this is: `fastinit_weights.py` asks
 
 # The public names by the module that defines them, which is imported when the first of them is asked for (PEP 562):
 # `fastinit --help` needs no compiler, and who fills arrays no networks. `__init__.pyi` says the same to type checkers.
@@ -18,7 +19,7 @@ _HOMES = {
     "clip._clipping": "adaptive_clip clip_by_global_norm clip_by_norm clip_by_value global_norm",
     "_core.composite": "Patched SameAs Values",
     "_core.distributions": "Constant Distribution Normal TruncatedNormal Uniform",
-    "_core.filling": "add fill",
+    "schemes._filling": "add fill",
     "schemes._initializers": (
         "constant deepnet delta_orthogonal depth_scaled dirac eye fixup glorot_normal glorot_uniform hadamard "
         "he_normal he_uniform heuristic_normal heuristic_uniform kaiming_normal kaiming_uniform lecun_normal "
@@ -30,7 +31,8 @@ _HOMES = {
     "_core.fans": "fans",
     "_core.gains": "gain",
     "nn._losses": "mean_squared_error sigmoid_cross_entropy softmax_cross_entropy",
-    "nn._mlp": "MLP History",
+    "nn._history": "History",
+    "nn._mlp": "MLP",
     "nn._optimizers": "SGD Adam AdamW",
     "plan._fills": "Fill Tied",
     "plan._plan": "Plan",

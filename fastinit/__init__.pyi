@@ -12,8 +12,6 @@ from ._core.distributions import Normal as Normal
 from ._core.distributions import TruncatedNormal as TruncatedNormal
 from ._core.distributions import Uniform as Uniform
 from ._core.fans import fans as fans
-from ._core.filling import add as add
-from ._core.filling import fill as fill
 from ._core.gains import gain as gain
 from ._core.key import Key as Key
 from ._core.structured import DeltaOrthogonal as DeltaOrthogonal
@@ -33,6 +31,7 @@ from .clip._clipping import clip_by_norm as clip_by_norm
 from .clip._clipping import clip_by_value as clip_by_value
 from .clip._clipping import global_norm as global_norm
 from .nn._activations import activation as activation
+from .nn._history import History as History
 from .nn._layers import dense_backward as dense_backward
 from .nn._layers import dense_forward as dense_forward
 from .nn._losses import mean_squared_error as mean_squared_error
@@ -40,7 +39,6 @@ from .nn._losses import sigmoid_cross_entropy as sigmoid_cross_entropy
 from .nn._losses import softmax_cross_entropy as softmax_cross_entropy
 from .nn._lsuv import lsuv as lsuv
 from .nn._mlp import MLP as MLP
-from .nn._mlp import History as History
 from .nn._optimizers import SGD as SGD
 from .nn._optimizers import Adam as Adam
 from .nn._optimizers import AdamW as AdamW
@@ -48,6 +46,8 @@ from .plan._fills import Fill as Fill
 from .plan._fills import Tied as Tied
 from .plan._plan import Plan as Plan
 from .schemes import distribution as distribution
+from .schemes._filling import add as add
+from .schemes._filling import fill as fill
 from .schemes._initializers import constant as constant
 from .schemes._initializers import deepnet as deepnet
 from .schemes._initializers import delta_orthogonal as delta_orthogonal

@@ -37,7 +37,7 @@ import numpy as np
 try:
     import jax
 except ImportError as error:
-    raise ImportError("fastinit.jax needs JAX: pip install 'fastinit[jax]'") from error
+    raise ImportError("fastinit.jax needs JAX: pip install 'fastinit-weights[jax]'") from error
 
 import jax.ffi
 import jax.numpy as jnp

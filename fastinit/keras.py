@@ -40,7 +40,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "keras":  # the backend that Keras was told to use: its own words are better
         raise
-    raise ImportError("fastinit.keras needs Keras: pip install 'fastinit[keras]'") from error
+    raise ImportError("fastinit.keras needs Keras: pip install 'fastinit-weights[keras]'") from error
 
 import numpy as np
 from keras.initializers import STFT
@@ -48,9 +48,9 @@ from keras.initializers import STFT
 from fastinit import schemes
 from fastinit._core import distributions
 from fastinit._core.distributions import Distribution
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_shape
+from fastinit.schemes._filling import fill
 
 stft = STFTInitializer = STFT  # draws nothing, and no law of ours makes it
 

@@ -45,7 +45,7 @@ from typing import Any, Self
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 except ModuleNotFoundError as error:
-    raise ImportError("fastinit.sklearn needs scikit-learn: pip install 'fastinit[sklearn]'") from error
+    raise ImportError("fastinit.sklearn needs scikit-learn: pip install 'fastinit-weights[sklearn]'") from error
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -57,7 +57,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fastinit._runtime.arrays import Array
 from fastinit._runtime.checks import non_negative, positive_int, unknown
 from fastinit.nn._activations import Activation
-from fastinit.nn._mlp import MLP, History
+from fastinit.nn._history import History
+from fastinit.nn._mlp import MLP
 from fastinit.nn._network import Init
 from fastinit.nn._optimizers import SGD, Adam, LearningRate
 from fastinit.nn._samples import as_weights

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
-import os
 import re
 import sys
 import warnings
@@ -21,6 +19,7 @@ from fastinit._core.composite import Values
 from fastinit._core.distributions import Constant
 from fastinit._io import documents, files
 from fastinit._io.folders import choose, has_weights, no_weights, read_checkpoint, snapshot
+from fastinit._io.hub import missing
 from fastinit._io.safetensors import CODES, Stored
 from fastinit._io.text import LONGEST_LINE, printable
 from fastinit._runtime.arrays import DTYPES, as_dtype, dtype_name
@@ -43,9 +42,10 @@ _ALLOWED = (
 class Source:
     """A plan, and the config.json that goes with it where there is one.
 
-    `dtype` is the one that was asked for instead of the source's own. `models` are the folders of a source that holds
-    several models: the names of the plan's tensors begin with them. `packed` says that the source is a checkpoint of
-    quantised weights, whose integers the plan keeps. `folder` is the source's folder where the config is its own.
+    `dtype` is the one that the config must say: what was asked for instead of the source's own, or a job file's.
+    `models` are the folders of a source that holds several models: the names of the plan's tensors begin with them.
+    `packed` says that the source is a checkpoint of quantised weights, whose integers the plan keeps. `folder` is the
+    source's folder where the config is its own.
     """
 
     plan: Plan
@@ -118,7 +118,8 @@ def read(
 ) -> Source:
     """The plan that a source holds or describes. A source is one of
 
-    - a job file or a saved plan (.toml, .json);
+    - a job file or a saved plan (.toml, .json). Its key `config` names the config.json that goes with it, a file in the
+      same folder or below;
     - a Hugging Face config.json, or a folder with one: the model of the class that it names is recorded, with the
       installed transformers. Nothing is downloaded, no code that it names is run, at any depth, and nothing is asked;
     - a safetensors file, index or folder: names, shapes and dtypes come from it, laws from `scheme` and `rules`;
@@ -142,7 +143,7 @@ def read(
     if not source:
         raise ValueError(f"a source must be {_ALLOWED}. Received: an empty text")
     dtype = None if dtype is None else dtype_name(as_dtype(dtype))
-    plan, own, without_rule, models, packed = _found(source, dtype, max_tensors)
+    plan, own, without_rule, models, packed, said = _found(source, dtype, max_tensors)
     plan = plan if dtype is None else plan.with_dtype(dtype)
     rules = list(rules)
     if rules or scheme is not None or without_rule:
@@ -150,17 +151,19 @@ def read(
     if config is not None:
         return Source(plan, config, dtype, models, packed)
     folder = snapshot(Path(source)) if Path(source).is_dir() else Path(source).parent
-    return Source(plan, own, dtype, models, packed, None if own is None else folder)
+    return Source(plan, own, dtype or said, models, packed, None if own is None else folder)
 
 
 class Found(NamedTuple):
-    """What a source holds, before rules; `without_rule` are the names of tensors without a law."""
+    """What a source holds, before rules; `without_rule` are the names of tensors without a law, `dtype` the one that
+    the config must say."""
 
     plan: Plan
     config: Path | None = None
     without_rule: Collection[str] = ()
     models: tuple[str, ...] = ()
     packed: bool = False
+    dtype: str | None = None
 
 
 def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
@@ -170,10 +173,10 @@ def _found(source: str, dtype: str | None, max_tensors: int | None) -> Found:
     if not path.exists():
         if _CODE.fullmatch(source):
             return Found(_code(source, max_tensors))
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        raise missing(source)
     match path.suffix:
         case ".toml":
-            return Found(Plan.from_toml(path))
+            return _job(path, toml=True)
         case ".safetensors":
             return _stored(path)
         case ".json":
@@ -200,7 +203,7 @@ def _folder(folder: Path, dtype: str | None, max_tensors: int | None) -> Found:
 def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
     table = documents.read(path, infinite=True)  # a config may; a plan is read again, strictly
     if "tensors" in table:
-        return Found(Plan.from_file(path))
+        return _job(path, toml=False)
     if "weight_map" in table:
         return _stored(path)
     if "model_type" in table:
@@ -209,6 +212,19 @@ def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
 
         return Found(plan_of_config(_unquantised(table, []), path, dtype, max_tensors), path)
     raise ValueError(f"{path}: no plan (tensors), no config (model_type) and no index (weight_map)")
+
+
+def _job(path: Path, *, toml: bool) -> Found:
+    """A job file or a saved plan. Its config says the dtype of the tensors, if all that are drawn have the same."""
+    table = documents.read(path, toml=toml)
+    try:
+        plan = Plan.from_table(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not table.get("config"):
+        return Found(plan)
+    dtypes = {fill.dtype for fill in plan.filled.values() if fill.drawn}
+    return Found(plan, path.parent / table["config"], dtype=dtypes.pop() if len(dtypes) == 1 else None)
 
 
 # --- code ---

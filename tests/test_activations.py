@@ -316,6 +316,8 @@ ALLOWED = ", ".join(CASES)
     ("name", "parameters", "error", "message"),
     [
         ("rellu", {}, ValueError, f"unknown activation 'rellu'; did you mean 'relu'? Allowed: {ALLOWED}"),
+        ("swish", {}, ValueError, f"unknown activation 'swish'; did you mean 'silu'? Allowed: {ALLOWED}"),
+        ("Linear", {}, ValueError, f"unknown activation 'Linear'; did you mean 'identity'? Allowed: {ALLOWED}"),
         ("xyz", {}, ValueError, f"unknown activation 'xyz'. Allowed: {ALLOWED}"),
         ("relu", {"slope": 0.1}, TypeError, "unknown parameter of relu 'slope'. Allowed: none"),
         ("elu", {"slope": 0.1}, TypeError, "unknown parameter of elu 'slope'. Allowed: alpha"),

@@ -1,5 +1,7 @@
 """Bad parameters, seeds and names: the message, and an array that nobody touched; and the parameters at the edge."""
 
+import functools
+import re
 import subprocess
 import sys
 
@@ -21,10 +23,29 @@ each_write = pytest.mark.parametrize("write", [fi.fill, fi.add])
 @each_write
 def test_what_is_no_distribution(write):
     out = np.full(4, 7.0)
-    for law in (None, "normal", fi.Normal, 1.0, fi.normal):
-        with pytest.raises(TypeError) as caught:
-            write(out, law, seed=0)
-        assert str(caught.value) == f"distribution must be a fastinit distribution. Received: {law!r}"
+    message = "distribution must be a scheme's name or a distribution. Received: "
+    for law in (None, fi.Normal, 1.0, fi.normal):
+        for call in (functools.partial(write, seed=0), fi.summarize):
+            if law is not None or call is not fi.summarize:
+                with pytest.raises(TypeError) as caught:
+                    call(out, law)
+                assert str(caught.value) == f"{message}{law!r}"
+    assert (out == 7).all()
+
+
+@each_write
+def test_names_that_are_no_scheme(write):
+    out = np.full(4, 7.0)
+    for text, message in (
+        ("he_norml", "unknown scheme 'he_norml'; did you mean 'he_normal'? Allowed: "),
+        ("gaussian", "unknown scheme 'gaussian'; did you mean 'normal'? Allowed: "),
+        ("normal(0.02)", "a scheme must be NAME or NAME(parameter=value, ...). Received: "),
+        ("", "a scheme must be NAME or NAME(parameter=value, ...). Received: "),
+        ("he_normal", "with fewer than 2 dimensions"),
+    ):
+        for call in (functools.partial(write, seed=0), fi.summarize):
+            with pytest.raises(ValueError, match=re.escape(message)):
+                call(out, text)
     assert (out == 7).all()
 
 

@@ -17,10 +17,12 @@ from fastinit._native.catalogue import NORMS
 from fastinit._native.library import kernel
 from fastinit._runtime import threads
 from fastinit._runtime.arrays import DTYPES
-from fastinit._runtime.threads import CHUNK, RANGE
+from fastinit._runtime.headers import simple_runs
+from fastinit._runtime.threads import CHUNK
 from fastinit.clip._clipping import clamp, scale_by_norm, total_norm
 from fastinit.clip._vectors import blocks
 
+RANGE = 8 * CHUNK  # a whole number of ranges, whatever the number of threads
 SIZES = (1, 2, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE + 5)
 ORDERS = (1, 2, np.inf, 0.5, 3, 7.5)
 NUMBERS = (1, 2, 3, 8)
@@ -281,7 +283,7 @@ def test_scaling_keeps_the_digits_of_tiny_factors():
 @each_dtype
 def test_clipping_does_not_depend_on_the_thread_count(dtype, monkeypatch):
     monkeypatch.setattr(threads, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(threads, "SLAB_RANGES", 3)
+    monkeypatch.setattr(threads, "READ_SLAB", 3 * RANGE)
     found = set()
     for number in NUMBERS:
         arrays = [draw(size, dtype, size) for size in (7 * RANGE + 3, 1, CHUNK)]
@@ -401,6 +403,60 @@ VIEWS = {
     "rows": lambda x: x[3:6],
     "0-d": lambda x: x[2, 3, ...],
 }
+
+
+class Other(np.ndarray):
+    """Another class, whose arrays are checked one by one."""
+
+
+def headers():
+    """Arrays by name, and which of them can be read, and written, as runs without further checks."""
+    x = draw((31, 20))
+    read_only = draw(5)
+    read_only.flags.writeable = False
+    simple = {name: view(x) for name, view in VIEWS.items() if name in ("one", "rows", "0-d", "empty")}
+    simple |= {dtype: draw((2, 3, 4), dtype) for dtype in DTYPES}
+    simple |= {
+        "axes": np.ones((1,) * 60 + (3, 2)),
+        "long": np.ones((2, 0, 3)),
+        "part": draw(9)[4:6],
+        "both orders": draw((1, 7)).T,
+    }
+    others = {name: view(x) for name, view in VIEWS.items() if name not in simple}
+    others |= {
+        "class": draw(3).view(Other),
+        "unaligned": np.zeros(9, np.uint8)[1:].view(np.float32),
+        "big-endian": np.ones(3, ">f4"),
+        "int": np.arange(3),
+        "complex": np.ones(2, complex),
+        "list": [1.0],
+    }
+    return simple, {"read-only": read_only}, others
+
+
+def test_headers_tell_what_the_attributes_do():
+    simple, readable, others = headers()
+    for arrays, write in ((simple, True), (simple | readable, False)):
+        runs, codes = simple_runs(list(arrays.values()), write=write)
+        wanted = [(a.ctypes.data, a.size, a.itemsize) for a in arrays.values()]
+        assert [(run["place"], run["count"], run["size"]) for run in runs] == wanted
+        assert [list(DTYPES.values())[code] for code in codes] == [a.dtype for a in arrays.values()]
+        for name in ("kernel", "key", "stream", "parameters"):
+            assert not runs[name].any()
+        for other in others.values():
+            for place in (0, 3, len(arrays)):
+                listed = list(arrays.values())
+                assert simple_runs([*listed[:place], other, *listed[place:]], write=write) is None
+    assert simple_runs([*simple.values(), *readable.values()], write=True) is None
+    assert simple_runs([], write=True) is None
+
+
+def test_arrays_that_are_checked_one_by_one_are_clipped_alike():
+    arrays = [draw(size, dtype, i) for i, (size, dtype) in enumerate(zip(SIZES, [*DTYPES] * 4, strict=False))]
+    twins = [a.copy() for a in arrays]
+    twins[2] = twins[2].view(Other)
+    assert fi.clip_by_global_norm(arrays, 0.5) == fi.clip_by_global_norm(twins, 0.5)
+    assert [a.tobytes() for a in arrays] == [a.tobytes() for a in twins]
 
 
 def work_on(kind, view):

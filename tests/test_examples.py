@@ -82,13 +82,43 @@ def test_the_tour_ends_where_a_claim_does_not_hold(tour, monkeypatch, capsys):
     assert "-> without clipping 5 of 5 runs are lost" in capsys.readouterr().out
 
 
+MISSING = """
+import runpy, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}")
+sys.meta_path.insert(0, Missing())
+tour = runpy.run_path({tour!r}, run_name="tour")
+for section in "starts", "population", "shards":
+    tour[section]()
+"""
+
+
+def test_the_tour_says_what_to_install_before():
+    """It needs no more than the README's install and scikit-learn."""
+
+    def run(*missing):
+        code = MISSING.format(missing=missing, tour=str(TOUR))
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=ENVIRONMENT
+        )
+
+    done = run("sklearn")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"The tour learns .* Needed before: pip install scikit-learn \(.*sklearn.*\)\n", done.stderr)
+    done = run("torch", "transformers", "jax", "keras", "matplotlib", "ray", "pandas")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "-> from Xavier and He it reads" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_tour_says_what_it_leaves_out(tour, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "transformers", None)
     tour.gpt2()
     printed = capsys.readouterr().out
     assert "-> it is mended" in printed
-    assert re.search(r"^Left out: .*pip install 'fastinit\[hf\]'.*transformers", printed, re.MULTILINE)
+    assert re.search(r"^Left out: .*pip install 'fastinit-weights\[hf\]'.*transformers", printed, re.MULTILINE)
     assert "from_pretrained" not in printed
 
 

@@ -184,6 +184,7 @@ def test_models_of_transformers_with_their_own_loss():
         model = model.double().eval()
         found = fi.probe(model, data=data)
         names = same_numbers(found, model, data, lambda output: output.loss)
+        assert found.loss_name == "the output's own"
         assert len(names) > 15
         assert found.verdict.kind == "healthy", found.verdict
         assert (found.inputs is None) == ("pixel_values" not in data)
@@ -229,11 +230,46 @@ def test_a_torch_twin_has_the_numbers_of_an_mlp():
     compared(fi.probe(twin, "he_normal", data=torch.from_numpy(x), seed=3, loss=loss).layers)
 
 
+def test_comparisons_of_models():
+    """Of a module, and of an MLP, as their probes one by one."""
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 3)), normal(9, 8, dtype=torch.float32)
+    for model, data, options in ((module, x, {"loss": square}), (fi.MLP([8, 16, 16, 3], seed=0), x.numpy(), {})):
+        found = fi.compare(model, [None, "zeros", "he_normal"], data=data, seed=4, **options)
+        alone = [fi.probe(model, scheme, data=data, seed=4, **options) for scheme in (None, "zeros", "he_normal")]
+        assert [probe.to_table() for probe in found] == [probe.to_table() for probe in alone]
+        assert [probe.scheme for probe in found] == ["as it is", "zeros", "he_normal"]
+        with pytest.raises(TypeError, match="activation is for sizes only"):
+            fi.compare(model, ["zeros"], ["relu"], data=data)
+    assert found["zeros", "relu"].verdict.kinds == ("vanishing", "symmetric")
+
+
+@pytest.mark.parametrize("framework", ["flax", "keras", "equinox"])
+def test_modules_of_other_frameworks_are_told_apart(framework):
+    """Those whose classes come from them, and that could be iterated over, too."""
+    if framework == "flax":
+        from flax import nnx
+
+        model = nnx.Sequential(nnx.Linear(8, 4, rngs=nnx.Rngs(0)))
+    else:
+        base = type("Module", (list,), {"__module__": f"{framework}.layers"})
+        model = type("Mine", (base,), {})([8, 4])
+    for call in (fi.probe, lambda model: fi.compare(model, ["zeros"])):
+        with pytest.raises(
+            TypeError,
+            match=r"must be sizes, an MLP or a torch module\. Received: (?s:.*)Of a network of "
+            rf"{framework} give the sizes of its dense layers: \[784, 256, 10\]",
+        ):
+            call(model)
+
+
 def test_the_default_loss_is_a_product_with_normals_of_the_key():
     model, x = dense().double(), normal(20, 8)
     direction = fi.normal((20, 5), seed=fi.Key(7) / "probe.direction", dtype="float64")
     found = fi.probe(model, data=x, seed=7)
     assert found.loss == pytest.approx((model(x).detach().numpy() * direction).mean(), rel=1e-12)
+    assert found.loss_name == "mean product of the output with a normal tensor"
+    assert fi.probe(model, data=x, loss=square).loss_name == "the given function"
     agree(found.layers[-1].gradients, torch.from_numpy(direction / 100))
     assert found != fi.probe(model, data=x, seed=8)
 

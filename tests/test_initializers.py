@@ -336,6 +336,28 @@ def test_regions(name):
 
 
 @each_scheme
+def test_fill_add_and_summarize_take_names(name):
+    """With parameters, layouts and batches, and for parts: as the scheme's own function."""
+    shape, needed = shape_of(name), NEEDED.get(name, {})
+    text = f"{name}({', '.join(f'{key}={value!r}' for key, value in needed.items())})"
+    expected = getattr(fi, name)(shape, seed=3, **needed)
+    assert same_bits(fi.fill(np.empty(shape, "float32"), text, seed=3), expected)
+    assert same_bits(
+        fi.add(np.zeros(shape, "float32"), text, seed=3),
+        fi.add(np.zeros(shape, "float32"), fi.distribution(name, shape, **needed), seed=3),
+    )
+    stacked, axes = (2, *shape[::-1]), {"layout": "io", "batch_axes": 0}
+    expected = getattr(fi, name)(stacked, seed=3, **axes, **needed)
+    assert same_bits(fi.fill(np.empty(stacked, "float32"), text, seed=3, **axes), expected)
+    part = (slice(0, 1), slice(1, 2))
+    filled = fi.fill(np.empty((1, 1, *shape[2:]), "float32"), text, seed=3, shape=shape, region=part)
+    assert same_bits(filled, getattr(fi, name)(shape, seed=3, region=part, **needed))
+    law = fi.distribution(name, shape, **needed)
+    drawn = getattr(fi, name)(shape, seed=3, **needed)
+    assert str(fi.summarize(drawn, text)) == str(fi.summarize(drawn, law))
+
+
+@each_scheme
 def test_wrong_calls(name):
     shape, needed, function = shape_of(name), NEEDED.get(name, {}), getattr(fi, name)
     out = np.full(shape, 7.0)

@@ -979,7 +979,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert run(code) == "fastinit.jax needs JAX: pip install 'fastinit[jax]'"
+    assert run(code) == "fastinit.jax needs JAX: pip install 'fastinit-weights[jax]'"
 
 
 # --- Flax ---

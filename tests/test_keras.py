@@ -592,7 +592,7 @@ try:
 except ImportError as error:
     print(error)
 """
-        assert processes.run(code) == "fastinit.keras needs Keras: pip install 'fastinit[keras]'"
+        assert processes.run(code) == "fastinit.keras needs Keras: pip install 'fastinit-weights[keras]'"
 
     def test_without_its_backend_keras_speaks_for_itself():
         code = """

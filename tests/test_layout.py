@@ -1,6 +1,5 @@
 """The layout: pure, so every promise is checked on it without a file."""
 
-import importlib
 import itertools
 import json
 import math
@@ -10,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastinit as fi
-from fastinit._io.safetensors import LONGEST
+from fastinit._io import safetensors as headers
 from fastinit.checkpoint._layout import as_bytes, layout, split_evenly
 
-module = importlib.import_module("fastinit.checkpoint._layout")  # the function has the same name
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 plans = st.lists(
@@ -84,25 +82,29 @@ def test_what_checkpoints_leave_out():
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("60MB", 60_000_000), ("5GB", 5 * 10**9), ("2GiB", 2 << 30), ("1.5 kib", 1536), ("7", 7), ("7b", 7), (12, 12)],
+    [
+        *[("60MB", 60_000_000), ("5GB", 5 * 10**9), ("2GiB", 2 << 30), ("1.5 kib", 1536), ("7", 7), ("7b", 7)],
+        *[("5G", 5 * 10**9), ("2Gi", 2 << 30), ("1.5k", 1500), ("3 M", 3_000_000), ("1t", 10**12), ("1Ti", 1 << 40)],
+        (12, 12),
+    ],
 )
 def test_sizes(text, number):
     assert as_bytes(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "GB", "5XB", "-5GB", "0", "0.1B", "1e3", "5 G B", 0, -1])
+@pytest.mark.parametrize("text", ["", "GB", "5XB", "5i", "5Bi", "-5GB", "0", "0.1B", "1e3", "5 G B", 0, -1])
 def test_sizes_that_are_none(text):
     with pytest.raises(ValueError, match=r"size|positive"):
         as_bytes(text)
 
 
 def test_a_header_that_the_library_would_not_read(monkeypatch):
-    assert module.LONGEST == LONGEST == 100_000_000
+    assert headers.LONGEST == 100_000_000
     plan = fi.Plan({"x" * 1000: ((1,), "float32", "zeros")})
     length = len(layout(plan).shards[0].header) - 8
-    monkeypatch.setattr(module, "LONGEST", length)
+    monkeypatch.setattr(headers, "LONGEST", length)
     layout(plan)
-    monkeypatch.setattr(module, "LONGEST", length - 1)
+    monkeypatch.setattr(headers, "LONGEST", length - 1)
     message = rf"the header of model.safetensors must have at most {length - 1:,} bytes. Needed: {length:,}"
     with pytest.raises(ValueError, match=message):
         layout(plan)

@@ -588,6 +588,8 @@ def test_the_file_is_read_by_safetensors(tmp_path):
     about = {"fastinit.MLP": json.dumps(model._about())}
     bias = found["layers.0.bias"]
     other = tmp_path / "other.safetensors"
+    save_file(found, other, metadata=about)  # in an order of its own
+    assert_equal_models(fi.MLP.load(other), model)
     for tensors, metadata in (
         (found, {}),
         (found, {"fastinit.MLP": "{"}),

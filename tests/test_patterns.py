@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastinit.plan._patterns import escape, expand, matches
+from fastinit.plan._patterns import escape, expand, matches, near
+
+LLAMA = [f"model.layers.{i}.self_attn.{part}_proj.weight" for i in range(2) for part in "qkvo"]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,26 @@ def test_an_escaped_name_stands_for_itself(name):
 def test_what_matches(pattern, yes, no):
     assert [name for name in yes if not matches(pattern, name)] == []
     assert [name for name in no if matches(pattern, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "meant"),
+    [
+        ("q_proj.weight", LLAMA, "*.q_proj.weight"),  # without the prefix of a model, or of a layer
+        ("layers.{0,1}.self_attn.?_proj.weight", LLAMA, "*.layers.{0,1}.self_attn.?_proj.weight"),
+        ("proj.weight", LLAMA, "*proj.weight"),
+        ("transformer.wte.weight", ["wte.weight"], "wte.weight"),  # with the prefix of a wrapper
+        ("*.q_porj.weight", LLAMA, "*.q_proj.weight"),
+        ("wet.weight", ["wte.weight", "h.0.ln.bias"], "wte.weight"),
+        ("*.wet.weight", ["a.b.{wte}.weight"], "*.[{]wte[}].weight"),
+        ("{a.b,c}.weight", LLAMA, None),
+        ("*.lora_A", LLAMA, None),
+        ("x" * 201, ["x" * 201 + "y"], None),
+    ],
+)
+def test_what_was_meant(pattern, names, meant):
+    assert near(pattern, names) == ("" if meant is None else f"; did you mean {meant!r}?")
+    assert meant is None or any(matches(meant, name) for name in names)
 
 
 def test_a_range_of_characters_that_runs_backwards_matches_nothing():

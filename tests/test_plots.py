@@ -101,7 +101,7 @@ def test_lines_are_the_probes_numbers(relu):
             shown = np.isfinite(sizes) & (sizes > 0)
             np.testing.assert_array_equal(line.get_ydata()[shown], sizes[shown])
             assert np.isnan(line.get_ydata()[~shown]).all()
-            assert line.get_xdata().tolist() == list(range(1, 22))
+            assert line.get_xdata().tolist() == list(range(21))  # as in the layers' names
         assert axes.get_yscale() == "log"
 
 
@@ -109,11 +109,9 @@ def test_what_a_logarithm_cannot_show_is_marked_and_named(relu):
     forward, backward = plots.layers(relu).axes
     assert texts_of(forward) == ["0", "not finite"]
     marks = {line.get_gid(): line for line in forward.lines if line.get_gid()}
-    assert marks["0: 0"].get_xdata().tolist() == list(range(1, 22))  # zeros
+    assert marks["0: 0"].get_xdata().tolist() == list(range(21))  # zeros
     sizes = [layer.activations.rms for layer in relu[3].layers]
-    assert marks["not finite: 3"].get_xdata().tolist() == [
-        i for i, size in enumerate(sizes, 1) if not math.isfinite(size)
-    ]
+    assert marks["not finite: 3"].get_xdata().tolist() == [i for i, size in enumerate(sizes) if not math.isfinite(size)]
     assert len(marks) == 2
     assert (marks["0: 0"].get_ydata() < 0.1).all()
     assert (marks["not finite: 3"].get_ydata() > 0.9).all()
@@ -503,5 +501,5 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, relu):
         lambda: plots.save(object(), "a.png"),
     ]
     for call in calls:
-        with pytest.raises(ImportError, match=r"pip install 'fastinit\[plot\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'fastinit-weights\[plot\]'"):
             call()

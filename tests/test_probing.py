@@ -72,7 +72,8 @@ def test_the_numbers_are_those_of_numpy(activation, output):
     for name, arrays in zip(
         ("activations", "gradients", "weight_gradients", "weights"), (*wanted, weights), strict=True
     ):
-        first = math.sqrt((arrays[0] ** 2).mean())
+        source = arrays[-2] if "gradients" in name else arrays[0]  # the last hidden layer, or the first layer
+        first = math.sqrt((source**2).mean())
         for layer, array in zip(found.layers, arrays, strict=True):
             signal = getattr(layer, name)
             rms = math.sqrt((array**2).mean())
@@ -90,7 +91,19 @@ def test_the_numbers_are_those_of_numpy(activation, output):
     assert [layer.kind for layer in found.layers] == [*[activation] * 3, "identity"]
     assert all((model.parameters[name] == array).all() for name, array in before.items())  # as it was
     assert found.samples == 50
+    assert found.loss_name == {"softmax": "softmax cross-entropy", "identity": "mean squared error"}[output]
     assert (found.network, found.scheme) == ("12-20-30-16-5", "as it is")
+
+
+@pytest.mark.parametrize(("std", "grows"), [(0.2, True), (0.05, False)])
+def test_ratios_and_verdict_have_one_direction(std, grows):
+    """Above 1 a signal grows on its way, of gradients on their way back: in the table, its ends, and the verdict."""
+    found = fi.probe([64, *[100] * 12, 10], f"normal(std={std})")
+    forward, backward = found.layers[-2].activations.ratio, found.layers[0].gradients.ratio
+    assert (forward, backward) == (found.verdict.forward, found.verdict.backward)
+    assert (forward > 2, backward > 2) == (grows, grows)
+    assert (forward < 0.5, backward < 0.5) == (not grows, not grows)
+    assert (found.layers[0].activations.ratio, found.layers[-2].gradients.ratio) == (1, 1)
 
 
 def test_sizes_are_the_mlp_of_the_seed():

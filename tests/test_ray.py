@@ -760,6 +760,6 @@ def test_nobody_at_the_address():
 def test_without_ray(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "fastinit.checkpoint._on_ray")
-    with pytest.raises(ImportError, match=r"pip install 'fastinit\[ray\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'fastinit-weights\[ray\]'"):
         checkpoint.write(fi.Plan({"w": ((3,), "float32", "normal")}), tmp_path / "out", engine="ray")
     assert not (tmp_path / "out").exists()

@@ -123,6 +123,14 @@ def test_large_fills_show_the_share_of_their_nearer_limit(results):
     assert report.tables(found)["steps"] == STEPS_TABLE
 
 
+def test_norms_show_the_share_of_passes_over_the_memory(results):
+    found = _results()
+    found["benchmarks"] += _benchmarks("norms", "norm", "2^24", 1 << 24, fastinit=5e-3, passes=4e-3, torch=10e-3)
+    head, _, line = report.tables(found)["norms"].splitlines()
+    assert head == "| work | size | fastinit | passes alone | torch | ratio | of the limit |"
+    assert line == "| norm | 2^24 | 5 ms | 4 ms | 10 ms | 2x | 80 % (bytes) |"
+
+
 def test_stored_results_give_the_same_tables(results, tmp_path, capsys):
     stored = tmp_path / "stored" / "results.json"
     report.main([str(results), "--store", str(stored)])

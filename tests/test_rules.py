@@ -15,6 +15,12 @@ from fastinit.plan._fills import Fill, Tied
 from fastinit.torch import record
 
 
+def test_a_rule_without_the_prefix_of_its_names():
+    plan = fi.Plan({f"model.layers.{i}.self_attn.q_proj.weight": ((3, 3), "float32", "normal") for i in range(2)})
+    with pytest.raises(ValueError, match=r"matches no tensor that is drawn; did you mean '\*\.q_proj\.weight'\?"):
+        plan.with_rules(["q_proj.weight=he_normal"])
+
+
 def laws(plan):
     return {name: fill.distribution for name, fill in plan.filled.items()}
 

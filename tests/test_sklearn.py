@@ -552,4 +552,4 @@ def test_training_that_diverges_is_an_error():
 def test_the_package_needs_scikit_learn():
     script = "import sys; sys.modules['sklearn'] = None; import fastinit.sklearn"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "ImportError: fastinit.sklearn needs scikit-learn: pip install 'fastinit[sklearn]'" in done.stderr
+    assert "ImportError: fastinit.sklearn needs scikit-learn: pip install 'fastinit-weights[sklearn]'" in done.stderr

@@ -389,7 +389,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, 
     done = command("plan", source)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert f"pip install 'fastinit[{extra}]'" in done.stderr
+    assert f"pip install 'fastinit-weights[{extra}]'" in done.stderr
 
 
 def test_a_process_without_a_network(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 import fastinit as fi
 from fastinit._core import draw
+from fastinit._native.records import RUN
 from fastinit._runtime import threads
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
@@ -224,6 +225,27 @@ def test_the_work_is_spread_over_the_threads_that_were_asked_for(monkeypatch):
     assert asked == [2, 1, 3, 1, 1, 1]  # one range has no ranges to share; small rows are not shared
 
 
+@pytest.mark.parametrize("chunk", [threads.CHUNK, threads.LONGEST_RANGE])
+@pytest.mark.parametrize("most", [None, 1, 1000, 3 * threads.CHUNK, threads.SLAB, 1 << 40])
+def test_the_calls_of_a_list_have_every_range_once(chunk, most):
+    counts = [0, 5, 3 * chunk + 1, 0, *[1] * 700, chunk, 9 * chunk - 1, 2, 0]
+    runs = np.zeros(len(counts), RUN)
+    runs["count"], runs["place"] = counts, np.arange(len(counts))
+    found, costs = [], []
+    for part, first, stop in threads._calls(runs, chunk, most):
+        ranges = [(run["place"], i) for run in part for i in range(-(-run["count"] // chunk))]
+        found.append(ranges[first:stop])
+        lengths = [min(chunk, counts[run] - i * chunk) for run, i in found[-1]]
+        costs.append(sum(max(length, threads.BLOCK) for length in lengths))
+    wanted = [(run, i) for run, count in enumerate(counts) for i in range(-(-count // chunk))]
+    assert list(itertools.chain(*found)) == wanted
+    if most is None or most > 1 << 30:
+        assert len(found) == 1
+    else:  # a range is not cut, nor is there a call for none
+        assert max(costs) < most + chunk + threads.BLOCK
+        assert all(found)
+
+
 # --- other people's threads ---
 
 
@@ -261,6 +283,7 @@ import os
 import numpy as np
 import fastinit as fi
 from fastinit._core import draw
+from fastinit._native.records import RUN
 from fastinit._runtime import threads
 
 def make():

@@ -138,7 +138,7 @@ def test_without_torch_the_extra_is_named():
         "try: import fastinit.torch\n"
         "except ImportError as error: print(error)\n"
     )
-    assert run(script) == "fastinit.torch needs PyTorch: pip install 'fastinit[torch]'"
+    assert run(script) == "fastinit.torch needs PyTorch: pip install 'fastinit-weights[torch]'"
 
 
 # --- values ---

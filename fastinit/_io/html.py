@@ -61,18 +61,28 @@ def page(title: str, parts: Iterable[str], data: Any = None) -> str:
     return _environment().get_template("page.html.j2").render(title=title, parts=parts, data=data)
 
 
+def fragment(parts: Iterable[str]) -> str:
+    """A part of another page, as notebooks show it: without scripts, and with styles for itself only.
+
+    >>> fragment(["a < b"]).partition("</style>")[2]
+    '\\n<p>a &lt; b</p>\\n</div>'
+    """
+    return _environment().get_template("fragment.html.j2").render(parts=parts)
+
+
 def heading(text: str) -> Markup:
     """A heading below the title."""
     return _macros().heading(text)  # type: ignore[no-any-return]
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Markup:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], most: int | None = None) -> Markup:
     """A table that the page's script sorts by column and filters.
 
     Args:
         columns: their headings.
         rows: a cell for each column: text; a number, shown with 4 significant digits and stored whole in `data-v`; None
             for an empty cell; or what `bars` returns.
+        most: of rows. Where there are more, one says how many are left out in the middle.
 
     Raises:
         ValueError: a row of another length.
@@ -84,6 +94,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Markup:
     for row in listed:
         if len(row) != len(columns):
             raise ValueError(f"rows must have a cell for each of {len(columns)} columns. Received: {len(row)} cells")
+    if most is not None and len(listed) > most:
+        left = len(listed) - most + 1
+        listed[most // 2 : most // 2 + left] = [[f"... {left:,} more", *[None] * (len(columns) - 1)]]
     return _macros().table(columns, listed)  # type: ignore[no-any-return]
 
 

@@ -1,9 +1,10 @@
-"""Progress: a bar on a terminal, a line at every tenth elsewhere, or the caller's own function."""
+"""Progress: a bar on a terminal, one line in a notebook, a line at every tenth elsewhere, or the caller's function."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -54,7 +55,7 @@ def progress_bar(progress: Progress, total: int, unit: str = "bytes") -> Iterato
 def _bar(stderr: Any, total: int, unit: str) -> Iterator[Callable[[int, int], object]]:
     console = _console(stderr)
     if console is None:
-        yield _lines(unit)
+        yield _line(stderr, unit) if _in_notebook() else _lines(unit)
         return
     from rich import progress
 
@@ -76,6 +77,26 @@ def _console(stderr: Any) -> Any:
     with contextlib.suppress(ValueError):  # COLUMNS or LINES of digits that are no number
         return Console(file=stderr)
     return None
+
+
+def _in_notebook() -> bool:
+    """Return True if stderr is the output of a notebook's cell, where a return of the cursor clears the line."""
+    return type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+
+
+def _line(stderr: Any, unit: str) -> Callable[[int, int], object]:
+    """One line that is written again at every hundredth, and ended when all is done."""
+    hundredth = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal hundredth
+        before, hundredth = hundredth, 100 * done // max(1, total)
+        if hundredth != before:
+            end = "\n" if done >= total else ""
+            stderr.write(f"\r{hundredth:3}%  {done:,} of {total:,} {unit}{end}")
+            stderr.flush()
+
+    return report
 
 
 def _lines(unit: str) -> Callable[[int, int], object]:

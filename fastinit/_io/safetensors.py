@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read strictly: what is wrong with a file is found before a byte of it is used.
+"""The header of a safetensors file, written, and read strictly: what is wrong is found before a byte is used.
 
 The format (https://huggingface.co/docs/safetensors): the header's length as a little-endian u64, the header as JSON,
 the data without holes.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ MOST_METADATA = 10_000  # names in it; the largest in use, of trainers of adapte
 MOST_FILES = 100_000  # of a model; the largest in use have some hundred
 LFS_POINTER = b"version https://git-lfs"  # the first bytes of what a clone without Git LFS has in a file's place
 LONGEST = 100_000_000  # bytes of a header that the format's own reader takes
+ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
 LONGEST_NAME = 65_536  # bytes of a tensor's name
 LONGEST_ROW = 4096  # bytes of JSON for one tensor: 64 sizes of 19 digits take 1,400, indented ones twice as many
 
@@ -67,6 +69,34 @@ class Stored(NamedTuple):
     shape: tuple[int, ...]
     start: int
     end: int
+
+
+def as_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str], *, file: str) -> bytes:
+    """The first bytes of a file, up to its data: the header's length, and the header, filled up with spaces.
+
+    Args:
+        tensors: the dtype, by NumPy's name, and the shape of each, in the order of their bytes.
+        metadata: texts by name.
+        file: its name, for errors.
+
+    Raises:
+        ValueError: a dtype that safetensors does not have, or more names than a header can hold.
+
+    >>> as_header({"a": ("float16", (3,))}, {}, file="model.safetensors")[8:72]
+    b'{"__metadata__":{},"a":{"dtype":"F16","shape":[3],"data_offsets"'
+    """
+    table: dict[str, object] = {METADATA: metadata}
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        if dtype not in CODES:
+            raise ValueError(f"safetensors has no dtype {dtype}: {name!r}")
+        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
+        table[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > LONGEST:
+        raise ValueError(f"the header of {file} must have at most {LONGEST:,} bytes. Needed: {len(text):,}")
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_header(path: Path, *, whole: bool = True) -> tuple[int, dict[str, Stored]]:

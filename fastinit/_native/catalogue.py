@@ -23,6 +23,7 @@ KEEPS = {
 KERNELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "drive.shared": (),
     "drive.listed": (),
+    "headers.locate": (),
     "fill.range_kernel": (("fill", "add"), DISTRIBUTIONS, DTYPES),
     "fill.stream_kernel": (DTYPES,),
     "sums.moments.moments": (DTYPES,),

@@ -68,6 +68,20 @@ RUN = np.dtype(
     ]
 )
 
+# What follows Python's head of an object in an array: NumPy's C structure `PyArrayObject`.
+HEADER = np.dtype(
+    [
+        ("place", np.int64),  # of the first element
+        ("axes", np.int32),
+        ("shape", np.int64),
+        ("strides", np.int64),
+        ("base", np.int64),
+        ("dtype", np.int64),
+        ("flags", np.int32),
+    ],
+    align=True,
+)
+
 # An array of parameters for an update.
 UPDATE = np.dtype(
     [

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fastinit._core.distributions import Normal, Uniform
-from fastinit._core.filling import fill
 from fastinit._probe.records import Layer, with_ratios
 from fastinit._probe.results import Probe
 from fastinit._probe.statistics import BOUNDS, Signal
@@ -21,8 +20,13 @@ from fastinit.nn._layers import dense_backward, dense_forward
 from fastinit.nn._losses import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from fastinit.nn._mlp import MLP
 from fastinit.nn._samples import dense
+from fastinit.schemes._filling import fill
 
-_LOSSES = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy, "identity": mean_squared_error}
+_LOSSES = {  # by the output: what it is called, and the function
+    "softmax": ("softmax cross-entropy", softmax_cross_entropy),
+    "sigmoid": ("sigmoid cross-entropy", sigmoid_cross_entropy),
+    "identity": ("mean squared error", mean_squared_error),
+}
 
 
 def probe_network(model: MLP, scheme: str, data: Any, samples: int) -> Probe:
@@ -39,7 +43,8 @@ def probe_network(model: MLP, scheme: str, data: Any, samples: int) -> Probe:
     """
     x, y = _data(model, data, samples)
     steps = _forward(model, x)
-    loss, gradient = _LOSSES[model.output](steps[-1][1], y)
+    loss_name, measure = _LOSSES[model.output]
+    loss, gradient = measure(steps[-1][1], y)
     rows = []
     for i, (activation, out, kept) in reversed(list(enumerate(steps))):
         weight = model.parameters[f"layers.{i}.weight"]
@@ -59,6 +64,7 @@ def probe_network(model: MLP, scheme: str, data: Any, samples: int) -> Probe:
         seed=repr(model.key),
         inputs=inputs,
         loss=loss,
+        loss_name=loss_name,
         layers=layers,
         verdict=judge(layers, reference),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastinit._core.key import Key, Seed, as_key
@@ -16,6 +16,7 @@ from fastinit.nn._mlp import MLP
 from fastinit.nn._network import FITTING
 
 SAMPLES = 256
+_OTHER_FRAMEWORKS = {"equinox", "flax", "keras"}  # whose modules are not run
 
 
 def probe(
@@ -87,8 +88,12 @@ def probe(
 
             _only_for("sizes", activation=activation)
             return probe_module(model_or_sizes, scheme, data, key, loss)
-    if isinstance(model_or_sizes, str) or not isinstance(model_or_sizes, Iterable):
-        raise TypeError(f"model_or_sizes must be sizes, an MLP or a torch module. Received: {model_or_sizes!r:.200}")
+    others = _OTHER_FRAMEWORKS & {kind.__module__.partition(".")[0] for kind in type(model_or_sizes).__mro__}
+    if others or isinstance(model_or_sizes, str) or not isinstance(model_or_sizes, Iterable):
+        hint = f". Of a network of {min(others)} give the sizes of its dense layers: [784, 256, 10]" if others else ""
+        raise TypeError(
+            f"model_or_sizes must be sizes, an MLP or a torch module. Received: {model_or_sizes!r:.200}{hint}"
+        )
     _only_for("a torch module", loss=loss)
     model = MLP(list(model_or_sizes), activation or "relu", output, init="zeros", seed=key, dtype=dtype)
     scheme = FITTING.get(model.activation.name, "xavier_uniform") if scheme is None else scheme
@@ -96,9 +101,9 @@ def probe(
 
 
 def compare(
-    sizes: Sequence[int],
+    model_or_sizes: Any,
     schemes: Iterable[Scheme | None],
-    activations: Iterable[str | Activation] = ("relu",),
+    activations: Iterable[str | Activation] | None = None,
     data: Any = None,
     seed: Seed = 0,
     **options: Any,
@@ -106,8 +111,9 @@ def compare(
     """Probe one network under several schemes and activations, all else being the same.
 
     Args:
-        sizes, data, seed: as in `probe`.
-        schemes, activations: of every pair there is a probe. A scheme None is `MLP`'s for the activation.
+        model_or_sizes, data, seed: as in `probe`: sizes, an `MLP` or a torch module.
+        schemes, activations: of every pair there is a probe. A scheme None is `MLP`'s for the activation, or the
+            weights that a model has. Activations are for sizes; default: relu alone.
         options: others of `probe`.
 
     Raises:
@@ -121,12 +127,13 @@ def compare(
     he_normal         healthy
     normal(std=1)     exploding
     """
-    schemes, activations = _listed("schemes", schemes), _listed("activations", activations)
+    schemes = _listed("schemes", schemes)
+    each = [None] if activations is None else _listed("activations", activations)
     key = as_key(seed)  # one for all: None would draw another network for each scheme
     return Comparison(
         tuple(
-            probe(sizes, scheme=scheme, activation=activation, data=data, seed=key, **options)
-            for activation in activations
+            probe(model_or_sizes, scheme=scheme, activation=activation, data=data, seed=key, **options)
+            for activation in each
             for scheme in schemes
         )
     )

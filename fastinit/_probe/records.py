@@ -64,9 +64,12 @@ class Layer:
 
 
 def with_ratios(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers, their `ratio`s those to the first layer that has such a signal."""
+    """The layers, their `ratio`s those to the layer that their signals come from: of activations and weights the first
+    one that has such a signal, of gradients the last hidden one, so that above 1 means growth in both."""
     for name in ("activations", "gradients", "weights", "weight_gradients"):
         present = [signal.rms for layer in layers if (signal := getattr(layer, name))]
+        if name in ("gradients", "weight_gradients"):
+            present = present[-2:-1] or present  # the output's gradients are of another kind: those of the loss
         layers = [
             layer
             if (signal := getattr(layer, name)) is None
@@ -115,6 +118,7 @@ class Record:
     seed: str
     inputs: Signal | None
     loss: float
+    loss_name: str
     layers: tuple[Layer, ...]
     verdict: Verdict
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastinit._probe.html import probe_page
+from fastinit._probe.html import comparison_fragment, probe_fragment, probe_page
 from fastinit._probe.records import Record
 from fastinit._probe.text import comparison_text, probe_text
 
@@ -23,7 +23,7 @@ class Probe(Record):
         samples: how many.
         seed: the key of the draws, as text: "Key(0)".
         inputs: the data's numbers; None where they are no real numbers.
-        loss: before any step.
+        loss: before any step; `loss_name` says which: "softmax cross-entropy", for example.
         layers: in the order in which they ran; the last is the output.
         verdict: in words.
     """
@@ -35,6 +35,10 @@ class Probe(Record):
     def to_html(self) -> str:
         """A page that needs no other file: charts, tables with histograms, and the numbers as JSON."""
         return probe_page([self])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the charts and the table of `to_html`, of deep networks the ends."""
+        return probe_fragment(self)
 
     def __str__(self) -> str:
         return probe_text(self)
@@ -84,6 +88,10 @@ class Comparison:
     def to_html(self) -> str:
         """A page that needs no other file, as of a `Probe`."""
         return probe_page(self.probes)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the charts, and a row for every probe."""
+        return comparison_fragment(self.probes)
 
     def __str__(self) -> str:
         return comparison_text(self.probes)

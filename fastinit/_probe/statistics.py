@@ -27,7 +27,8 @@ class Signal:
         std: the standard deviation (of the population); NaN likewise.
         norm: the L2 norm of all of them together; infinite where one is not finite.
         rms: the root of the mean square, norm / sqrt(elements), which does not depend on the size.
-        ratio: rms over that of the first layer; NaN where that is 0.
+        ratio: rms over that of the first layer; of gradients over that of the last hidden layer, which they come from.
+            NaN where that is 0.
         histogram: of the finite elements.
     """
 
@@ -57,7 +58,7 @@ class Signal:
 
 
 def over(value: float, first: float) -> float:
-    """A ratio to the first layer's; NaN where there is none."""
+    """A ratio to another layer's; NaN where there is none."""
     return value / first if first > 0 and not (math.isinf(value) and math.isinf(first)) else math.nan
 
 

@@ -23,7 +23,7 @@ HEAD = (
     "saturated",
     "gradients",
     "",
-    "of first",
+    "of last",
     "weight grads",
 )
 
@@ -53,7 +53,7 @@ def probe_text(probe: Record) -> str:
         left = len(rows) - _SHOWN + 1
         rows[_SHOWN // 2 : _SHOWN // 2 + left] = [(f"... {left} more", *[""] * (len(HEAD) - 1))]
     loss = f"loss {probe.loss:.4g}" if math.isfinite(probe.loss) else "loss not finite"
-    about = f"{probe.title}: {probe.samples:,} samples, {loss}; root mean squares"
+    about = f"{probe.title}: {probe.samples:,} samples, {loss} ({probe.loss_name}); root mean squares"
     columns = [column for column in zip(HEAD, *rows, strict=True) if not column[0] or any(column[1:])]
     texts = [i for i, column in enumerate(columns) if column[0] in ("layer", "")]
     return "\n".join([about, *aligned(list(zip(*columns, strict=True)), texts), str(probe.verdict)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import itertools
 import math
@@ -36,21 +37,40 @@ NUMBERS = (*DTYPES, *PARTS)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(name): name for name in PARTS}
 
 
+_SHORT_DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 _LONGEST_DTYPE = 32  # characters of a name; of a text of a thousand fields NumPy would make a structure
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
-    """The dtype of a `dtype=` argument: a name, a NumPy dtype or a scalar type.
+    """The dtype of a `dtype=` argument: a name, a NumPy dtype, a scalar type, or one of torch's dtypes.
 
     Raises:
         TypeError: it is none of float16, bfloat16, float32, float64.
+
+    >>> as_dtype("bf16") == as_dtype("torch.bfloat16") == as_dtype("bfloat16")
+    True
     """
+    dtype = long_name(dtype)
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     found = None if dtype is None else dtype_or_none(dtype)  # NumPy takes None for float64
     if found is None or _NAMES.get(found) not in DTYPES:
         raise TypeError(f"dtype must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r:.200}")
     return found
+
+
+def long_name(dtype: Any) -> Any:
+    """NumPy's name of a float dtype for torch's dtypes, their names (torch.bfloat16), and bf16, fp16, fp32, fp64; all
+    else as it is."""
+    if isinstance(dtype, str):
+        text = dtype
+    elif type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
+        text = str(dtype)
+    else:
+        return dtype
+    plain = text.removeprefix("torch.")
+    name = _SHORT_DTYPES.get(plain.lower(), plain)
+    return name if name in DTYPES else dtype
 
 
 def dtype_or_none(dtype: Any) -> np.dtype[Any] | None:
@@ -209,24 +229,49 @@ def as_result(x: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -
     return x  # type: ignore[no-any-return]
 
 
-def named_arrays(arrays: Arrays, name: str) -> dict[Any, tuple[str, Any]]:
-    """One array or several by key or number, each with what messages call it.
+@dataclasses.dataclass(frozen=True)
+class NamedArrays:
+    """The arrays of an argument, and what messages call each; a name is made where a message needs it.
+
+    Attributes:
+        argument: the argument's name.
+        arrays: what it holds, not yet checked.
+        keys: of a mapping, else the numbers; None for one array by itself.
+    """
+
+    argument: str
+    arrays: list[Any]
+    keys: Sequence[Any] | None
+
+    def name(self, number: int) -> str:
+        """What messages call an array."""
+        return self.argument if self.keys is None else f"{self.argument}[{self.keys[number]!r}]"
+
+
+def named_arrays(arrays: Arrays, name: str) -> NamedArrays:
+    """One array or several, by key or number.
 
     Raises:
         TypeError: no array, and nothing that can hold some.
+
+    >>> named = named_arrays({"weight": np.ones(2)}, "arrays")
+    >>> named.name(0)
+    "arrays['weight']"
     """
     if isinstance(arrays, np.ndarray):
-        return {0: (name, arrays)}
+        return NamedArrays(name, [arrays], None)
+    if isinstance(arrays, Mapping):
+        return NamedArrays(name, list(arrays.values()), list(arrays))
     try:
-        items = arrays.items() if isinstance(arrays, Mapping) else enumerate(list(arrays))
+        several = list(arrays)
     except TypeError:
         received = type(arrays).__name__
         raise TypeError(f"{name} must be a NumPy array or several in a list or dict. Received: {received}") from None
-    return {key: (f"{name}[{key!r}]", x) for key, x in items}
+    return NamedArrays(name, several, range(len(several)))
 
 
-def paired_arrays(parameters: Arrays, gradients: Arrays) -> list[tuple[tuple[str, Any], tuple[str, Any]]]:
-    """The parameters, each with its gradient: by their keys where both have keys, else by their order.
+def paired_arrays(parameters: Arrays, gradients: Arrays) -> tuple[NamedArrays, NamedArrays]:
+    """The parameters and as many gradients: by their keys where both have keys, else by their order.
 
     Raises:
         TypeError: as `named_arrays`.
@@ -234,13 +279,14 @@ def paired_arrays(parameters: Arrays, gradients: Arrays) -> list[tuple[tuple[str
     """
     weights, slopes = named_arrays(parameters, "parameters"), named_arrays(gradients, "gradients")
     if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
-        if weights.keys() != slopes.keys():
-            differing = ", ".join(sorted(map(repr, weights.keys() ^ slopes.keys())))
+        if parameters.keys() != gradients.keys():
+            differing = ", ".join(sorted(map(repr, parameters.keys() ^ gradients.keys())))
             raise ValueError(f"gradients must have the keys of parameters. Received: only one has {differing}")
-        slopes = {key: slopes[key] for key in weights}
-    if len(weights) != len(slopes):
-        raise ValueError(f"gradients must be as many as parameters, {len(weights)}. Received: {len(slopes)}")
-    return list(zip(weights.values(), slopes.values(), strict=True))
+        slopes = NamedArrays(slopes.argument, [gradients[key] for key in parameters], weights.keys)
+    if len(weights.arrays) != len(slopes.arrays):
+        received = len(slopes.arrays)
+        raise ValueError(f"gradients must be as many as parameters, {len(weights.arrays)}. Received: {received}")
+    return weights, slopes
 
 
 def blocks(out: Array, indices: tuple[range, ...], size: int) -> Iterator[tuple[Array, tuple[range, ...]]]:
@@ -361,13 +407,13 @@ def boxes(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Region]:
 
 
 # An array is, in NumPy's C interface, Python's head of an object and then the pointer to the first element.
-_HEAD = object.__basicsize__
+HEAD = object.__basicsize__
 _pointer_at = ctypes.c_void_p.from_address
 
 
 def address(out: Array) -> int:
     """Return where the first element lies: `out.ctypes.data`, which takes ten times as long."""
-    return _pointer_at(id(out) + _HEAD).value or 0
+    return _pointer_at(id(out) + HEAD).value or 0
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,13 +11,24 @@ from collections.abc import Iterable
 import numpy as np
 
 _LONGEST_NAME = 100  # characters that are compared with the allowed names
+# What others call things that have another name here, or another one in another table.
+_SYNONYMS = {
+    "swish": "silu",
+    "linear": "identity",
+    "identity": "linear",
+    "logistic": "sigmoid",
+    "gelu_new": "gelu_tanh",
+    "gaussian": "normal",
+}
 
 
 def unknown(what: str, received: object, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table: the allowed names in the table's order, and the nearest."""
     names = list(allowed)
     lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(str(received)[:_LONGEST_NAME].lower(), lower, n=1)
+    given = str(received)[:_LONGEST_NAME].lower()
+    synonym = _SYNONYMS.get(given)
+    near = [synonym] if synonym in lower else difflib.get_close_matches(given, lower, n=1)
     hint = f"; did you mean {lower[near[0]]!r}?" if near else "."
     return ValueError(f"unknown {what} {received!r:.200}{hint} Allowed: {', '.join(names) or 'none'}")
 

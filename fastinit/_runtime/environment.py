@@ -7,11 +7,12 @@ import os
 import platform
 from typing import Any
 
+from fastinit import __version__
 from fastinit._native import cache, catalogue, library, processor
 from fastinit._runtime.limits import memory_limits
 from fastinit._runtime.threads import default_threads
 
-_PACKAGES = ("fastinit", "numba", "llvmlite", "numpy", "scipy", "ml_dtypes", "safetensors")
+_PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "ml_dtypes")
 
 
 def info() -> dict[str, Any]:
@@ -22,7 +23,7 @@ def info() -> dict[str, Any]:
     limit = next(iter(memory_limits()), None)
     folder = cache.folder()
     return {
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {"fastinit": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "cpu": processor.target()[0],
         "cpu_levels": processor.levels(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -32,10 +33,9 @@ LONGEST_RANGE = CHUNK << 4
 # Elements for each thread per call into compiled code, where Ctrl-C has to wait: 0.1 s of the slowest distribution.
 SLAB = 1 << 23
 # The same for work that only reads or scales memory, as fast as that comes (0.5 ms for these bytes): bytes from which
-# two threads win, elements of a range (whole chunks), and ranges per call into compiled code.
+# two threads win, and elements per call into compiled code (5 to 20 ms).
 PARALLEL_BYTES = 1 << 23
-RANGE = CHUNK << 3
-SLAB_RANGES = 1 << 9
+READ_SLAB = 1 << 26
 FEW_RUNS = 1 << 6  # with less work than two threads need, one call does them all
 _ALL = (1 << 63) - 1  # the number of a range behind every last one
 BLOCK = 1 << 8  # what a row costs at least: the stream is made in blocks of 256 (float64: 128) elements
@@ -169,10 +169,17 @@ def spread_runs(records: Array) -> None:
     large = total >= PARALLEL_FROM
     workers = num_threads() if large else 1
     length = _range_length(total, workers)
-    walk(kernel("drive.listed"), records, length, large=large, most=SLAB * workers // length)
+    walk(kernel("drive.listed"), records, length, large=large, most=SLAB * workers)
 
 
-def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, most: int | None = SLAB_RANGES) -> None:
+def read_runs(runs: Array) -> None:
+    """Run range kernels that read or scale memory as fast as that comes, over a list, an array of `records.RUN`."""
+    large = runs["count"] @ runs["size"] >= PARALLEL_BYTES
+    length = _range_length(int(runs["count"].sum()), num_threads()) if large else LONGEST_RANGE
+    walk(kernel("drive.listed"), runs, length, large=large, most=READ_SLAB)
+
+
+def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, most: int | None) -> None:
     """Run a driver of lists over its records.
 
     Args:
@@ -180,9 +187,9 @@ def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, most: int | No
         runs: the records, with a field `count`.
         chunk: elements of a range.
         large: whether to use several threads.
-        most: ranges per call into compiled code, where Ctrl-C has to wait; None: all of them.
+        most: elements per call into compiled code, where Ctrl-C has to wait; None: all of them.
     """
-    # To count the ranges of a few runs would take longer than a small call.
+    # To count the elements of a few runs would take longer than a small call.
     calls = [(runs, 0, _ALL)] if not large and len(runs) <= FEW_RUNS else _calls(runs, chunk, most)
     for part, first, stop in calls:
         counter = np.array(first, np.int64)  # of the ranges that are taken
@@ -191,12 +198,21 @@ def walk(driver: Kernel, runs: Array, chunk: int, *, large: bool, most: int | No
 
 
 def _calls(runs: Array, chunk: int, most: int | None) -> Iterator[tuple[Array, int, int]]:
-    """The runs of each call, the first of their ranges that it has, and the one where it stops."""
-    ends = (-(-runs["count"] // chunk)).cumsum()  # ranges up to the end of each run
-    total = int(ends[-1]) if len(ends) else 0
-    per_call = max(total, 1) if most is None else most
-    for first in range(0, total, per_call):
-        last = min(first + per_call, total)
+    """The runs of each call, the first of their ranges that it has, and the one where it stops.
+
+    A short run counts as a block of a stream.
+    """
+    counts = runs["count"]
+    costs = np.maximum(counts, BLOCK).cumsum()  # up to the end of each run
+    if most is None or not len(runs) or costs[-1] <= most:
+        yield runs, 0, _ALL
+        return
+    ends = (-(-counts // chunk)).cumsum()  # ranges, likewise
+    cuts = np.arange(most, costs[-1], most)
+    inside = costs.searchsorted(cuts, "right")  # the run that each cut is in
+    begins, first = (np.concatenate(([0], numbers[:-1]))[inside] for numbers in (costs, ends))
+    bounds = np.unique([0, *first + (cuts - begins) // chunk, ends[-1]]).tolist()
+    for first, last in itertools.pairwise(bounds):
         begin, end = ends.searchsorted((first, last - 1), "right").tolist()
         before = int(ends[begin - 1]) if begin else 0
         yield runs[begin : end + 1], first - before, last - before

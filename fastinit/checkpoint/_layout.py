@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastinit._io import safetensors as headers
-from fastinit._io.safetensors import CODES, LONGEST, MOST_FILES
+from fastinit._io.safetensors import MOST_FILES
 from fastinit._runtime.checks import positive_int
 from fastinit.plan._fills import Fill
 from fastinit.plan._plan import Plan
@@ -26,9 +26,10 @@ INDEX_NAME = headers.INDEX_NAME
 SHARD_NAME = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 MAX_SHARD_BYTES = 5_000_000_000  # what Hugging Face's libraries took for years, and every tool expects
 _MOST_BYTES = 1 << 63
-ALIGNMENT = 64  # of the data's first byte: a memory-mapped file can then be handed to vector code as it is
-_UNITS = {"": 1, "B": 1} | {
-    f"{prefix}{kind}": base ** (i + 1) for kind, base in (("B", 1000), ("iB", 1024)) for i, prefix in enumerate("KMGT")
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{kind}": base ** (i + 1)
+    for kind, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+    for i, prefix in enumerate("kmgt")
 }
 
 
@@ -81,17 +82,16 @@ class Layout:
 
 
 def as_bytes(size: int | str) -> int:
-    """A number of bytes: an int, or a text such as "60MB" (powers of 1000) or "2GiB" (of 1024).
+    """A number of bytes: an int, or a text such as "60MB", "60M" (powers of 1000) or "2GiB", "2Gi" (of 1024).
 
-    >>> as_bytes("5GB"), as_bytes("1.5 MiB"), as_bytes(77)
-    (5000000000, 1572864, 77)
+    >>> as_bytes("5GB"), as_bytes("5G"), as_bytes("1.5 MiB"), as_bytes(77)
+    (5000000000, 5000000000, 1572864, 77)
     """
     if isinstance(size, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
-        units = {unit.lower(): factor for unit, factor in _UNITS.items()}
-        if found is None or found[2].lower() not in units:
-            raise ValueError(f"a size must be a number of bytes such as 5GB, 60MB or 2GiB. Received: {size!r:.200}")
-        number = float(found[1]) * units[found[2].lower()]
+        if found is None or found[2].lower() not in _UNITS:
+            raise ValueError(f"a size must be a number of bytes such as 5GB, 60M or 2GiB. Received: {size!r:.200}")
+        number = float(found[1]) * _UNITS[found[2].lower()]
         size = int(min(number, _MOST_BYTES))  # a text of 400 digits is infinite
     size = positive_int("max_shard_bytes", size)
     if size >= _MOST_BYTES:
@@ -160,19 +160,8 @@ def _groups(plan: Plan, most: int) -> Iterator[list[tuple[str, Fill]]]:
 
 def _shard(name: str, tensors: Iterable[tuple[str, Fill]]) -> Shard:
     order = sorted(tensors, key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for tensor, fill in order:
-        if fill.dtype not in CODES:
-            raise ValueError(f"safetensors has no dtype {fill.dtype}: {tensor!r}")
-        ends = [offset, offset + fill.nbytes]
-        table[tensor] = {"dtype": CODES[fill.dtype], "shape": list(fill.shape), "data_offsets": ends}
-        offset += fill.nbytes
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    if len(text) > LONGEST:
-        raise ValueError(f"the header of {name} must have at most {LONGEST:,} bytes. Needed: {len(text):,}")
-    header = len(text).to_bytes(8, "little") + text
+    rows = {tensor: (fill.dtype, fill.shape) for tensor, fill in order}
+    header = headers.as_header(rows, {"format": "pt"}, file=name)
     entries = []
     position = len(header)
     for tensor, fill in order:

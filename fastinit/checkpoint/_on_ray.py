@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 try:
     import ray
 except ImportError as error:
-    raise ImportError("the engine 'ray' needs Ray: pip install 'fastinit[ray]'") from error
+    raise ImportError("the engine 'ray' needs Ray: pip install 'fastinit-weights[ray]'") from error
 
 import ray.util.client
 from ray import ObjectRef

@@ -41,7 +41,7 @@ Rules = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 DtypeName = Annotated[
-    str | None, typer.Option("--dtype", help="One of float16, bfloat16, float32, float64; for all that is drawn.")
+    str | None, typer.Option("--dtype", help="float16, bfloat16 (bf16), float32 or float64; for all that is drawn.")
 ]
 MaxTensors = Annotated[
     int | None,

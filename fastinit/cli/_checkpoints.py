@@ -72,18 +72,10 @@ def plan(
 
 def _show(plan: Plan) -> None:
     """A table for people."""
-    lines = [
-        (
-            name,
-            " x ".join(map(str, t.shape)) or "scalar",
-            t.dtype,
-            t.scheme,
-            f"std {std:.4g}" if (std := getattr(t.distribution, "std", None)) else "",
-        )
-        for name, t in plan.filled.items()
-    ]
-    show(*aligned(lines, left=range(5)))
-    show(f"{len(plan):,} tensors, {plan.parameters:,} parameters, {plan.nbytes:,} bytes, seed {plan.seed}")
+    from fastinit.plan._table import rows
+
+    show(*aligned(list(rows(plan.filled.items())), left=range(5)))
+    show(plan.totals)
 
 
 @command
@@ -98,7 +90,7 @@ def write(
         Path | None, typer.Option("--config", help="A config.json to put beside. Default: the source's.")
     ] = None,
     max_shard_bytes: Annotated[
-        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB, 60MB, 2GiB.", metavar="SIZE")
+        str, typer.Option("--max-shard-bytes", help="Of tensors in a file: 5GB or 5G, 60MB, 2GiB.", metavar="SIZE")
     ] = "5GB",
     max_tensors: MaxTensors = None,
     part: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import numpy as np
@@ -57,7 +57,7 @@ def global_norm(arrays: Arrays, norm_type: float = 2.0) -> float:
     17.0
     """
     p = _norm_type(norm_type)
-    return float(norms_of(vectors(named_arrays(arrays, "arrays").values(), write=False), p, whole=True)[0])
+    return float(norms_of(vectors(named_arrays(arrays, "arrays"), write=False), p, whole=True)[0])
 
 
 def clip_by_global_norm(
@@ -102,10 +102,10 @@ def clip_by_global_norm(
     (array([[0.6]]), array([0.8]))
     """
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
-    memory = vectors(named_arrays(arrays, "arrays").values(), write=True)
+    memory = vectors(named_arrays(arrays, "arrays"), write=True)
     norm = total_norm(memory, p)
     if error_if_nonfinite:
-        _all_finite([norm], ["arrays"])
+        _all_finite(np.array([norm]), lambda _: "arrays")
     if not norm <= limit:
         memory.change("sums.norms.scale_kernel", _factors(np.array([[norm]]), limit, eps))
     return norm
@@ -151,15 +151,15 @@ def clip_by_norm(
     """
     limit, p, eps = _limit(max_norm), _norm_type(norm_type), non_negative("eps", eps)
     named = named_arrays(x, "x")
-    memory = vectors(named.values(), write=True)
+    memory = vectors(named, write=True)
     norms = norms_of(memory, p, whole=False)
     if error_if_nonfinite:
-        _all_finite(norms.tolist(), [name for name, _ in named.values()])
+        _all_finite(norms, named.name)
     memory.change("sums.norms.scale_kernel", _factors(norms, limit, eps)[:, None], ~(norms <= limit))
     if isinstance(x, np.ndarray):
         return float(norms[0])
     found: list[float] = norms.tolist()
-    return dict(zip(named, found, strict=True)) if isinstance(x, Mapping) else found
+    return dict(zip(named.keys or (), found, strict=True)) if isinstance(x, Mapping) else found
 
 
 def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
@@ -184,12 +184,13 @@ def clip_by_value(arrays: Arrays, low: float, high: float) -> None:
     bounds = real("low", low), real("high", high)
     if not bounds[0] <= bounds[1]:
         raise ValueError(f"low must not be above high, nor one of them NaN. Received: low={low!r}, high={high!r}")
-    named = named_arrays(arrays, "arrays").values()
-    for name, x in named:
+    named = named_arrays(arrays, "arrays")
+    for number, x in enumerate(named.arrays):
         if isinstance(x, np.ndarray) and x.dtype.kind == "c":
             hint = "clip it by its norm, or its parts by `view`"
+            name = named.name(number)
             raise TypeError(f"{name} must be real: complex numbers have no order. Received: {x.dtype}; {hint}")
-        check_source(x, name)
+        check_source(x, named.name(number))
     clamp(vectors(named, write=True), *bounds)
 
 
@@ -223,15 +224,15 @@ def adaptive_clip(parameters: Arrays, gradients: Arrays, clipping: float, eps: f
            [6.e-06, 8.e-06]])
     """
     clipping, eps = non_negative("clipping", clipping), non_negative("eps", eps)
-    pairs = paired_arrays(parameters, gradients)
-    for (name, weight), (gradient_name, gradient) in pairs:
+    weights, named = paired_arrays(parameters, gradients)
+    for number, (weight, gradient) in enumerate(zip(weights.arrays, named.arrays, strict=True)):
+        name, gradient_name = weights.name(number), named.name(number)
         check_source(weight, name, NUMBERS)
         check_target(gradient, gradient_name, NUMBERS)
         if weight.shape != gradient.shape:
             raise ValueError(
                 f"{gradient_name} must have the shape of {name}, {weight.shape}. Received: {gradient.shape}"
             )
-    weights, named = zip(*pairs, strict=True) if pairs else ((), ())
     memory = vectors(named, write=True, by_row=True)
     largest = clipping * np.maximum(norms_of(vectors(weights, write=False, by_row=True), 2.0, whole=False), eps)
     norms = norms_of(memory, 2.0, whole=False)
@@ -286,10 +287,9 @@ def _limit(value: float) -> float:
     return limit
 
 
-def _all_finite(norms: list[float], names: list[str]) -> None:
-    for norm, name in zip(norms, names, strict=True):
-        if not math.isfinite(norm):
-            raise ValueError(f"the norm of {name} must be finite. Received: {norm}")
+def _all_finite(norms: Array, name: Callable[[int], str]) -> None:
+    for number in np.flatnonzero(~np.isfinite(norms)).tolist():
+        raise ValueError(f"the norm of {name(number)} must be finite. Received: {norms[number]}")
 
 
 def _factors(norms: Any, limit: float, eps: float) -> Any:

@@ -6,18 +6,26 @@ Each array by itself would cost a call into compiled code; here all go in one li
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastinit._native.library import kernel
 from fastinit._native.records import RUN
-from fastinit._runtime.arrays import DTYPES, NUMBERS, PARTS, Array, address, check_source, check_target, memory_order
-from fastinit._runtime.threads import CHUNK, PARALLEL_BYTES, RANGE, walk
-
-Named: TypeAlias = list[tuple[str, Any]]  # arrays with what messages call them
+from fastinit._runtime.arrays import (
+    DTYPES,
+    NUMBERS,
+    PARTS,
+    Array,
+    NamedArrays,
+    address,
+    check_source,
+    check_target,
+    memory_order,
+)
+from fastinit._runtime.headers import simple_runs
+from fastinit._runtime.threads import CHUNK, read_runs
 
 _NAMES = tuple(DTYPES)
 _CODES = {name: code for code, name in enumerate(_NAMES)}
@@ -39,8 +47,7 @@ class Vectors:
     keeps the owners.
     """
 
-    named: Named
-
+    named: NamedArrays
     runs: Array  # `records.RUN`; the kernel and what it reads are those of the last call
     codes: Array  # the number of each run's dtype
     arrays: Array  # the number of each run's array: the first of those with the same elements
@@ -69,7 +76,7 @@ class Vectors:
         if len(parameters) > 1:
             numbers = np.arange(len(parameters)) if chosen is None else np.flatnonzero(chosen)
             runs["parameters"] += parameters.strides[0] * numbers
-        _walk(runs)
+        read_runs(runs)
         if self.copies:
             changed = self.arrays if chosen is None else self.arrays[chosen]
             for number in self.copies.keys() & set(changed.tolist()):
@@ -81,34 +88,40 @@ class Vectors:
 
         NaN where a part is NaN: `abs` alone is infinite where the other part is.
         """
-        runs, codes, named = self.runs.copy(), self.codes.copy(), list(self.named)
-        for number, (name, x) in enumerate(self.named):
+        runs, codes, arrays = self.runs.copy(), self.codes.copy(), list(self.named.arrays)
+        for number, x in enumerate(self.named.arrays):
             if x.dtype.name in PARTS:
                 with np.errstate(over="ignore"):
                     sizes = np.asarray(np.abs(x.astype(np.complex128)))
                 sizes[np.isnan(x)] = np.nan
-                named[number] = name, sizes
+                arrays[number] = sizes
                 runs["place"][number], runs["count"][number] = address(sizes), sizes.size
                 runs["size"][number], codes[number] = sizes.itemsize, _FLOAT64
+        named = replace(self.named, arrays=arrays)
         return Vectors(named, runs, codes, self.arrays, self.once, self.copies)
 
 
-def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = False) -> Vectors:
-    """Where named arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
+def vectors(named: NamedArrays, *, write: bool, by_row: bool = False) -> Vectors:
+    """Where arrays lie, after all checks. With `by_row` the runs are the units of `clipping.adaptive_clip`.
 
     Raises:
         TypeError: not an array, or none of `NUMBERS`.
         ValueError: with `write`, read-only or self-overlapping memory, or arrays that share part of it.
     """
-    named = list(arrays)
+    arrays = named.arrays
+    simple = None if by_row else simple_runs(arrays, write=write)
+    if simple is not None:
+        memory = _apart(named, *simple)
+        if not write or not _overlap(memory.runs):
+            return memory
     check = check_target if write else check_source
-    codes = [_CODES[check(x, name, NUMBERS)] for name, x in named]
+    codes = [_CODES[check(x, named.name(number), NUMBERS)] for number, x in enumerate(arrays)]
     places: list[int] = []
     counts: list[int] = []
     first: dict[Any, int] = {}  # what names a set of elements: the first array that is this set
     owners: list[int] = []  # for each array, that number
     gaps: list[int] = []  # arrays that have some
-    for number, ((_, x), code) in enumerate(zip(named, codes, strict=True)):
+    for number, (x, code) in enumerate(zip(arrays, codes, strict=True)):
         flat = memory_order(x)
         location, size, flags = address(flat), _elements(flat), flat.flags
         whole = flags.c_contiguous
@@ -120,8 +133,8 @@ def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = Fa
         if not whole or not flags.aligned:
             gaps.append(number)
     memory = Vectors(named, *_runs(places, counts, codes), np.array(owners, np.int64), None, {})
-    if len(first) < len(named):
-        memory.once = memory.arrays == np.arange(len(named))
+    if len(first) < len(arrays):
+        memory.once = memory.arrays == np.arange(len(arrays))
     if write:
         _refuse_overlap(memory, gaps)
     if by_row:
@@ -130,16 +143,21 @@ def vectors(arrays: Iterable[tuple[str, Any]], *, write: bool, by_row: bool = Fa
     return memory
 
 
-def blocks(addresses: list[int], counts: list[int], dtypes: list[str], *, write: bool) -> Vectors:
+def blocks(places: list[int], counts: list[int], dtypes: list[str], *, write: bool) -> Vectors:
     """Contiguous memory of arrays that are not NumPy's: where each begins, its elements, its dtype.
 
     Raises:
         ValueError: with `write`, memory that is shared, be it all of two arrays.
     """
-    runs, codes = _runs(addresses, counts, [_CODES[name] for name in dtypes])
-    if write and len(_overlapping(runs["place"], _ends(runs))):
+    runs, codes = _runs(places, counts, [_CODES[name] for name in dtypes])
+    if write and _overlap(runs):
         raise ValueError("arrays must not share their memory")
-    return Vectors([], runs, codes, np.arange(len(runs)), None, {})
+    return _apart(NamedArrays("arrays", [], None), runs, codes)
+
+
+def _apart(named: NamedArrays, runs: Array, codes: Array) -> Vectors:
+    """Contiguous arrays, none of them given twice."""
+    return Vectors(named, runs, codes, np.arange(len(runs)), None, {})
 
 
 def _runs(places: list[int], counts: list[int], codes: list[int]) -> tuple[Array, Array]:
@@ -154,13 +172,13 @@ def _copy_gaps(memory: Vectors, gaps: list[int]) -> None:
     for number in gaps:
         same = int(memory.arrays[number])
         if same == number:
-            memory.copies[number] = memory.named[number][1], np.ascontiguousarray(memory.named[number][1])
+            memory.copies[number] = memory.named.arrays[number], np.ascontiguousarray(memory.named.arrays[number])
         memory.runs["place"][number] = address(memory.copies[same][1])
 
 
 def _by_row(memory: Vectors) -> Vectors:
     """The same memory with a run for each unit, those of `clipping.adaptive_clip`."""
-    units = [_units(x) for _, x in memory.named]
+    units = [_units(x) for x in memory.named.arrays]
     gaps = [number for number, unit in enumerate(units) if not unit.whole]
     _copy_gaps(memory, gaps)
     for number in gaps:
@@ -182,6 +200,10 @@ def _overlapping(low: Array, high: Array) -> Array:
         if np.count_nonzero(low[order[1:]] < high[order[:-1]]):
             return order
     return order[:0]
+
+
+def _overlap(runs: Array) -> bool:
+    return len(_overlapping(runs["place"], _ends(runs))) > 0
 
 
 def _elements(x: Array) -> int:
@@ -216,15 +238,15 @@ def _refuse_overlap(memory: Vectors, gaps: list[int]) -> None:
     if gaps or memory.once is not None:
         low = low.copy()
         for number in gaps:
-            low[number], high[number] = np.lib.array_utils.byte_bounds(named[number][1])
+            low[number], high[number] = np.lib.array_utils.byte_bounds(named.arrays[number])
         if memory.once is not None:
             low[~memory.once] = high[~memory.once]  # the same elements once more
     inside: list[int] = []  # arrays that begin before this one and may reach into it
     for number in _overlapping(low, high).tolist():
         inside = [other for other in inside if high[other] > low[number]]
         for other in inside:
-            if _share(named[other][1], named[number][1]):
-                both = " and ".join(named[i][0] for i in sorted((other, number)))
+            if _share(named.arrays[other], named.arrays[number]):
+                both = " and ".join(map(named.name, sorted((other, number))))
                 raise ValueError(f"arrays must not share part of their memory. Received: {both}")
         inside.append(number)
 
@@ -242,10 +264,6 @@ def _ends(runs: Array) -> Array:
     return ends
 
 
-def _walk(runs: Array) -> None:
-    walk(kernel("drive.listed"), runs, RANGE, large=runs["count"] @ runs["size"] >= PARALLEL_BYTES)
-
-
 def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | None = None) -> Array:
     """The sum, or the largest, of every chosen run, or of all; for a power, `numbers` are divisor and exponent of each
     of all runs."""
@@ -261,7 +279,7 @@ def _totals(memory: Vectors, kind: str, chosen: Array | None, numbers: Array | N
     if numbers is not None:
         owners = np.arange(len(numbers)) if chosen is None else np.flatnonzero(chosen)
         runs["stream"] = address(numbers) + numbers.strides[0] * owners
-    _walk(runs)
+    read_runs(runs)
     if not several:
         return results
     some = chunks > 0
@@ -276,7 +294,7 @@ def norms_of(memory: Vectors, p: float, *, whole: bool) -> Array:
     """The p-norm of every run, or with `whole` the one of all."""
 
     kind = _SUMS.get(p, "power")
-    if kind != "squares" and any(x.dtype.kind == "c" for _, x in memory.named):
+    if kind != "squares" and any(x.dtype.kind == "c" for x in memory.named.arrays):
         memory = memory.magnitudes()
 
     def merged(kind: str, chosen: Array | None = None, numbers: Array | None = None) -> Array:

@@ -3,59 +3,36 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastinit._core.distributions import Uniform
-from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
+from fastinit._io.documents import parse_json
 from fastinit._io.files import put
 from fastinit._io.progress import Progress, progress_bar
+from fastinit._io.safetensors import METADATA, as_header, read_header
 from fastinit._runtime.arrays import FLOATS, Array, as_dtype
 from fastinit._runtime.checks import non_negative, positive_int, unknown
 from fastinit._runtime.threads import num_threads
 from fastinit.nn import _outputs as outputs
 from fastinit.nn import _training as training
 from fastinit.nn._activations import Activation, as_activation
+from fastinit.nn._history import History
 from fastinit.nn._labels import Labels, as_classes, number_of_classes
 from fastinit.nn._losses import Targets
 from fastinit.nn._network import Init, Network
 from fastinit.nn._optimizers import Optimizer, as_optimizer
 from fastinit.nn._samples import Samples, as_samples, as_weights, dense
+from fastinit.schemes._filling import fill
 
 _BATCH = 200  # samples in a batch by default, as in scikit-learn
-
-
-@dataclass
-class History:
-    """What happened in each epoch. With a population, every entry is an array of its members' numbers.
-
-    Attributes:
-        loss: mean over the samples, by their weights.
-        gradient_norm: mean L2 norm of the gradient before clipping.
-        clipped: share of the steps whose gradient was clipped.
-        validation: score on the validation data; empty without them.
-    """
-
-    loss: list[Any] = field(default_factory=list)
-    gradient_norm: list[Any] = field(default_factory=list)
-    clipped: list[Any] = field(default_factory=list)
-    validation: list[Any] = field(default_factory=list)
-
-    def _add(self, records: Array, weights: Array, largest: float | None) -> None:
-        """Add an epoch: the losses and norms of its steps (steps, [members,] 2), and how many samples each step had."""
-        losses, norms = records[..., 0], records[..., 1]
-        clipped = norms > (math.inf if largest is None else largest)
-        means = np.average(losses, axis=0, weights=weights), norms.mean(axis=0), clipped.mean(axis=0)
-        for entries, mean in zip((self.loss, self.gradient_norm, self.clipped), means, strict=True):
-            entries.append(mean if np.ndim(mean) else float(mean))
+_ABOUT = "fastinit.MLP"  # in the metadata of a saved model: all but its parameters
 
 
 class MLP:
@@ -332,11 +309,11 @@ class MLP:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters, by name, and what `load` needs to a safetensors file."""
-        from safetensors.numpy import save
-
-        tensors = {name: np.ascontiguousarray(array) for name, array in self.parameters.items()}
-        content = save(tensors, metadata={"format": "np", "fastinit.MLP": json.dumps(self._about())})
-        put(Path(path), content)
+        arrays = self.parameters
+        rows = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+        metadata = {"format": "np", _ABOUT: json.dumps(self._about())}
+        header = as_header(rows, metadata, file=os.fspath(path))
+        put(Path(path), b"".join([header, *(array.tobytes() for array in arrays.values())]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MLP:
@@ -346,21 +323,20 @@ class MLP:
             ValueError: the file holds no such model.
             OSError: it cannot be read.
         """
-        from safetensors import SafetensorError, safe_open
-
         wrong = f"path must be a file that MLP.save wrote. Received: {os.fspath(path)!r}"
         Path(path).open("rb").close()  # the system's own error for a folder, or what is not there
         try:
-            with safe_open(os.fspath(path), framework="numpy") as file:
-                model = _restored(json.loads((file.metadata() or {})["fastinit.MLP"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            start, stored = read_header(Path(path))
+            content = Path(path).read_bytes()
+            model = _restored(parse_json(parse_json(content[8:start].decode())[METADATA][_ABOUT], infinite=True))
+        except (KeyError, ValueError, TypeError) as error:
             raise ValueError(wrong) from error
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-        if found != {name: (array.shape, array.dtype) for name, array in model.parameters.items()}:
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()}
+        if found != {name: (array.shape, array.dtype.name) for name, array in model.parameters.items()}:
             raise ValueError(f"{wrong}; its tensors are not those of its model")
         for name, array in model.parameters.items():
-            array[...] = tensors[name]
+            data = np.frombuffer(content, array.dtype, array.size, start + stored[name].start)
+            array[...] = data.reshape(array.shape)
         return model
 
     def _about(self) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from fastinit import schemes
 from fastinit._core.distributions import Distribution
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._runtime.arrays import Array
 from fastinit.nn._activations import Activation
+from fastinit.schemes._filling import fill
 
 # The scheme that fits an activation: He's for those that are linear on one side, LeCun's for the self-normalising one,
 # Xavier's for the rest.

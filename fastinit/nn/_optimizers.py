@@ -266,10 +266,11 @@ def _share(name: str, value: float) -> float:
 
 def _paired(parameters: Arrays, gradients: Arrays) -> tuple[list[Array], list[Array]]:
     """The arrays of both, checked to fit."""
-    pairs = paired_arrays(parameters, gradients)
-    for (name, weight), (gradient_name, gradient) in pairs:
+    weights, slopes = paired_arrays(parameters, gradients)
+    for number, (weight, gradient) in enumerate(zip(weights.arrays, slopes.arrays, strict=True)):
+        name, gradient_name = weights.name(number), slopes.name(number)
         check_target(weight, name, FLOATS)
         check_form(gradient, gradient_name, weight.shape, weight.dtype)
         check_contiguous(weight, name)
         check_contiguous(gradient, gradient_name)
-    return [weight for (_, weight), _ in pairs], [gradient for _, (_, gradient) in pairs]
+    return weights.arrays, slopes.arrays

@@ -13,7 +13,6 @@ from fastinit import schemes
 from fastinit._core.distributions import Distribution
 from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes, item_shape
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._core.structured import Structured
 from fastinit._io import documents
@@ -26,9 +25,11 @@ from fastinit._runtime.arrays import (
     boxes,
     check_target,
     dtype_name,
+    long_name,
     nbytes_of,
 )
 from fastinit.plan import _serialization as spec
+from fastinit.schemes._filling import fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,6 @@ class Fill:
         persistent: bool = True,
     ) -> None:
         sizes, batch = as_shape(shape), as_axes(batch_axes)
-        if not isinstance(distribution, str | Distribution):
-            raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {distribution!r}")
         found = schemes.as_distribution(distribution, sizes, layout=layout, batch_axes=batch)
         name, item = _dtype_of(found, dtype), item_shape(sizes, layout, batch)
         nbytes_of(sizes, name)  # raises what NumPy could not hold
@@ -241,5 +240,5 @@ def tensor_of(table: Any, dtype: Any, budget: spec.Budget | None = None) -> Fill
 def _dtype_of(law: Distribution, dtype: Any) -> str:
     """The dtype's name; only values that were given may have another than the four that can be drawn."""
     if isinstance(law, Structured) and law.any_dtype:
-        return str(np.dtype(dtype).name)
+        return str(np.dtype(long_name(dtype)).name)
     return dtype_name(as_dtype(dtype))

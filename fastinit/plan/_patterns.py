@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import functools
 import itertools
@@ -17,6 +18,7 @@ from typing import TypeAlias
 from fastinit._io.documents import MOST_NAMES
 
 LONGEST_PATTERN = 100_000  # characters; a list of a thousand names takes 50,000
+_LONGEST_COMPARED, _MOST_COMPARED, _MOST_ENDS = 200, 10_000, 500  # characters, names: `near` takes 0.1 s at most
 _PIECES = re.compile(r"(\[[{}]\])|\{((?:\[[{}]\]|[^{}])*+)\}")  # a brace itself, or what stands between two
 _RANGE = re.compile(r"(\d{1,100})\.\.(\d{1,100})")
 _GLOB = re.compile(r"\[!?+\]?+[^\]]*+\]|[^\[]++|\[")  # a class of characters, or what is none
@@ -82,6 +84,31 @@ def matches(pattern: str, name: str) -> bool:
         else:
             reached = functools.reduce(operator.or_, [found.after(choice, reached) for choice in choices])
     return bool(reached >> len(name) & 1)
+
+
+def near(pattern: str, names: Iterable[str]) -> str:
+    """What an error adds where a pattern matches none of the names: one that does, with another prefix or nearly the
+    same end; an empty text if there is none, or the pattern or the names are many.
+
+    >>> near("q_proj.weight", ["model.layers.0.self_attn.q_proj.weight"])
+    "; did you mean '*.q_proj.weight'?"
+    """
+    if len(pattern) > _LONGEST_COMPARED:
+        return ""
+    some = list(itertools.islice(names, _MOST_COMPARED))
+    first, _, rest = pattern.partition(".")
+    tried = [f"*.{pattern}", f"*{pattern}", *([rest] if rest and "{" not in first else [])]
+    found = next((other for other in tried if any(matches(other, name) for name in some)), None)
+    if found is None:
+        ends = {_end(name): name for name in some if len(name) <= _LONGEST_COMPARED}
+        close = difflib.get_close_matches(_end(pattern), itertools.islice(ends, _MOST_ENDS), n=1, cutoff=0.75)
+        found = ("" if close[0] == ends[close[0]] else "*.") + escape(close[0]) if close else None
+    return "" if found is None else f"; did you mean {found!r}?"
+
+
+def _end(name: str) -> str:
+    """The last two components of a name."""
+    return ".".join(name.split(".")[-2:])
 
 
 # --- matching ---

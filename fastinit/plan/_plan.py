@@ -22,6 +22,7 @@ from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
 from fastinit.plan._patterns import escape, expand, number
 from fastinit.plan._serialization import MOST_VALUES, Budget
+from fastinit.plan._table import html
 
 __all__ = ["Fill", "Given", "Plan", "Tied"]
 
@@ -66,6 +67,15 @@ class Plan(Mapping[str, "Fill | Tied"]):
 
     def __repr__(self) -> str:
         return f"Plan({len(self)} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed={self.seed})"
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        return html(self.filled.items(), self.totals)
+
+    @property
+    def totals(self) -> str:
+        """The numbers of tensors, parameters and bytes, and the seed, in one line."""
+        return f"{len(self):,} tensors, {self.parameters:,} parameters, {self.nbytes:,} bytes, seed {self.seed}"
 
     def first_name(self, name: str) -> str:
         """The name that a tensor is drawn with: its own, or the one that it is tied to."""
@@ -210,7 +220,9 @@ class Plan(Mapping[str, "Fill | Tied"]):
         Raises:
             ValueError: what is wrong in it, with the tensor's table and the key named.
         """
-        documents.only(dict(table), ("seed", "dtype", "tensors", "rules"))
+        documents.only(dict(table), ("seed", "dtype", "config", "tensors", "rules"))
+        if not isinstance(table.get("config", ""), str):
+            raise ValueError(f"config must be the name of a file. Received: config={table['config']!r:.200}")
         tables = table.get("tensors")
         if not isinstance(tables, dict) or not tables:
             raise ValueError('no tensors. Needed: tables of the form [tensors."NAME"]')
@@ -248,7 +260,8 @@ class Plan(Mapping[str, "Fill | Tied"]):
     def from_file(cls, path: str | Path) -> Plan:
         """Read a job file, or a plan that was saved by `to_toml` or `to_json`.
 
-        `seed` and `dtype` at the top are the defaults; every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
+        `seed` and `dtype` at the top are the defaults; `config` names a file for `sources.read`, and is not used here;
+        every table `[tensors."PATTERN"]` holds `shape`, `scheme` and
         the scheme's parameters, and may hold `dtype`, `layout` and `batch_axes`. In a pattern `{0..11}` counts and
         `{q,k,v}` lists, as in a shell. The table `[rules]` holds `"PATTERN" = "SCHEME"`, applied last, as by
         `with_rules`. (`docs/checkpoints.md` lists the other keys, which saved plans have.)

@@ -10,7 +10,7 @@ from typing import Any
 from fastinit import schemes
 from fastinit._core.fans import item_shape
 from fastinit.plan._fills import Fill, Tied
-from fastinit.plan._patterns import LONGEST_PATTERN, matches
+from fastinit.plan._patterns import LONGEST_PATTERN, matches, near
 
 _AXES = ("layout", "batch_axes")
 # What may begin a scheme; the last one counts, for a name may hold others. No part of the text is looked at twice.
@@ -130,7 +130,7 @@ def applied(
         matched = rule.matched(tensors)
         targets = [name for name in matched if _replaceable(tensors[name])]
         if not targets:
-            kept = f": {matched[0]!r} is tied or holds given values" if matched else ""
+            kept = f": {matched[0]!r} is tied or holds given values" if matched else near(rule.pattern, tensors)
             raise ValueError(f"rule {str(rule)!r} matches no tensor that is drawn{kept}")
         chosen.update(dict.fromkeys(targets, rule.counted(matched)))
     bare = [name for name in without_rule if name not in chosen]

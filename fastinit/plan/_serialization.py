@@ -25,6 +25,7 @@ from fastinit._runtime.arrays import (
     as_shape,
     dtype_name,
     dtype_or_none,
+    long_name,
     nbytes_of,
 )
 from fastinit.schemes import SCHEMES
@@ -325,6 +326,7 @@ def any_dtype(dtype: Any) -> str:
     Raises:
         TypeError: it is none.
     """
+    dtype = long_name(dtype)
     found = dtype_or_none(dtype)
     if found is None or found.name != dtype or not (found.kind in "biufc" or found.type.__module__ == "ml_dtypes"):
         raise TypeError(f"dtype must be the name of a dtype of numbers. Received: dtype={dtype!r:.200}")

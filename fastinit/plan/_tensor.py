@@ -12,10 +12,10 @@ import numpy as np
 
 from fastinit._core.complex import fill_complex
 from fastinit._core.distributions import Distribution
-from fastinit._core.filling import fill
 from fastinit._runtime.arrays import DTYPES, Array, aligned_empty, as_region
 from fastinit._runtime.sharing import Shared
 from fastinit.plan._serialization import from_table, to_table
+from fastinit.schemes._filling import fill
 
 
 def seed_of(words: Array) -> int:

@@ -1,4 +1,4 @@
-"""Pictures of what fastinit computes, as matplotlib's figures: pip install 'fastinit[plot]'.
+"""Pictures of what fastinit computes, as matplotlib's figures: pip install 'fastinit-weights[plot]'.
 
 None of them opens a window or changes a setting; `save` writes them. Colours are Okabe and Ito's, or those of cividis,
 which look apart to every kind of colour vision, and dashes, markers or words say the same.

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastinit._io.series import HIGHEST, LOWEST, NOT_FINITE, below_word
 from fastinit._runtime.arrays import Array
-from fastinit.nn._mlp import History
+from fastinit.nn._history import History
 from fastinit.plots._probes import Probes, as_probes, common_title, labels
 from fastinit.plots._style import legend, panels, style, styled
 
@@ -37,12 +37,13 @@ LOGARITHMIC = ("loss", "gradient_norm")
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over 1, 2, ..., and a band around it."""
+    """A line over `first`, `first` + 1, ..., and a band around it."""
 
     label: str
     values: Array
     low: Array | None = None
     high: Array | None = None
+    first: int = 1
 
 
 def layers(probes: Probes) -> Figure:
@@ -52,8 +53,8 @@ def layers(probes: Probes) -> Figure:
         probes: a `Probe`, a `Comparison`, or several probes.
 
     Returns:
-        A figure of two panels, its layers numbered from 1, the last being the output. What is 0 or not finite is
-        marked at the bottom or the top.
+        A figure of two panels, its layers numbered from 0, as in their names, the last being the output. What is 0 or
+        not finite is marked at the bottom or the top.
 
     Raises:
         TypeError, ValueError: something else, or no probe.
@@ -70,7 +71,7 @@ def layers(probes: Probes) -> Figure:
         figure, both = panels(1, 2, (8.3, 2.7 + 0.22 * -(-len(found) // 3)))
         for axes, name in zip(both, ("activations", "gradients"), strict=True):
             sizes = [np.array([getattr(layer, name).rms for layer in probe.layers]) for probe in found]
-            draw(axes, [Curve(label, values) for label, values in zip(named, sizes, strict=True)], log=True)
+            draw(axes, [Curve(label, values, first=0) for label, values in zip(named, sizes, strict=True)], log=True)
             axes.set_title(f"{name}, root mean square")
             axes.set_xlabel("layer")
         figure.suptitle(common_title(found))
@@ -135,18 +136,18 @@ def _curve(label: str, entries: Sequence[Any]) -> Curve:
 
 
 def draw(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
-    """Draw curves over 1, 2, ..., and mark at the ends of the axis what it cannot show."""
+    """Draw curves over their numbers, and mark at the ends of the axis what it cannot show."""
     for i, curve in enumerate(curves):
-        look, xs, values = style(i), np.arange(1, len(curve.values) + 1), _drawable(curve.values, log)
+        look, xs, values = style(i), np.arange(len(curve.values)) + curve.first, _drawable(curve.values, log)
         axes.plot(xs, values, label=curve.label, markevery=_marked(values, i), **look)
         if curve.low is not None and curve.high is not None:
             low, high = _drawable(curve.low, log), _drawable(curve.high, log)
             axes.fill_between(xs, low, high, color=look["color"], alpha=0.18, linewidth=0)
-    number = max(len(curve.values) for curve in curves)
-    margin = max(0.03 * (number - 1), 0.3)
-    axes.set_xlim(1 - margin, number + margin)
+    first, last = curves[0].first, max(curve.first + len(curve.values) - 1 for curve in curves)
+    margin = max(0.03 * (last - first), 0.3)
+    axes.set_xlim(first - margin, last + margin)
     axes.locator_params(axis="x", integer=True)
-    axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= number])
+    axes.set_xticks([tick for tick in axes.get_xticks() if first <= tick <= last])
     _draw_ends(axes, curves, log=log)
 
 
@@ -185,8 +186,9 @@ def _draw_ends(axes: Axes, curves: Sequence[Curve], *, log: bool) -> None:
         axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
     height = top - bottom
     word = below_word(value for curve in curves for value in curve.values)
-    _draw_marks(axes, below, (low - bottom) / height, word, at_top=False)
-    _draw_marks(axes, above, (top - high) / height, NOT_FINITE, at_top=True)
+    first = curves[0].first
+    _draw_marks(axes, below, first, (low - bottom) / height, word, at_top=False)
+    _draw_marks(axes, above, first, (top - high) / height, NOT_FINITE, at_top=True)
 
 
 def _limits(values: Array, log: bool) -> tuple[float, float]:
@@ -203,7 +205,7 @@ def _limits(values: Array, log: bool) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *, at_top: bool) -> None:
+def _draw_marks(axes: Axes, marked: Sequence[Array], first: int, share: float, word: str, *, at_top: bool) -> None:
     """Rows of marks in the lowest or the highest share of a panel."""
     from matplotlib.patches import Rectangle
 
@@ -218,7 +220,7 @@ def _draw_marks(axes: Axes, marked: Sequence[Array], share: float, word: str, *,
     )
     height = share / (len(rows) + 1.4)
     for row, i in enumerate(rows):
-        xs = np.flatnonzero(marked[i]) + 1
+        xs = np.flatnonzero(marked[i]) + first
         ys = np.full(len(xs), place(height * (len(rows) - row - 0.2)))
         every = max(1, len(marked[i]) // (2 * _MARKED))
         look = style(i) | {"linestyle": "none", "markersize": 4}

@@ -59,7 +59,7 @@ def _matplotlib() -> ModuleType:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise ImportError("fastinit.plots needs matplotlib: pip install 'fastinit[plot]'") from error
+        raise ImportError("fastinit.plots needs matplotlib: pip install 'fastinit-weights[plot]'") from error
     return mpl
 
 

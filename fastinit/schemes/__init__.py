@@ -2,6 +2,7 @@
 
     _registry.py      the table: its rows, `distribution`, the table in Markdown
     _families.py      the rows: baselines, families with a variance, structured ones; _deep.py: deep and wide models
+    _filling.py       `fill` and `add`: all checks of arguments
     _initializers.py  the public functions (`he_normal`, ...), made from the table; _text.py: "normal(std=0.01)"
 
 The functions, the command line's choices, the docs and the tests all come from this one table. May import `_core`,

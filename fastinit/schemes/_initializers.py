@@ -10,10 +10,10 @@ import numpy as np
 
 from fastinit._core.draw import draw
 from fastinit._core.fans import as_axes
-from fastinit._core.filling import fill
 from fastinit._core.key import Seed, words_of
 from fastinit._runtime.arrays import Array, as_dtype, as_region, as_shape, check_target, nbytes_of
 from fastinit.schemes import SCHEMES, distribution_of
+from fastinit.schemes._filling import fill
 
 
 def _initializer(name: str) -> Callable[..., Array]:
@@ -38,7 +38,7 @@ def _initializer(name: str) -> Callable[..., Array]:
                 one.
             seed: an int or a `Key`; None draws fresh entropy. The same seed gives every tensor the same values: use
                 `Key(seed) / name`, one name per tensor.
-            dtype: of a new array.
+            dtype: of a new array: a name (bf16 and torch.bfloat16 are bfloat16), or a dtype of NumPy, JAX or torch.
             layout: "oi", (out, in, *kernel), as in torch; "io", (*kernel, in, out), as in JAX and Keras.
             batch_axes: axes that the fans leave out: a population of candidates, a stack of experts.
             region: a tuple of slices of the global shape: only this part, with the values that it has in the

@@ -66,11 +66,16 @@ def as_distribution(given: str | Distribution, shape: Sequence[int], **axes: Any
         shape: of the tensor.
         axes: `layout` and `batch_axes`, as in `distribution`.
 
+    Raises:
+        TypeError, ValueError: neither, or a scheme that is unknown or not for this shape.
+
     >>> as_distribution("he_normal(mode='fan_out')", (8, 2))
     Normal(mean=0.0, std=0.5)
     """
     if isinstance(given, Distribution):
         return given
+    if not isinstance(given, str):
+        raise TypeError(f"distribution must be a scheme's name or a distribution. Received: {given!r:.200}")
     name, parameters = parse(given)
     return distribution(name, shape, **axes, **parameters)
 

@@ -4,5 +4,5 @@
     _fitting.py     the nearest distribution, and how far a sample is from one (Kolmogorov's distance)
     _histograms.py  histograms as plain data
 
-May import `_core`, `_runtime` and `kernels`. Start at `_summary.summarize`.
+May import `schemes`, `_core`, `_runtime` and `kernels`. Start at `_summary.summarize`.
 """

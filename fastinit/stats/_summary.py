@@ -14,6 +14,7 @@ from fastinit._native.library import Kernel, kernel
 from fastinit._native.records import FIELDS
 from fastinit._runtime.arrays import Array, address, check_source, dtype_name
 from fastinit._runtime.threads import CHUNK, spread
+from fastinit.schemes import as_distribution
 
 _BLOCK = 1 << 20  # elements of the buffer through which strided memory is read
 # Magnitudes between these have squares, and sums of any number of squares, inside float64's range.
@@ -35,14 +36,26 @@ class Summary:
     zeros: int
     nonfinite: int
 
-    def __str__(self) -> str:
+    def _shown(self) -> dict[str, str]:
+        """The numbers that there are, as text."""
         rows = {name: getattr(self, name) for name in self.__slots__}
-        shown = {name: f"{v:,}" if isinstance(v, int) else f"{v:.6g}" for name, v in rows.items() if v is not None}
+        return {name: f"{v:,}" if isinstance(v, int) else f"{v:.6g}" for name, v in rows.items() if v is not None}
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        rows = "".join(
+            f'<tr><td style="text-align:left">{name}</td><td style="text-align:right">{value}</td></tr>'
+            for name, value in self._shown().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def __str__(self) -> str:
+        shown = self._shown()
         width = max(map(len, shown.values()))
         return "\n".join(f"{name:<9}  {value:>{width}}" for name, value in shown.items())
 
 
-def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
+def summarize(x: Any, distribution: Distribution | str | None = None) -> Summary:
     """Count, bounds, minimum, maximum, mean, standard deviation, zeros and non-finite elements of an array.
 
     One pass over memory, in parallel, with float64 sums in a fixed order: every thread count and processor gives the
@@ -50,10 +63,12 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
 
     Args:
         x: a NumPy array of float16, bfloat16, float32 or float64, of any shape and strides.
-        distribution: what it was drawn from; its bounds are put beside the minimum and maximum.
+        distribution: what it was drawn from, or the name of the scheme whose distribution for its shape it was drawn
+            from; its bounds are put beside the minimum and maximum.
 
     Raises:
-        TypeError: not such an array.
+        TypeError: not such an array, or no distribution.
+        ValueError: an unknown scheme, or a shape that it does not exist for.
 
     >>> import numpy as np
     >>> print(summarize(np.array([0.0, 1.0, 2.0, np.inf])))
@@ -66,10 +81,9 @@ def summarize(x: Any, distribution: Distribution | None = None) -> Summary:
     nonfinite         1
     """
     check_source(x, "x")
-    if not isinstance(distribution, Distribution | None):
-        raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
+    found = None if distribution is None else as_distribution(distribution, x.shape)
     parts = [chunks(part) for part in _contiguous_parts(x)]
-    return merged(np.concatenate(parts or [np.empty((0, FIELDS))]), x.size, distribution)
+    return merged(np.concatenate(parts or [np.empty((0, FIELDS))]), x.size, found)
 
 
 def merged(found: Array, count: int, distribution: Distribution | None = None) -> Summary:

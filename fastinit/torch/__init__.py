@@ -11,7 +11,7 @@ May import all folders but `_probe`, `plots` and `cli`. Start at `init.normal_`.
 try:
     import torch as _torch
 except ImportError as error:
-    raise ImportError("fastinit.torch needs PyTorch: pip install 'fastinit[torch]'") from error
+    raise ImportError("fastinit.torch needs PyTorch: pip install 'fastinit-weights[torch]'") from error
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any

@@ -13,9 +13,9 @@ import torch
 
 from fastinit._core.distributions import Distribution
 from fastinit._core.draw import draw_flat
-from fastinit._core.filling import fill
 from fastinit._core.key import words_of
 from fastinit._runtime.arrays import overlaps
+from fastinit.schemes._filling import fill
 from fastinit.torch._compat import is_traced
 from fastinit.torch._record.draws import fits
 from fastinit.torch._record.recorder import active

@@ -65,7 +65,7 @@ def plan_of_config(
         ValueError: no class of the installed transformers is meant, or it refuses the config.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise ImportError(f"{path} needs transformers: pip install 'fastinit[hf]'")
+        raise ImportError(f"{path} needs transformers: pip install 'fastinit-weights[hf]'")
     most = MOST_TENSORS if max_tensors is None else positive_int("max_tensors", max_tensors)
     try:
         _check_counts(config, max(most, MOST_TENSORS))
@@ -73,7 +73,7 @@ def plan_of_config(
         raise ValueError(f"{path}: {error}") from None
     with _offline():
         kind, settings = _model_class(config, path)
-    name = dtype or str(getattr(settings, "dtype", None) or "float32").removeprefix("torch.")
+    name = dtype or str(getattr(settings, "dtype", None) or "float32")
     try:
         wanted = getattr(torch, dtype_name(as_dtype(name)))
     except TypeError:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import torch
 from torch.nn import utils
 
+from fastinit._runtime.arrays import NamedArrays
 from fastinit.clip import _clipping as clipping
 from fastinit.clip._vectors import Vectors, blocks, vectors
 from fastinit.torch._compat import is_traced
@@ -163,7 +164,7 @@ def _memory(tensors: list[torch.Tensor], limit: float, norm_type: float = 2.0, *
     try:
         if all(map(torch.Tensor.is_contiguous, tensors)):
             return blocks([x.data_ptr() for x in tensors], counts, [DTYPES[x.dtype] for x in tensors], write=write)
-        memory = vectors([("", host_array(x)) for x in tensors], write=write)
+        memory = vectors(NamedArrays("tensors", list(map(host_array, tensors)), None), write=write)
     except ValueError:  # shared memory: torch changes it as often as it is given, or has an error
         return None
     return memory if memory.once is None or not write else None

@@ -11,7 +11,6 @@ from torch import nn
 from torch.func import functional_call
 
 from fastinit._core.distributions import Normal
-from fastinit._core.filling import fill
 from fastinit._core.key import Key, Seed, as_key
 from fastinit._probe.advice import Scheme, advised
 from fastinit._probe.module.arguments import Arguments, Loss, arguments_of, check_module
@@ -22,6 +21,7 @@ from fastinit._probe.records import with_ratios
 from fastinit._probe.results import Probe
 from fastinit._probe.statistics import BOUNDS, Signal
 from fastinit._probe.verdicts import judge
+from fastinit.schemes._filling import fill
 from fastinit.torch._compat import COMPILED
 from fastinit.torch._record.draws import tensors_in
 from fastinit.torch._tensors import DTYPES, tensor_of
@@ -73,7 +73,9 @@ def _probed(
     devices = {tensor.device for tensor in (*weights.values(), *buffers.values(), *tensors)}
     with untouched(module), reproducible(devices, key / "probe.torch"), LayerRuns(module) as runs:
         swapped = {f"module.{name}": tensor for name, tensor in (buffers | weights).items()}
-        value, gradients = functional_call(_Pass(module, runs, loss, key, entry), swapped, (arguments, weights))
+        value, loss_name, gradients = functional_call(
+            _Pass(module, runs, loss, key, entry), swapped, (arguments, weights)
+        )
     layers = with_ratios(runs.layers(weights, gradients, names))
     if not layers:
         raise ValueError(f"module must run a layer that gives floats. Received: {type(module).__name__}")
@@ -87,6 +89,7 @@ def _probed(
         seed=repr(key),
         inputs=inputs,
         loss=value,
+        loss_name=loss_name,
         layers=layers,
         verdict=judge(layers, _reference(inputs, {layer.kind for layer in layers})),
     )
@@ -102,10 +105,10 @@ class _Pass(nn.Module):
 
     def forward(
         self, arguments: Arguments, weights: dict[str, torch.Tensor]
-    ) -> tuple[float, dict[str, torch.Tensor | None]]:
-        """The loss, and its gradients by the weights' names."""
+    ) -> tuple[float, str, dict[str, torch.Tensor | None]]:
+        """The loss, what it is called, and its gradients by the weights' names."""
         (args, kwargs), entry = copied(arguments, self.entry)
-        value = _loss_of(self.module(*args, **kwargs), self.loss, self.key)
+        name, value = _loss_of(self.module(*args, **kwargs), self.loss, self.key)
         self.runs.start_backward()
         leaves = {name: weight for name, weight in weights.items() if weight.requires_grad}
         ends = [*leaves.values(), *entry]
@@ -113,21 +116,23 @@ class _Pass(nn.Module):
         if value.requires_grad and ends:
             # Not `backward`: what else the loss depends on, such as weights of its own, gets no gradients.
             found = torch.autograd.grad(value, ends, allow_unused=True)
-        return value.item(), dict(zip(leaves, found, strict=False))
+        return value.item(), name, dict(zip(leaves, found, strict=False))
 
 
-def _loss_of(output: Any, loss: Loss | None, key: Key) -> torch.Tensor:
-    """The scalar whose gradients are taken."""
+def _loss_of(output: Any, loss: Loss | None, key: Key) -> tuple[str, torch.Tensor]:
+    """What the loss is called, and the scalar whose gradients are taken."""
+    name = "the given function"
     if loss is not None:
         found = loss(output)
     else:
+        name = "the output's own"
         found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if found is None:
-            return _projected(output, key)
+            return "mean product of the output with a normal tensor", _projected(output, key)
     if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.is_floating_point():
         received = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else repr(found)
         raise TypeError(f"loss must be a tensor of one float. Received: {received:.200}")
-    return found.reshape(())
+    return name, found.reshape(())
 
 
 def _projected(output: Any, key: Key) -> torch.Tensor:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from fastinit._core.fans import item_shape
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
 from fastinit._probe.advice import AS_IT_IS, Scheme, candidates, distributions_of
 from fastinit._probe.module.untouched import as_leaf
 from fastinit.nn._activations import Activation
+from fastinit.schemes._filling import fill
 from fastinit.torch._modules import axes_of, clean
 from fastinit.torch._tensors import DTYPES, host_array
 

@@ -36,7 +36,7 @@ def in_words(distribution: Distribution | None) -> str:
 
 
 def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sample | None) -> PlanComparison:
-    """Compare a tensor of a file with a plan.
+    """Compare a tensor of a file with a plan. The caller's verdict says how many numbers are not finite.
 
     Args:
         plan: the plan.
@@ -56,9 +56,14 @@ def compare(plan: Plan, name: str, stored: Stored, found: Summary, sample: Sampl
     if planned is None or sample is None:
         if isinstance(tensor.distribution, Values):
             return PlanComparison("given values: not compared")
-        return PlanComparison(f"planned {tensor.scheme}: not told by its numbers alone")
+        return PlanComparison(
+            _differs([]) if found.nonfinite else f"planned {tensor.scheme}: not told by its numbers alone"
+        )
     ks, p = distance(sample, planned, dtype)
-    return PlanComparison(_words(planned, dtype, found, ks, p), planned, ks, p)
+    words = _words(planned, dtype, found, ks, p)
+    if found.nonfinite and not words.startswith(_differs([])):  # no distribution draws such numbers
+        words = _differs([])
+    return PlanComparison(words, planned, ks, p)
 
 
 def _elementwise(drawn: Distribution, dtype: str) -> tuple[Distribution | None, str]:
@@ -75,7 +80,7 @@ def _elementwise(drawn: Distribution, dtype: str) -> tuple[Distribution | None, 
 def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: float) -> str:
     number = found.count - found.nonfinite
     if not number:
-        return "" if found.count else "as planned"
+        return "as planned"
     ends, packed = f"from {found.min:.4g} to {found.max:.4g}", planned.pack(dtype)
     if packed.law == "constant":
         (value,) = packed.numbers
@@ -106,4 +111,4 @@ def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: floa
 
 
 def _differs(problems: list[str]) -> str:
-    return f"differs from the plan: {', '.join(problems)}"
+    return f"differs from the plan{': ' if problems else ''}{', '.join(problems)}"

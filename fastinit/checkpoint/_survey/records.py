@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastinit._core.distributions import Distribution
-from fastinit._io.html import bars, page, table
+from fastinit._io.html import bars, fragment, page, table
 from fastinit._io.text import LONGEST_LINE, cells, padded, plain, printable
 from fastinit.checkpoint._survey.comparison import in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
 from fastinit.stats._histograms import Histogram
 
+_MOST_ROWS = 60  # tensors in a notebook
 MOST_ON_A_PAGE = 20_000  # tensors: 30 MB of HTML
 _encode = json.JSONEncoder(allow_nan=False).encode
 _TAB = "\t"  # in no cell: `cells` escapes it
@@ -121,6 +122,16 @@ class Survey:
             ValueError: there are more tensors than a browser shows well.
         """
         check_page(len(self.tensors))
+        data = self.to_table()
+        for row in data["tensors"]:
+            del row["histogram"]
+        return page(f"Checkpoint {self.path}", self._parts(), data)
+
+    def _repr_html_(self) -> str:
+        """The table that notebooks show."""
+        return fragment(self._parts(_MOST_ROWS))
+
+    def _parts(self, most: int | None = None) -> list[str]:
         columns = ("name", "dtype", "shape", *NUMBERS, "histogram", "looks like", "ks", "verdict")
         rows = [
             (
@@ -135,12 +146,8 @@ class Survey:
             )
             for tensor in self.tensors
         ]
-        data = self.to_table()
-        for row in data["tensors"]:
-            del row["histogram"]
         elements = sum(tensor.count for tensor in self.tensors)
-        remarks = _remarks(len(self.tensors), elements, self.nbytes, self.missing)
-        return page(f"Checkpoint {self.path}", [*remarks, table(columns, rows)], data)
+        return [*_remarks(len(rows), elements, self.nbytes, self.missing), table(columns, rows, most)]
 
 
 def _shape(tensor: Tensor) -> str:

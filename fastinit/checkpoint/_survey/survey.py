@@ -21,7 +21,7 @@ from fastinit.checkpoint._folder import Folder
 from fastinit.checkpoint._survey.comparison import PlanComparison, compare
 from fastinit.checkpoint._survey.records import NUMBERS, Survey, Tensor
 from fastinit.checkpoint._survey.scan import PIECE_BYTES, TensorScan, load_kernels, scan
-from fastinit.plan._patterns import matches
+from fastinit.plan._patterns import matches, near
 from fastinit.plan._plan import Plan
 from fastinit.stats._fitting import Fit, Sample, fit
 from fastinit.stats._histograms import Histogram
@@ -96,7 +96,8 @@ class Contents:
         self.path, self._files = str(path), list(map(_Header, read_checkpoint(Path(path))))
         for pattern in self._patterns:
             if not any(matches(pattern, name) for header in self._files for name in header.names()):
-                raise ValueError(f"no tensor matches {pattern!r}")
+                names = (name for header in self._files for name in header.names())
+                raise ValueError(f"no tensor matches {pattern!r}{near(pattern, names)}")
         if plan is None:
             first = self._files[0].file
             job = None if first.prefix else Folder(first.path.parent).placed_job()

@@ -11,8 +11,8 @@ import torch
 
 from fastinit._core.distributions import Distribution
 from fastinit._core.draw import Run, draw_runs
-from fastinit._core.filling import fill
 from fastinit._core.key import Key
+from fastinit.schemes._filling import fill
 from fastinit.torch._compat import schema_arguments
 from fastinit.torch._record.draws import Draw, Piece, Stream, law_of, parts_of, tensors_in, under
 from fastinit.torch._record.geometry import Geometry, carried, in_c_order

@@ -1,4 +1,4 @@
-"""The one door: a distribution into an array, checked before the first byte is written."""
+"""Fill arrays and add to them: all checks of arguments, before the first byte is written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from fastinit._core.key import Seed, as_key, words_of
 from fastinit._core.structured import Structured
 from fastinit._runtime.arrays import Array, as_region, as_shape, c_strides, check_target, dtype_name
 from fastinit._runtime.checks import finite
+from fastinit.schemes._text import as_distribution
 
 AnyArray = TypeVar("AnyArray", bound=Array)
 
 
 def fill(
     out: AnyArray,
-    distribution: Distribution,
+    distribution: Distribution | str,
     *,
     seed: Seed = None,
     shape: int | Sequence[int] | None = None,
@@ -33,18 +34,19 @@ def fill(
 
     Args:
         out: a writeable NumPy array of float16, bfloat16 (`ml_dtypes`), float32 or float64; any strides.
-        distribution: what is drawn, e.g. `Normal(0, 0.02)`.
+        distribution: what is drawn, e.g. `Normal(0, 0.02)`; or a scheme's name, with parameters where it needs some,
+            for the one that the scheme gives the global shape: "he_normal", "he_normal(mode='fan_out')".
         seed: an int or a `Key`; None draws fresh entropy (`Key.fresh()`, to be able to repeat it). The same seed gives
             every array the same values: use `Key(seed) / name`, one name per tensor.
         shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
         region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
         layout, batch_axes: which axes are out, in and kernel, and which hold independent copies, as in the schemes'
-            functions. Only the structured laws (orthogonal, dirac, ...) depend on them.
+            functions. Only schemes and structured laws (orthogonal, dirac, ...) depend on them.
 
     Raises:
         TypeError: `out` is no such array, `distribution` is none, or the seed is no int.
-        ValueError: read-only or self-overlapping memory, a region of another shape than `out`, a negative seed, or a
-            law that the dtype cannot hold. Nothing was written.
+        ValueError: an unknown scheme, read-only or self-overlapping memory, a region of another shape than `out`, a
+            negative seed, or a law that the dtype cannot hold. Nothing was written.
 
     >>> import numpy as np
     >>> from fastinit import Key, Normal, Uniform
@@ -64,7 +66,7 @@ def fill(
 
 def add(
     out: AnyArray,
-    distribution: Distribution,
+    distribution: Distribution | str,
     *,
     seed: Seed = None,
     scale: float = 1.0,
@@ -102,7 +104,7 @@ def add(
 
 def _write(
     out: Array,
-    distribution: Distribution,
+    distribution: Distribution | str,
     seed: Seed,
     shape: int | Sequence[int] | None,
     region: tuple[slice, ...] | None,
@@ -119,9 +121,8 @@ def _write(
     if whole_tensor and isinstance(distribution, Distribution) and not distribution.structured:
         draw(out, distribution, words_of(seed), mode=mode, scale=scale)  # the shortest way, for small calls
         return
-    if not isinstance(distribution, Distribution):
-        raise TypeError(f"distribution must be a fastinit distribution. Received: {distribution!r}")
     whole = out.shape if whole is None else whole
+    distribution = as_distribution(distribution, whole, layout=layout, batch_axes=batch_axes)
     axes = canonical_axes(len(whole), layout, batch_axes)
     indices = as_region(region, whole, out)
     key = as_key(seed)
