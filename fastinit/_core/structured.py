@@ -229,7 +229,8 @@ class Orthogonal(_WithGain):
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         dtype = np.dtype(_working_dtype(out.dtype.name))
-        is_target = out.dtype == dtype and out.flags.carray and indices == tuple(map(range, shape))
+        # A reversed region has the shape too: NumPy reads all of what overlaps before it writes.
+        is_target = out.dtype == dtype and out.flags.carray and out.shape == shape
         whole = out if is_target else np.empty(shape, dtype)
         haar(whole.reshape(shape[0], -1), key, offset)
         np.multiply(whole[tuple(map(as_slice, indices))], dtype.type(self.gain), out=out, casting="unsafe")
