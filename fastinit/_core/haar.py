@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastinit._core.distributions import Normal
+from fastinit._core.distributions import Constant, Normal
 from fastinit._core.draw import draw
 from fastinit._core.key import Key
 from fastinit._native.library import kernel
@@ -63,7 +63,7 @@ def haar(matrix: Array, key: Key, offset: int) -> None:
 
     for first, last in _parts(blocks, SLAB * workers // (REFLECTION_BLOCK * REFLECTION_BLOCK * width)):
         call("reflect", first, last)
-    target[...] = 0
+    draw(target.view(dtype), Constant(0.0), key.words())  # by all threads, in short calls
     np.fill_diagonal(target, turns)
     columns = SLAB * workers // (2 * REFLECTION_BLOCK * width)  # that one block may be applied to in a call
     for first, last in reversed(list(_parts(blocks, columns // short))):
