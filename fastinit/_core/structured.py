@@ -225,14 +225,15 @@ class Orthogonal(_WithGain):
         rounded("gain", self.gain, dtype)
 
     def work_bytes(self, shape: tuple[int, ...], dtype: str) -> int:
-        return 2 * math.prod(shape) * np.dtype(_working_dtype(dtype)).itemsize  # the matrix, and the region of it
+        return 2 * math.prod(shape) * np.dtype(_working_dtype(dtype)).itemsize  # the vectors, and a matrix to copy from
 
     def make(self, out: Array, key: Key, shape: tuple[int, ...], indices: Indices, offset: int) -> None:
         dtype = np.dtype(_working_dtype(out.dtype.name))
         is_target = out.dtype == dtype and out.flags.carray and indices == tuple(map(range, shape))
         whole = out if is_target else np.empty(shape, dtype)
         haar(whole.reshape(shape[0], -1), key, offset)
-        np.multiply(whole[tuple(map(as_slice, indices))], dtype.type(self.gain), out=out, casting="unsafe")
+        if not is_target or self.gain != 1:
+            np.multiply(whole[tuple(map(as_slice, indices))], dtype.type(self.gain), out=out, casting="unsafe")
 
 
 @dataclass(frozen=True, slots=True)
