@@ -166,7 +166,8 @@ def sums():
 
 
 def digest_of_matrices():
-    """A hash of orthogonal and unitary matrices, of one block of reflections and of several, wide and tall."""
+    """A hash of orthogonal and unitary matrices, of one block of reflections and of several, wide and tall; and of what
+    `lsuv` makes of some."""
     import numpy as np
 
     import fastinit as fi
@@ -178,6 +179,10 @@ def digest_of_matrices():
             found.update(fi.orthogonal(shape, seed=1, dtype=dtype).tobytes())
         for dtype in ("complex64", "complex128"):
             found.update(fill_complex(np.empty(shape, dtype), fi.Orthogonal(), seed=1).tobytes())
+    model = fi.MLP([20, 48, 5], "tanh", seed=3)
+    fi.lsuv(model, fi.normal((200, 20), std=30.0, seed=4), tolerance=1e-3)
+    for array in model.parameters.values():
+        found.update(array.tobytes())
     return found.hexdigest()
 
 
