@@ -44,7 +44,6 @@ KERNELS = {
     "sums.moments.quick_moments bfloat16": (8, 4),
     "sums.moments.quick_moments float32": (4, 2),
 }
-ONCE = {"nn.updates.update_kernel adam float32": {"pow"}}  # for a whole chunk, before its loop
 
 # Few and quickly compiled, one of each kind: in the default run.
 SMOKE = (
@@ -136,7 +135,7 @@ def too_few_vectors(code, cpu):
 def calls_of_libm(code):
     """The kernels that do not call exactly the functions of libm that they may, and what they call."""
     calls = {kernel: called(text) for kernel, text in code.items()}
-    return {kernel: names for kernel, names in calls.items() if names != ONCE.get(kernel, set())}
+    return {kernel: names for kernel, names in calls.items() if names}
 
 
 def test_a_few_kernels_are_vectorised_and_call_no_libm(tmp_path):
