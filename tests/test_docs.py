@@ -98,7 +98,7 @@ def documented():
 # Second names, and objects of the frameworks themselves; each is named on its page.
 OTHERS = {
     "fastinit": "glorot_uniform glorot_normal kaiming_uniform kaiming_normal",
-    "fastinit.torch": "constant dirac eye kaiming_normal kaiming_uniform normal orthogonal sparse uniform "
+    "fastinit.torch": "calculate_gain constant dirac eye kaiming_normal kaiming_uniform normal orthogonal sparse uniform "
     "xavier_normal xavier_uniform",
     "fastinit.jax": "Initializer constant kaiming_normal kaiming_uniform ones xavier_normal xavier_uniform zeros",
 }
@@ -140,11 +140,12 @@ def test_every_command_is_on_its_page(monkeypatch):
 def test_the_figures_are_those_of_the_stored_results():
     tables = report.tables(report.load(DOCS / "results.json"))
     assert set(tables) == {"headline", *PARTS}
-    pages = PAGES["performance.md"], (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = PAGES["performance.md"], PAGES["index.md"], (ROOT / "README.md").read_text(encoding="utf-8")
     for name, text in tables.items():
         begin, end = report.markers(name)
         assert f"{begin}\n{text}{end}" in pages[0]
         assert all(f"{begin}\n{text}{end}" in page for page in pages if begin in page)
+    assert all(report.markers("headline")[0] in page for page in pages)
 
 
 def test_the_picture_is_that_of_the_stored_results(tmp_path):
