@@ -1,7 +1,7 @@
 """Pages in a real browser, Debian's chromium without a window, for the tests with the marker `browser`.
 
-`opened` gives what the page is after its scripts have run, and what it wrote to the console; `cut_off` measures what does
-not fit; `Tables` reads tables out of HTML, the browser's or ours.
+`opened` gives what the page is after its scripts have run, and what it wrote to the console; `cut_off` measures what
+does not fit; `Tables` reads tables out of HTML, the browser's or ours.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ _COMMAND = [
 _CONSOLE = re.compile(r":CONSOLE[:(]\d+\)?\] (.*)")
 
 
-# Each page at each width, in a frame. A handler adds the next frame before it returns, so that the page counts as loading
-# until the last one is measured. Text may end beyond the width only in a box that scrolls.
+# Each page at each width, in a frame. A handler adds the next frame before it returns, so that the page counts as
+# loading until the last one is measured. Text may end beyond the width only in a box that scrolls.
 _MEASURE = """<!DOCTYPE html><body><script>
 const queue = %s, found = [];
 const scrolls = element => element && (["auto", "scroll"].includes(
@@ -122,7 +122,7 @@ class Tables(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.rows, self.heads, self.shown, self._cell, self._hidden = [], [], [], None, False
-        self.feed(text)
+        self.feed(str(text))  # markup would escape what is added to it
         self.close()
         self._end()
 

@@ -26,8 +26,8 @@ def test_the_examples_print_what_is_shown(code, shown):
 
 
 def test_it_is_short_and_in_order():
-    """What it is, how to begin, one picture, one example with its output, one measured table, the two commands, what is promised
-    and what is not; then where to go."""
+    """What it is, how to begin, one picture, one example with its output, one measured table, the two commands, what is
+    promised and what is not; then where to go."""
     order = [
         "Fills the weights of large neural networks",
         "python examples/tour.py",
