@@ -1,4 +1,4 @@
-"""Sphinx's configuration: `sphinx-build -W --keep-going -n -q -b html docs build/docs`.
+"""Sphinx's configuration: `sphinx-build -W --keep-going -n -q -b html docs build/docs`, after `pip install '.[docs]'`.
 
 The build needs no network, no display and no GPU: nothing is fetched, and formulas become MathML, which browsers draw
 by themselves.
@@ -12,11 +12,18 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.ext.autodoc.mock import _MockModule, _MockObject
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-os.environ.setdefault("KERAS_BACKEND", "torch")  # whatever is there: TensorFlow may not be
+os.environ.setdefault("KERAS_BACKEND", "jax")  # whatever is there: TensorFlow may not be
+
+# The extra `docs` does not hold torch, gigabytes with CUDA: where it is not installed autodoc imports a stand-in.
+autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]
+_MockObject.__lt__ = lambda self, other: False  # the version of a stand-in is the newest
+_MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # `torch.Tensor | Iterable[torch.Tensor]`
+_MockModule.__mro_entries__ = lambda self, bases: (object,)  # a class that is looked up by its full name
 
 import commands  # noqa: E402
 

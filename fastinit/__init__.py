@@ -1,4 +1,4 @@
-"""fastinit: the weights of large neural networks at memory speed, the same bits whatever the threads, CPU or shards.
+"""fastinit: the weights of large neural networks, the same bits whatever the threads, CPU or shards.
 
 >>> import fastinit as fi
 >>> weight = fi.he_normal((512, 784), seed=fi.Key(0) / "layers.0.weight")

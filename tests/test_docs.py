@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,8 @@ def documented():
 # Second names, and objects of the frameworks themselves; each is named on its page.
 OTHERS = {
     "fastinit": "glorot_uniform glorot_normal kaiming_uniform kaiming_normal",
-    "fastinit.torch": "constant dirac eye kaiming_normal kaiming_uniform normal orthogonal sparse uniform "
-    "xavier_normal xavier_uniform",
+    "fastinit.torch": "calculate_gain constant dirac eye kaiming_normal kaiming_uniform normal orthogonal sparse "
+    "uniform xavier_normal xavier_uniform",
     "fastinit.jax": "Initializer constant kaiming_normal kaiming_uniform ones xavier_normal xavier_uniform zeros",
 }
 
@@ -140,11 +141,12 @@ def test_every_command_is_on_its_page(monkeypatch):
 def test_the_figures_are_those_of_the_stored_results():
     tables = report.tables(report.load(DOCS / "results.json"))
     assert set(tables) == {"headline", *PARTS}
-    pages = PAGES["performance.md"], (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = PAGES["performance.md"], PAGES["index.md"], (ROOT / "README.md").read_text(encoding="utf-8")
     for name, text in tables.items():
         begin, end = report.markers(name)
         assert f"{begin}\n{text}{end}" in pages[0]
         assert all(f"{begin}\n{text}{end}" in page for page in pages if begin in page)
+    assert all(report.markers("headline")[0] in page for page in pages)
 
 
 def test_the_picture_is_that_of_the_stored_results(tmp_path):
@@ -154,6 +156,21 @@ def test_the_picture_is_that_of_the_stored_results(tmp_path):
     if re.search(version, new)[1] == re.search(version, old)[1]:
         assert new == old
     assert re.findall("<!-- (.*?) -->", new) == re.findall("<!-- (.*?) -->", old)  # all its text, axes included
+
+
+def test_the_extra_of_the_pages_has_all_that_they_import_but_torch():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = {text.partition(">=")[0] for text in extras["docs"]}
+    adapters = {name for name in ("jax", "keras", "sklearn") if f"api/{name}.md" in PAGES}
+    assert listed >= {"furo", "matplotlib", "myst-parser", "sphinx"} | {
+        extras[name][0].partition(">=")[0] for name in adapters
+    }
+    assert not any(name.startswith("torch") for name in listed)
+    assert 'autodoc_mock_imports = [] if importlib.util.find_spec("torch") else ["torch"]' in (
+        DOCS / "conf.py"
+    ).read_text(encoding="utf-8")
+    (command,) = re.findall(r"<!-- docs-command -->\n```sh\n(.*)\n```", (ROOT / "CONTRIBUTING.md").read_text())
+    assert f"`{command}`" in (DOCS / "conf.py").read_text(encoding="utf-8")
 
 
 def test_the_version_is_the_packages():

@@ -59,6 +59,13 @@ def test_numbers_are_kept_whole_and_shown_short():
     assert made.count("class=n") == len(numbers) + 1  # the heading stands on the right too
 
 
+def test_names_break_after_their_joints():
+    made = table(["name", "text"], [["model.up_proj/w<.x", "a.b_c"]])
+    assert "<td>model.<wbr>up_<wbr>proj/<wbr>w&lt;.<wbr>x" in made
+    assert "<td>a.b_c" in made
+    assert Tables(made).rows == [["model.up_proj/w<.x", "a.b_c"]]
+
+
 def test_cells_that_are_no_numbers():
     made = table(["a", "b", "c", "d"], [[None, math.nan, -math.inf, True]])
     assert Tables(made).rows == [["", "nan", "-inf", "True"]]

@@ -73,6 +73,18 @@ def test_the_readmes_picture_shows_what_the_probe_finds(pictures):
     ]
 
 
+@pytest.mark.slow
+def test_the_captions_of_glorots_figure_say_what_the_probe_finds(pictures):
+    both = [pictures.CAPTIONS[f"probe-glorot-{name}.svg"] for name in ("activations", "gradients")]
+    assert all(re.search(r"shrink, to a tenth .* to a half under Xavier", " ".join(text.split())) for text in both)
+    old, xavier = pictures._glorot()
+    for probe, divisor in ((old, 10), (xavier, 2)):
+        assert [round(1 / probe.verdict.forward), round(1 / probe.verdict.backward)] == [divisor, divisor]
+        assert probe.verdict.kinds == ("healthy",)
+    eight = fi.probe([784, *[1000] * 8, 10], scheme="heuristic_uniform", activation="tanh", samples=128)
+    assert eight.verdict.kinds == ("vanishing",)
+
+
 def test_the_readmes_picture_is_white_and_small():
     text = (DOCS / "probe.svg").read_text(encoding="utf-8")
     width, height = map(float, re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups())

@@ -115,6 +115,28 @@ def test_errors_are_one_line(message, arguments):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_picture_of_many_networks_is_the_grid_of_verdicts(tmp_path):
+    schemes = [
+        word for scheme in ("zeros", "he_normal", "xavier_normal", "normal(std=1)") for word in ("--scheme", scheme)
+    ]
+    for activations, cells in ((["relu"], 0), (["relu", "tanh"], 8)):
+        path = tmp_path / f"{len(activations)}.svg"
+        chosen = [word for name in activations for word in ("--activation", name)]
+        assert run("--sizes", "8,16x2,3", *schemes, *chosen, "--plot", path).returncode == 0
+        assert len(re.findall("<!-- [✓▲▼=■] [a-z, ]+ -->", path.read_text(encoding="utf-8"))) == cells
+    repeated = [*schemes, *schemes[:2]]  # no cell for each: curves
+    path = tmp_path / "twice.svg"
+    done = run("--sizes", "8,16x2,3", *repeated, "--activation", "relu", "--activation", "tanh", "--plot", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<!-- layer -->" in path.read_text(encoding="utf-8")
+
+
+def test_the_verdict_comes_first_on_a_page(tmp_path):
+    found = fi.probe([8, 16, 16, 3])
+    page = found.to_html()
+    assert page.index(f"<p>{found.verdict}</p>") < page.index("<figure>")
+
+
 def test_help_shows_an_example():
     assert "Example: fastinit probe --sizes 784,256x30,10" in run("--help").stdout
 

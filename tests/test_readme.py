@@ -26,10 +26,12 @@ def test_the_examples_print_what_is_shown(code, shown):
 
 
 def test_it_is_short_and_in_order():
-    """One sentence, one picture, one example with its output, one measured table, the two commands, what is promised
-    and what is not; then where to go."""
+    """What it is, how to begin, one picture, one example with its output, one measured table, the two commands, what is
+    promised and what is not; then where to go."""
     order = [
         "Fills the weights of large neural networks",
+        "python examples/tour.py",
+        "fast_init(seed=0): model",
         "](docs/probe.svg)",
         "```python",
         "```text",
@@ -44,6 +46,16 @@ def test_it_is_short_and_in_order():
     assert places == sorted(places)
     assert [README.count(part) for part in order] == [1] * len(order)
     assert len(README.splitlines()) <= 120
+
+
+def test_the_speed_that_is_promised_is_in_the_table():
+    """How many times as fast the fills are: the least and the largest ratio, rounded down."""
+    rows = re.findall(r"^\| (normal|uniform|`fast_init`)[^|]*\|.*\| ([\d.]+)x \|$", README, re.MULTILINE)
+    ratios = [int(float(ratio)) for _, ratio in rows]
+    assert len(ratios) == 5
+    for page in (README, (ROOT / "docs" / "index.md").read_text()):
+        assert re.search(r"are (\d+) to (\d+) times\s+as fast", page).groups() == (str(min(ratios)), str(max(ratios)))
+        assert "memory speed" not in page
 
 
 def test_the_counts_of_the_job_are_those_of_its_plan():

@@ -158,6 +158,17 @@ def test_a_page_has_the_numbers_of_the_json(odd, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors"] == ["x.html"]
 
 
+def test_verdicts_come_first_on_a_page(written, tmp_path):
+    page = checkpoint.survey(written).to_html()
+    assert Tables(page).heads[:2] == ["name", "verdict"]
+    assert f"<h1>Checkpoint {written}</h1>\n<p>6 as planned, 0 not.</p>" in page
+    (tmp_path / "job.toml").write_text(JOB.replace("0.02", "0.5"))
+    found = checkpoint.survey(written, plan=fi.Plan.from_toml(tmp_path / "job.toml"))
+    first = next(tensor for tensor in found.tensors if tensor.verdict != "as planned")
+    assert f"<p>3 as planned, 3 not.</p>\n<p>{first.name}: {first.verdict}</p>" in found.to_html()
+    assert "as planned" not in checkpoint.survey(saved(tmp_path / "x.safetensors", {"a": np.ones(3)})).to_html()
+
+
 @pytest.mark.browser
 def test_a_browser_shows_the_numbers_of_the_json(odd, written, tmp_path):
     for path in (odd, written):

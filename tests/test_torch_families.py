@@ -1,7 +1,7 @@
 """Architectures of `transformers`, plain and under `fast_init`, on memory that holds NaN before: alike but for chance.
 
 Ten families stand for all in the default run. `pytest -m families` tries every one that there is, before a release;
-`python tests/families.py llama vit` tries two and prints the list of docs/frameworks.md.
+`python tests/families.py llama vit` tries two and prints the list of docs/families.md.
 """
 
 import pytest

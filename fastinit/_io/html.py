@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+_JOINTS = re.compile(r"([._/])(?=\w)")
 Cell: TypeAlias = str | int | float | bool | None
 
 
@@ -36,7 +38,17 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.tests["finite"] = math.isfinite
+    environment.filters["breakable"] = _breakable
     return environment
+
+
+def _breakable(text: Any) -> Any:
+    """Let a name break after its dots, slashes and underscores, not in the middle of a word."""
+    from markupsafe import Markup, escape
+
+    if type(text) is not str:
+        return text
+    return Markup(_JOINTS.sub(r"\1<wbr>", str(escape(printable(text)))))
 
 
 @functools.cache

@@ -39,8 +39,7 @@ def comparison_fragment(probes: Sequence[Record]) -> str:
 
 
 def _parts(probes: Sequence[Record]) -> Iterator[str]:
-    if len(probes) > 1:
-        yield _overview(probes)
+    yield _overview(probes) if len(probes) > 1 else str(probes[0].verdict)
     yield from _charts(probes)
     for probe in probes:
         yield heading(probe.title)

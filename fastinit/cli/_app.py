@@ -198,7 +198,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Fill the weights of large neural networks at memory speed."""
+    """Fill the weights of large neural networks, the same bits on every machine."""
 
 
 def show(*lines: str) -> None:

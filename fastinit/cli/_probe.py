@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastinit._io.series import COLOURS
 from fastinit.cli._app import AsJson, command, report_file, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fastinit._probe.results import Comparison
 
 _SIZES = re.compile(r"\s*(\d{1,18})\s*(?:x\s*(\d{1,18})\s*)?")
 MOST_LAYERS = 10_000
@@ -35,7 +41,13 @@ def probe(
     samples: Annotated[int, typer.Option(help="Standard normal samples.")] = 256,
     seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0,
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
-    plot: Annotated[Path | None, typer.Option(help="A picture: .png, .svg or .pdf.", metavar="FILE")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture: .png, .svg or .pdf. Curves over the layers; of more than 7 networks, a grid of verdicts.",
+            metavar="FILE",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="A page that needs nothing beside it.", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +78,7 @@ def probe(
     if html is not None:
         report_file(html, found.to_html().encode())
     if plot is not None:
-        plots.save(plots.layers(found), plot)
+        plots.save(_picture(found), plot)
     if as_json:
         show(found.to_json())
         return
@@ -74,6 +86,14 @@ def probe(
     if len(found) > 1:
         shown += f"\n\n{found}"
     show(*shown.splitlines())
+
+
+def _picture(found: Comparison) -> Figure:
+    """Draw curves; or a grid, where curves would share colours. A grid has one cell for a scheme and an activation."""
+    from fastinit import plots
+
+    cells = {(probe.scheme, probe.activation) for probe in found}
+    return plots.grid(found) if len(cells) == len(found) > len(COLOURS) else plots.layers(found)
 
 
 def parse_sizes(text: str) -> list[int]:

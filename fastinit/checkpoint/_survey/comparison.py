@@ -15,6 +15,8 @@ from fastinit.plan._serialization import label
 from fastinit.stats._fitting import ALPHA, FEWEST, Sample, distance, inside, reaches, rounding, same_moments
 from fastinit.stats._summary import Summary
 
+AS_PLANNED = "as planned"
+
 
 class PlanComparison(NamedTuple):
     """A verdict in words; the planned distribution where it is elementwise, and a sample's distance from it."""
@@ -80,12 +82,12 @@ def _elementwise(drawn: Distribution, dtype: str) -> tuple[Distribution | None, 
 def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: float) -> str:
     number = found.count - found.nonfinite
     if not number:
-        return "as planned"
+        return AS_PLANNED
     ends, packed = f"from {found.min:.4g} to {found.max:.4g}", planned.pack(dtype)
     if packed.law == "constant":
         (value,) = packed.numbers
         if found.min == found.max == value:
-            return "as planned"
+            return AS_PLANNED
         return _differs([f"{ends} instead of {value:.4g} everywhere"])
     if not inside(found, planned, dtype):
         low, high = planned.low, planned.high  # type: ignore[attr-defined]
@@ -107,7 +109,7 @@ def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: floa
         problems = [f"another law than {in_words(planned)}, KS {ks:.4f}"]
     if not problems and not reaches(found, planned, dtype):
         problems = [f"{ends}, where {number:,} numbers of {in_words(planned)} do not end"]
-    return _differs(problems) if problems else "as planned"
+    return _differs(problems) if problems else AS_PLANNED
 
 
 def _differs(problems: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from fastinit._core.distributions import Distribution
 from fastinit._io.html import bars, fragment, page, table
 from fastinit._io.text import LONGEST_LINE, cells, padded, plain, printable
-from fastinit.checkpoint._survey.comparison import in_words
+from fastinit.checkpoint._survey.comparison import AS_PLANNED, in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
 from fastinit.stats._histograms import Histogram
@@ -132,26 +132,38 @@ class Survey:
         return fragment(self._parts(_MOST_ROWS))
 
     def _parts(self, most: int | None = None) -> list[str]:
-        columns = ("name", "dtype", "shape", *NUMBERS, "histogram", "looks like", "ks", "verdict")
+        columns = ("name", "verdict", "dtype", "shape", *NUMBERS, "histogram", "looks like", "ks")
         rows = [
             (
                 tensor.name,
+                tensor.verdict,
                 tensor.dtype,
                 _shape(tensor),
                 *plain(tuple(getattr(tensor, name) for name in NUMBERS)),
                 None if tensor.histogram is None else bars(tensor.histogram),
                 in_words(tensor.fit.distribution),
                 plain(tensor.fit.ks),
-                tensor.verdict,
             )
             for tensor in self.tensors
         ]
         elements = sum(tensor.count for tensor in self.tensors)
-        return [*_remarks(len(rows), elements, self.nbytes, self.missing), table(columns, rows, most)]
+        remarks = _remarks(len(rows), elements, self.nbytes, self.missing)
+        return [*_verdicts(self.tensors), *remarks, table(columns, rows, most)]
 
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "scalar"
+
+
+def _verdicts(tensors: Sequence[Tensor]) -> list[str]:
+    """How many tensors are as planned, and which of the others come first; nothing without a plan or a fault."""
+    planned = sum(tensor.verdict == AS_PLANNED for tensor in tensors)
+    others = [tensor for tensor in tensors if tensor.verdict not in ("", AS_PLANNED)]
+    if not planned and not others:
+        return []
+    first = [printable(f"{tensor.name}: {tensor.verdict}", LONGEST_LINE) for tensor in others[:5]]
+    more = [f"and {len(others) - 5:,} more"] if len(others) > 5 else []
+    return [f"{planned:,} as planned, {len(others):,} not.", *first, *more]
 
 
 def _remarks(number: int, elements: int, nbytes: int, missing: Sequence[str]) -> list[str]:
