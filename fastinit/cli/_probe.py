@@ -67,13 +67,7 @@ def probe(
 
         plots.check(plot)
     found = compare(
-        widths,
-        scheme or [None],
-        activation or ["relu"],
-        seed=seed,
-        output=output,
-        samples=samples,
-        dtype=dtype,
+        widths, scheme or [None], activation or ["relu"], seed=seed, output=output, samples=samples, dtype=dtype
     )
     if html is not None:
         report_file(html, found.to_html().encode())
