@@ -20,7 +20,7 @@ HOSTILE = "</table><script>boom()</script>\x1b[2J\u202e"
 class Page(HTMLParser):
     """Whether tags are balanced, which there are, and the texts of table cells."""
 
-    VOID = ("path", "polyline", "tr", "td", "th")  # what ends by itself, or by what follows
+    VOID = ("path", "polyline", "tr", "td", "th", "wbr")  # what ends by itself, or by what follows
 
     def __init__(self, text):
         super().__init__()

@@ -43,10 +43,7 @@ def probe(
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or float64.")] = "float32",
     plot: Annotated[
         Path | None,
-        typer.Option(
-            help="A picture: .png, .svg or .pdf. Curves over the layers; of more than 7 networks, a grid of verdicts.",
-            metavar="FILE",
-        ),
+        typer.Option(help="A picture: .png, .svg or .pdf; of more than 7 networks a grid of verdicts.", metavar="FILE"),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="A page that needs nothing beside it.", metavar="FILE")] = None,
     as_json: AsJson = False,
