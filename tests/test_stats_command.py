@@ -161,11 +161,21 @@ def test_a_page_has_the_numbers_of_the_json(odd, tmp_path):
 def test_verdicts_come_first_on_a_page(written, tmp_path):
     page = checkpoint.survey(written).to_html()
     assert Tables(page).heads[:2] == ["name", "verdict"]
-    assert f"<h1>Checkpoint {written}</h1>\n<p>6 as planned, 0 not.</p>" in page
+    assert f"<h1>Checkpoint {written}</h1>\n<p>6 as planned.</p>" in page
     (tmp_path / "job.toml").write_text(JOB.replace("0.02", "0.5"))
     found = checkpoint.survey(written, plan=fi.Plan.from_toml(tmp_path / "job.toml"))
     first = next(tensor for tensor in found.tensors if tensor.verdict != "as planned")
-    assert f"<p>3 as planned, 3 not.</p>\n<p>{first.name}: {first.verdict}</p>" in found.to_html()
+    assert (
+        f"<p>3 as planned, 3 that differ from the plan or are not finite.</p>\n<p>{first.name}: {first.verdict}</p>"
+        in found.to_html()
+    )
+    (tmp_path / "few.toml").write_text('[tensors.a]\nshape = [3]\nscheme = "normal"\n')
+    few = checkpoint.survey(
+        saved(tmp_path / "few.safetensors", {"a": np.ones(3, np.float32)}),
+        plan=fi.Plan.from_toml(tmp_path / "few.toml"),
+    )
+    assert few.tensors[0].verdict == "too few elements to tell"
+    assert "<p>1 not told.</p>" in few.to_html()
     assert "as planned" not in checkpoint.survey(saved(tmp_path / "x.safetensors", {"a": np.ones(3)})).to_html()
 
 

@@ -30,19 +30,21 @@ def probe_page(probes: Sequence[Record]) -> str:
 
 def probe_fragment(probe: Record) -> str:
     """What a notebook shows of one probe."""
-    return fragment([*_charts([probe]), *_layers(probe, _MOST_ROWS)])
+    return fragment([str(probe.verdict), *_charts([probe]), *_layers(probe, _MOST_ROWS)])
 
 
 def comparison_fragment(probes: Sequence[Record]) -> str:
     """What a notebook shows of several probes."""
-    return fragment([*_charts(probes), _overview(probes)])
+    return fragment([_overview(probes), *_charts(probes)])
 
 
 def _parts(probes: Sequence[Record]) -> Iterator[str]:
     yield _overview(probes) if len(probes) > 1 else str(probes[0].verdict)
     yield from _charts(probes)
     for probe in probes:
-        yield heading(probe.title)
+        if len(probes) > 1:
+            yield heading(probe.title)
+            yield str(probe.verdict)
         yield from _layers(probe)
 
 
@@ -68,7 +70,6 @@ def _charts(probes: Sequence[Record]) -> Iterator[Markup]:
 
 
 def _layers(probe: Record, most: int | None = None) -> Iterator[str]:
-    yield str(probe.verdict)
     yield f"Loss {probe.loss:.4g} ({probe.loss_name}), {probe.samples:,} samples."
     yield table(_columns(), [list(_cells(layer)) for layer in probe.layers], most)
 

@@ -15,7 +15,7 @@ from fastinit.plan._serialization import label
 from fastinit.stats._fitting import ALPHA, FEWEST, Sample, distance, inside, reaches, rounding, same_moments
 from fastinit.stats._summary import Summary
 
-AS_PLANNED = "as planned"
+AS_PLANNED, DIFFERS = "as planned", "differs from the plan"
 
 
 class PlanComparison(NamedTuple):
@@ -113,4 +113,4 @@ def _words(planned: Distribution, dtype: str, found: Summary, ks: float, p: floa
 
 
 def _differs(problems: list[str]) -> str:
-    return f"differs from the plan{': ' if problems else ''}{', '.join(problems)}"
+    return f"{DIFFERS}{': ' if problems else ''}{', '.join(problems)}"

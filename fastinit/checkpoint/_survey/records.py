@@ -11,7 +11,7 @@ from typing import Any
 from fastinit._core.distributions import Distribution
 from fastinit._io.html import bars, fragment, page, table
 from fastinit._io.text import LONGEST_LINE, cells, padded, plain, printable
-from fastinit.checkpoint._survey.comparison import AS_PLANNED, in_words
+from fastinit.checkpoint._survey.comparison import AS_PLANNED, DIFFERS, in_words
 from fastinit.plan import _serialization as spec
 from fastinit.stats._fitting import Fit
 from fastinit.stats._histograms import Histogram
@@ -156,14 +156,19 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _verdicts(tensors: Sequence[Tensor]) -> list[str]:
-    """How many tensors are as planned, and which of the others come first; nothing without a plan or a fault."""
-    planned = sum(tensor.verdict == AS_PLANNED for tensor in tensors)
-    others = [tensor for tensor in tensors if tensor.verdict not in ("", AS_PLANNED)]
-    if not planned and not others:
-        return []
-    first = [printable(f"{tensor.name}: {tensor.verdict}", LONGEST_LINE) for tensor in others[:5]]
-    more = [f"and {len(others) - 5:,} more"] if len(others) > 5 else []
-    return [f"{planned:,} as planned, {len(others):,} not.", *first, *more]
+    """How many tensors are as planned, have a fault, or cannot be told; and the first faults."""
+    judged = [tensor for tensor in tensors if tensor.verdict]
+    faults = [tensor for tensor in judged if tensor.nonfinite or DIFFERS in tensor.verdict]
+    planned = sum(tensor.verdict == AS_PLANNED for tensor in judged)
+    counts = {
+        "as planned": planned,
+        "that differ from the plan or are not finite": len(faults),
+        "not told": len(judged) - planned - len(faults),
+    }
+    summary = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    first = [printable(f"{tensor.name}: {tensor.verdict}", LONGEST_LINE) for tensor in faults[:5]]
+    more = [f"and {len(faults) - 5:,} more"] if len(faults) > 5 else []
+    return [f"{summary}.", *first, *more] if summary else []
 
 
 def _remarks(number: int, elements: int, nbytes: int, missing: Sequence[str]) -> list[str]:
