@@ -155,8 +155,8 @@ def read(
 
 
 class Found(NamedTuple):
-    """What a source holds, before rules; `without_rule` are the names of tensors without a law, `dtype` the one that
-    the config must say."""
+    """What a source holds, before rules; `without_rule` are the names of tensors without a distribution, `dtype` the
+    one that the config must say."""
 
     plan: Plan
     config: Path | None = None

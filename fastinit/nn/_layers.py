@@ -154,7 +154,9 @@ def layer_record(
         return 0 if memory is None else memory if isinstance(memory, int) else address(memory)
 
     arrays = weight, bias, weight_gradient, bias_gradient, saved, out
-    kernels = (kernel(f"nn.activations.{way}_kernel", activation.name, weight.dtype.name) for way in _WAYS)
+    kernels = (
+        kernel(f"nn.activations.{way}_kernel", activation.name, weight.dtype.name) for way in ("forward", "backward")
+    )
     return (
         *reversed(weight.shape),
         weight.itemsize,
@@ -163,9 +165,6 @@ def layer_record(
         address(activation_numbers(activation)),
         0,
     )
-
-
-_WAYS = "forward", "backward"
 
 
 @functools.cache  # for ever: the kernels read them

@@ -41,12 +41,12 @@ def fill(
         shape: the global shape, where `out` is only a part of a larger tensor. Default: that of `out`.
         region: a tuple of slices of the global shape; `out` gets the values that this part of the whole has.
         layout, batch_axes: which axes are out, in and kernel, and which hold independent copies, as in the schemes'
-            functions. Only schemes and structured laws (orthogonal, dirac, ...) depend on them.
+            functions. Only schemes and structured distributions (orthogonal, dirac, ...) depend on them.
 
     Raises:
         TypeError: `out` is no such array, `distribution` is none, or the seed is no int.
         ValueError: an unknown scheme, read-only or self-overlapping memory, a region of another shape than `out`, a
-            negative seed, or a law that the dtype cannot hold. Nothing was written.
+            negative seed, or a distribution that the dtype cannot hold. Nothing was written.
 
     >>> import numpy as np
     >>> from fastinit import Key, Normal, Uniform

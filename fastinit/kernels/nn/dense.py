@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastinit._native.records import LAYER
+from fastinit._native.records import BLOCK, LAYER
 from fastinit.kernels.jit import call_backward, call_forward, carray, fetch_add, pointer, scalar
 from fastinit.kernels.products.product import call_product
 
 f32, i64, u8, u64 = np.float32, np.int64, np.uint8, np.uint64
 
 ROWS, COLUMNS = i64(8), i64(32)  # blocks of a matrix have whole multiples of these, but the last ones
-UNITS = i64(16)  # and blocks of weight gradients of these output units
+UNITS = i64(BLOCK)  # and blocks of weight gradients of these output units
 
 ELEMENT = f32  # a template argument of the entries, as in `kernels.fill`; the functions below get it as `kind`
 
@@ -52,6 +52,12 @@ def block_of(rows, columns, wanted, number):
     top, bottom = bounds(rows, ROWS, down, number // across)
     first, last = bounds(columns, COLUMNS, across, number % across)
     return top, bottom, first, last
+
+
+@scalar
+def unit_blocks(layer, wanted):
+    """Into how many blocks of output units the gradients of a layer's weights are cut."""
+    return min(wanted, ceiling(layer.outputs, UNITS))
 
 
 @scalar
@@ -163,14 +169,16 @@ def copy(target, source, size):
         target[i] = source[i]
 
 
-def _predict(layers, members, depth, product, samples, rows, height, results, counters, worker_bytes, scratch, bytes_):
+def _predict(
+    layers, members, depth, product, samples, rows, height, results, counters, worker_bytes, scratch, scratch_bytes
+):
     """The last layer's outputs for all samples, `height` rows at a time, to (members, rows, outputs) at `results`.
 
-    A thread's memory lies `worker_bytes` further on than that of the one before, its scratch memory `bytes_`.
+    A thread's memory lies `worker_bytes` further on than that of the one before, its scratch memory `scratch_bytes`.
     """
     layers = carray(pointer(layers), (members, depth), LAYER)
     thread = fetch_add(counters + i64(8))
-    shift, scratch = thread * worker_bytes, scratch + thread * bytes_
+    shift, scratch = thread * worker_bytes, scratch + thread * scratch_bytes
     blocks = ceiling(rows, height)
     task = fetch_add(counters)
     while task < members * blocks:
@@ -187,10 +195,10 @@ def _predict(layers, members, depth, product, samples, rows, height, results, co
         task = fetch_add(counters)
 
 
-def _dense_forward(layer, product, samples, rows, wanted, counters, scratch, bytes_):
+def _dense_forward(layer, product, samples, rows, wanted, counters, scratch, scratch_bytes):
     """One layer."""
     layer = carray(pointer(layer), 1, LAYER)[0]
-    scratch += fetch_add(counters + i64(8)) * bytes_
+    scratch += fetch_add(counters + i64(8)) * scratch_bytes
     down, across = grid(rows, layer.outputs, wanted)
     task = fetch_add(counters)
     while task < down * across:
@@ -198,12 +206,12 @@ def _dense_forward(layer, product, samples, rows, wanted, counters, scratch, byt
         task = fetch_add(counters)
 
 
-def _dense_backward(layer, product, samples, delta, below, rows, wanted, counters, scratch, bytes_):
+def _dense_backward(layer, product, samples, delta, below, rows, wanted, counters, scratch, scratch_bytes):
     """One layer's gradients: of its inputs, then of its weights."""
     layer = carray(pointer(layer), 1, LAYER)[0]
-    scratch += fetch_add(counters + i64(8)) * bytes_
+    scratch += fetch_add(counters + i64(8)) * scratch_bytes
     down, across = grid(rows, layer.inputs, wanted)
-    blocks = min(wanted, ceiling(layer.outputs, UNITS))
+    blocks = unit_blocks(layer, wanted)
     task = fetch_add(counters)
     while task < down * across + blocks:
         if task < down * across:

@@ -1,7 +1,7 @@
 """Whole training steps of a dense network, of one model or of a population.
 
-A step is a row of phases: the batch is gathered; forward, layer by layer; the loss; backward, layer by layer; the norm
-of the gradient; the update. A phase has tasks, which are claimed from a counter, so that any number of threads may take
+A step is a sequence of phases: the batch is gathered; forward, layer by layer; the loss; backward, layer by layer; the
+norm of the gradient; the update. A phase has tasks, which are claimed from a counter, so that any number of threads may take
 part, one that comes late too; a second counter says how many are done, and nobody begins the next phase before all are.
 
 The result depends on neither the tasks nor the threads: elements of products are independent of each other, and losses
@@ -30,6 +30,7 @@ from fastinit.kernels.jit import (
 )
 from fastinit.kernels.nn import dense
 from fastinit.kernels.nn.dense import (
+    UNITS,
     activation_gradient,
     block_of,
     bounds,
@@ -38,6 +39,7 @@ from fastinit.kernels.nn.dense import (
     forward,
     grid,
     input_gradient,
+    unit_blocks,
     weight_gradient,
 )
 from fastinit.kernels.nn.losses import call_loss
@@ -149,8 +151,8 @@ def _weight_gradient(run, layer, samples, delta, rows, first, last, squares, scr
     """The gradients of units [first, last) of a layer; the sums of squares of weights and biases to `squares`."""
     weight_gradient(run.product, layer, samples, delta, rows, first, last, scratch, kind)
     row = layer.inputs * layer.size
-    for block in range(first // dense.UNITS, ceiling(last, dense.UNITS)):
-        start, stop = block * dense.UNITS, min(last, block * dense.UNITS + dense.UNITS)
+    for block in range(first // UNITS, ceiling(last, UNITS)):
+        start, stop = block * UNITS, min(last, block * UNITS + UNITS)
         found = squares + i64(16) * block
         _squares(run, layer.weight_gradient + start * row, (stop - start) * layer.inputs, found)
         _squares(run, layer.bias_gradient + start * layer.size, stop - start, found + i64(8))
@@ -174,7 +176,7 @@ def _update(run, parameters, factor, step, first, last):
 
 
 @scalar
-def _tasks(run, layers, phase, rows):
+def _task_count(run, layers, phase, rows):
     """How many tasks a phase has."""
     depth = layers.shape[0]
     if phase == 0:
@@ -186,7 +188,7 @@ def _tasks(run, layers, phase, rows):
         return min(run.tasks, ceiling(rows, ROWS))
     if phase <= 2 * depth + 1:
         layer = layers[2 * depth + 1 - phase]
-        blocks = min(run.tasks, ceiling(layer.outputs, dense.UNITS))
+        blocks = unit_blocks(layer, run.tasks)
         if phase == 2 * depth + 1:
             return blocks
         down, across = grid(rows, layer.inputs, run.tasks)
@@ -197,8 +199,8 @@ def _tasks(run, layers, phase, rows):
 
 
 @scalar
-def _do(run, layers, phase, task, begin, rows, shift, step, member, scratch, kind):
-    """A task of a phase of the batch that begins at `begin`."""
+def _run_task(run, layers, phase, task, begin, rows, shift, step, member, scratch, kind):
+    """Run a task of a phase, of the batch that begins at `begin`."""
     depth = layers.shape[0]
     if phase == 0:
         first, last = bounds(rows, i64(1), min(run.tasks, rows), task)
@@ -214,9 +216,9 @@ def _do(run, layers, phase, task, begin, rows, shift, step, member, scratch, kin
         index = 2 * depth + 1 - phase
         layer = layers[index]
         delta, below = _deltas(run, depth, index, shift)
-        blocks = min(run.tasks, ceiling(layer.outputs, dense.UNITS))
+        blocks = unit_blocks(layer, run.tasks)
         if task < blocks:
-            first, last = bounds(layer.outputs, dense.UNITS, blocks, task)
+            first, last = bounds(layer.outputs, UNITS, blocks, task)
             samples = _inputs_of(run, layers, index, begin, shift)
             squares = run.squares + shift + i64(16) * layer.first_block
             _weight_gradient(run, layer, samples, delta, rows, first, last, squares, scratch, kind)
@@ -255,11 +257,11 @@ def _train(layers, depth, run, claims):
         begin = run.begin + step * run.batch
         rows = min(run.batch, run.end - begin)
         for phase in range(2 * depth + 4):
-            tasks = _tasks(run, layers, phase, rows)
+            tasks = _task_count(run, layers, phase, rows)
             if tasks > 0:
                 task = fetch_add(counter)
                 while task < tasks:
-                    _do(run, layers, phase, task, begin, rows, i64(0), step, i64(0), scratch, ELEMENT)
+                    _run_task(run, layers, phase, task, begin, rows, i64(0), step, i64(0), scratch, ELEMENT)
                     fetch_add(counter + i64(8))
                     task = fetch_add(counter)
                 _wait(counter, tasks)
@@ -281,8 +283,8 @@ def _train_members(layers, depth, run, claims):
             begin = run.begin + step * run.batch
             rows = min(run.batch, run.end - begin)
             for phase in range(2 * depth + 4):
-                for task in range(_tasks(run, layers[member], phase, rows)):
-                    _do(run, layers[member], phase, task, begin, rows, shift, step, member, scratch, ELEMENT)
+                for task in range(_task_count(run, layers[member], phase, rows)):
+                    _run_task(run, layers[member], phase, task, begin, rows, shift, step, member, scratch, ELEMENT)
         member = fetch_add(claims + i64(8))
 
 
