@@ -1,8 +1,9 @@
 """Whole training steps of a dense network, of one model or of a population.
 
 A step is a sequence of phases: the batch is gathered; forward, layer by layer; the loss; backward, layer by layer; the
-norm of the gradient; the update. A phase has tasks, which are claimed from a counter, so that any number of threads may take
-part, one that comes late too; a second counter says how many are done, and nobody begins the next phase before all are.
+norm of the gradient; the update. A phase has tasks, which are claimed from a counter, so that any number of threads may
+take part, one that comes late too; a second counter says how many are done, and nobody begins the next phase before all
+are.
 
 The result depends on neither the tasks nor the threads: elements of products are independent of each other, and losses
 and squares are summed up by a fixed number of rows or units, then in ascending order.
