@@ -676,7 +676,7 @@ def test_another_seed_that_comes_between_is_left_alone(tmp_path, monkeypatch):
         assert outcome(tmp_path, 1, "1/1", "0") == "part"  # not alone in the folder
 
     monkeypatch.setattr(Folder, "_refuse_others", looked)
-    assert outcome(tmp_path, 2, "1/1", "0") == "BlockingIOError"
+    assert outcome(tmp_path, 2, "1/1", "0") == "FileExistsError"  # at its second look
     checkpoint.finalize(tmp_path)
     check(tmp_path, SIX, 1)
 

@@ -180,6 +180,34 @@ def test_overwriting_in_parts(tmp_path, expected):
     assert contents(tmp_path) == expected
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_parts_that_start_and_end_at_the_same_time(tmp_path, overwrite):
+    """None is refused because of another one, and the checkpoint is finished, also over parts of another seed."""
+    plan = fi.Plan({f"w{i}": ((2, 2), "float32", "normal") for i in range(8)})
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        if overwrite:
+            checkpoint.write(plan, folder, seed=1, max_shard_bytes=16, part="1/4", fsync=False)
+        start, outcomes = threading.Barrier(4), []
+
+        def run(part, folder=folder, start=start, outcomes=outcomes):
+            how = {"part": part, "max_shard_bytes": 16, "overwrite": overwrite, "fsync": False}
+            start.wait(60)
+            try:
+                outcomes.append(checkpoint.write(plan, folder, seed=2, **how).finished)
+            except Exception as error:
+                outcomes.append(error)
+
+        threads = [threading.Thread(target=run, args=(f"{i}/4",)) for i in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(outcomes) <= {True, False}, outcomes
+        assert True in outcomes
+        assert checkpoint.verify(folder).problems == ()
+
+
 def test_one_run_at_a_time_for_each_part(tmp_path, monkeypatch):
     entered, go_on = threading.Event(), threading.Event()
     run = writer.write_shards
@@ -190,6 +218,7 @@ def test_one_run_at_a_time_for_each_part(tmp_path, monkeypatch):
         run(*arguments)
 
     monkeypatch.setattr(writer, "write_shards", waiting)
+    monkeypatch.setattr(writer, "PATIENCE", 0.2)
     first = threading.Thread(target=write, args=(tmp_path, "1/2"))
     first.start()
     assert entered.wait(60)
@@ -200,7 +229,7 @@ def test_one_run_at_a_time_for_each_part(tmp_path, monkeypatch):
             action()
     with pytest.raises(BlockingIOError, match="another run is writing into"):
         write(tmp_path, "2/2", seed=8, overwrite=True)  # would remove what is being written
-    monkeypatch.undo()
+    monkeypatch.setattr(writer, "write_shards", run)
     write(tmp_path, "2/2")
     go_on.set()
     first.join()

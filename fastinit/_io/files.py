@@ -237,8 +237,18 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[int]:
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Take a lock, or exchange the one that is held; False where another process has one that excludes it."""
+    return _flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def unlock(descriptor: int) -> None:
+    """Give a lock back."""
+    _flock(descriptor, fcntl.LOCK_UN)
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    """As fcntl.flock; False where another process excludes it, True where the file system has no locks."""
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, operation)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):  # EACCES: fcntl(2), by which networks lock; CIFS
             return False

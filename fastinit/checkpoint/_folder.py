@@ -88,6 +88,11 @@ class Folder:
         with files.naming(self.path):
             return files.try_lock(descriptor, shared=shared)
 
+    def unlock(self, descriptor: int) -> None:
+        """Give the lock of the folder back before its with-block ends."""
+        with files.naming(self.path):
+            files.unlock(descriptor)
+
     def placed_job(self) -> Job | None:
         """The job whose files are in place."""
         return _job_at(self.path / MANIFEST)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from fastinit.checkpoint._notes import check_extra_files
 from fastinit.checkpoint._parts import Part
 from fastinit.checkpoint._shards import Engine, How, write_shards
 from fastinit.plan._plan import Plan
+
+PATIENCE = 5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def write(
     Raises:
         ValueError, TypeError: an argument is wrong.
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
-        BlockingIOError: another run writes into the folder.
+        BlockingIOError: another run writes into the folder, a part of another job for five seconds.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         MemoryError: a tensor that must be made whole does not fit into the limits of memory.
         PermissionError: a file that would be replaced is another user's, in a sticky folder.
@@ -122,8 +125,7 @@ def write(
         check_memory(job.layout.shards if mine is None else _shards_of(job, mine))
     place = Folder(folder, sync=fsync)
     place.path.mkdir(parents=True, exist_ok=True)
-    with place.locked(shared=mine is not None) as lock:
-        job = place.begin(job, lock, overwrite=overwrite, shared=mine is not None)
+    with _begun(place, job, overwrite=overwrite, shared=mine is not None) as (job, lock):
         shards = job.layout.shards if mine is None else _shards_of(job, mine)
         try:
             with _part_lock(place, mine), progress_bar(progress, sum(s.nbytes for s in shards)) as advance:
@@ -133,10 +135,7 @@ def write(
             if mine is None:
                 place.leave(job)
             raise
-        # The last part is the one that gets the folder to itself and finds that nothing is missing: to exchange a
-        # shared lock gives it back first.
-        alone = mine is None or place.try_lock(lock)
-        finished = alone and place.is_complete(job)
+        finished = place.is_complete(job) if mine is None else _is_last(place, job, lock)
         path = place.finish(job, overwrite=overwrite) if finished else place.path
     entries = [entry.fill for shard in shards for entry in shard.entries]
     return Report(
@@ -151,6 +150,41 @@ def write(
         peak_memory_bytes=peak_memory(),
         key=job.key,
     )
+
+
+@contextlib.contextmanager
+def _begun(place: Folder, job: Job, *, overwrite: bool, shared: bool) -> Iterator[tuple[Job, int]]:
+    """Lock a folder, begin a job in it, and give the job and the descriptor of the folder.
+
+    A part tries again for `PATIENCE` seconds: others that begin or end in the same moment may need the folder for
+    themselves.
+
+    Raises:
+        as `Folder.locked` and `Folder.begin`.
+    """
+    deadline = time.monotonic() + PATIENCE * shared
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context(place.locked(shared=shared))
+                begun = place.begin(job, lock, overwrite=overwrite, shared=shared)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                yield begun, lock
+                return
+        time.sleep(random.uniform(0.01, 0.1))  # at random: two that wait for each other do not meet for ever
+
+
+def _is_last(place: Folder, job: Job, lock: int) -> bool:
+    """Whether a part that is written is the one that finishes the checkpoint: then the folder is locked for it alone.
+
+    The shared lock is given back before the look: of two parts that end at the same time the second one to look finds
+    nothing missing, and nobody who only looked.
+    """
+    place.unlock(lock)
+    return place.is_complete(job) and place.try_lock(lock) and place.is_complete(job)
 
 
 def peak_memory() -> int:
