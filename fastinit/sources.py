@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -208,6 +209,8 @@ def _document(path: Path, dtype: str | None, max_tensors: int | None) -> Found:
         return _stored(path)
     if "model_type" in table:
         documents.read(path, infinite=True, most=documents.MOST_CONFIG)  # a config has a smaller limit
+        if importlib.util.find_spec("torch") is None:
+            raise ImportError(f"{path} needs PyTorch and transformers: pip install 'fastinit-weights[hf]'")
         from fastinit.torch._pretrained import plan_of_config
 
         return Found(plan_of_config(_unquantised(table, []), path, dtype, max_tensors), path)

@@ -196,7 +196,10 @@ def test_info_knows_the_versions():
     assert found.keys() >= {"threads_reason", "memory_limit", "memory_limit_reason"}
     assert set(found["cpu_levels"]) <= set(processor.LEVELS)
     assert 0 <= found["kernels_cached"] <= found["kernels"] == len(list(catalogue.everything()))
+    stream = (GPT2.parents[1] / "docs" / "stream.md").read_text()
+    assert f"a specification, version {found['stream_version']}, that" in stream
     lines = fastinit("info").stdout.splitlines()
+    assert f"stream version    {found['stream_version']}" in lines
     assert f"kernels cached    {found['kernels_cached']} of {found['kernels']}" in lines
     assert f"cpu levels        {', '.join(found['cpu_levels'])}" in lines
     assert f"cache folder      {found['cache_folder']}" in lines

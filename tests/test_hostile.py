@@ -478,7 +478,7 @@ def test_a_checkpoint_is_written_over_itself(job):
     ("options", "message"),
     [
         *(
-            (["--max-shard-bytes", size], "size must be" if size not in ("0", "0.5B") else "must be positive")
+            (["--max-shard-bytes", size], f"bytes must be {'positive' if size in ('0', '0.5B') else 'a size'}")
             for size in ("0", "0.5B", "-5", "nan", "inf", "1e9", "", " ", "GB", "5 G B", "5PB", "0x10", "5GB5")
         ),
         *(

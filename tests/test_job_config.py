@@ -135,3 +135,25 @@ def test_what_is_wrong_is_named(tmp_path):
         sources.read(source).extra_files()
     with pytest.raises(ValueError, match=r"own\.json: must hold an object"):
         sources.read(job(tmp_path, config="weights")).extra_files()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("option", ["--toml", "--json"])
+def test_a_printed_plan_names_its_config(tmp_path, monkeypatch, option):
+    """From the current folder; the plan is a source from any other. Of a config elsewhere it has no name."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "other").mkdir()
+    job(tmp_path / "sub")
+    (tmp_path / "sub" / "config.json").write_text(json.dumps(CONFIG | {"architectures": ["GPT2LMHeadModel"]}))
+    monkeypatch.chdir(tmp_path)
+    for source in ("sub/job.toml", tmp_path / "sub" / "config.json"):
+        saved = tmp_path / f"plan.{option[2:]}"
+        saved.write_text(command("plan", source, option).stdout)
+        monkeypatch.chdir(tmp_path / "other")
+        assert command("write", saved, "--out", "out", "--overwrite").returncode == 0
+        assert json.loads(Path("out/config.json").read_text())["n_embd"] == 8
+        done = command("plan", tmp_path / "sub" / "job.toml", option)
+        assert done.stdout.splitlines()[0] == {"--toml": "seed = 0", "--json": "{"}[option]
+        assert "config" not in done.stdout
+        assert "own.json is not in the current folder, and the plan does not name it" in done.stderr
+        monkeypatch.chdir(tmp_path)

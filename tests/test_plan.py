@@ -71,6 +71,22 @@ def test_wrong_arrays_are_refused_before_any_is_written():
         assert (good == 7).all()
 
 
+def test_a_name_that_is_no_tensor_names_the_nearest():
+    plan = fi.Plan({f"h.{i}.attn.q_proj.weight": ((3,), "float32", "ones") for i in range(3)})
+    for name, nearest in [
+        ("q_proj.weight", "h.0.attn.q_proj.weight"),
+        ("h.2.attn.q_porj.weight", "h.2.attn.q_proj.weight"),
+        ("model.h.1.attn.q_proj.weight", "h.1.attn.q_proj.weight"),
+    ]:
+        with pytest.raises(KeyError, match=f"the plan has no tensor '{name}'; did you mean '{nearest}'\\?"):
+            plan.fill({name: np.zeros(3, np.float32)})
+    for name in ("bias", "", 3, "x" * 1000):
+        with pytest.raises(KeyError, match=r"the plan has no tensor [^;]*$"):
+            plan.fill({name: np.zeros(3, np.float32)})
+    with pytest.raises(TypeError, match=r"arrays must be a dict, name -> array\. Received: ndarray"):
+        plan.fill(np.zeros(3, np.float32))
+
+
 def test_one_dtype_for_all():
     plan = fi.Plan({"a": ((3, 4), "float32", "he_normal"), "b": ((4,), "float64", fi.Uniform())}, seed=9)
     half = plan.with_dtype("bfloat16")

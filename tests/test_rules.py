@@ -21,6 +21,13 @@ def test_a_rule_without_the_prefix_of_its_names():
         plan.with_rules(["q_proj.weight=he_normal"])
 
 
+def test_rules_must_be_a_list():
+    plan = fi.Plan({"a": ((3, 3), "float32", "normal")})
+    for rule in ("*=zeros", {"*": "zeros"}):
+        with pytest.raises(TypeError, match=r"texts must be a list of 'PATTERN=SCHEME'\. Received: "):
+            plan.with_rules(rule)
+
+
 def laws(plan):
     return {name: fill.distribution for name, fill in plan.filled.items()}
 

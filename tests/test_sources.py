@@ -376,7 +376,7 @@ def test_an_empty_folder_and_nothing_at_all(tmp_path):
         sources.read(str(tmp_path / "nothing.toml"))
 
 
-@pytest.mark.parametrize(("name", "extra"), [("transformers", "hf"), ("torch", "torch")])
+@pytest.mark.parametrize(("name", "extra"), [("transformers", "hf"), ("torch", "hf")])
 def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, name, extra):
     source, find_spec = config_of(tmp_path, "GPT2LMHeadModel"), importlib.util.find_spec
     monkeypatch.setattr(

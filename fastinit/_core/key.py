@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from fastinit._runtime.checks import whole
 
-# A new version of the stream is a new word here.
+# The next version of the stream (STREAM_VERSION in _runtime/environment.py) is a new word here.
 _FRESH = hashlib.blake2b(digest_size=16, person=b"fastinit-v1")
 _length, _two_words = struct.Struct("<I").pack, struct.Struct("<QQ").unpack
 

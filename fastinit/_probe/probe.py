@@ -90,10 +90,13 @@ def probe(
             return probe_module(model_or_sizes, scheme, data, key, loss)
     others = _OTHER_FRAMEWORKS & {kind.__module__.partition(".")[0] for kind in type(model_or_sizes).__mro__}
     if others or isinstance(model_or_sizes, str) or not isinstance(model_or_sizes, Iterable):
-        hint = f". Of a network of {min(others)} give the sizes of its dense layers: [784, 256, 10]" if others else ""
-        raise TypeError(
-            f"model_or_sizes must be sizes, an MLP or a torch module. Received: {model_or_sizes!r:.200}{hint}"
-        )
+        received = f"{model_or_sizes!r:.200}"
+        if others:  # their representations are of many lines
+            framework = f"a network of {min(others)}"
+            received = (
+                f"{type(model_or_sizes).__name__}, {framework}. Give the sizes of its dense layers: [784, 256, 10]"
+            )
+        raise TypeError(f"model_or_sizes must be sizes, an MLP or a torch module. Received: {received}")
     _only_for("a torch module", loss=loss)
     model = MLP(list(model_or_sizes), activation or "relu", output, init="zeros", seed=key, dtype=dtype)
     scheme = FITTING.get(model.activation.name, "xavier_uniform") if scheme is None else scheme

@@ -12,18 +12,20 @@ from fastinit._native import cache, catalogue, library, processor
 from fastinit._runtime.limits import memory_limits
 from fastinit._runtime.threads import default_threads
 
+STREAM_VERSION = 2  # of docs/stream.md: which bits a seed, a name and a distribution give
 _PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "ml_dtypes")
 
 
 def info() -> dict[str, Any]:
-    """Versions, the processor that is compiled for, the levels whose code it runs too, threads and memory limit with
-    what decided them (`_reason`), the threading layer, where compiled kernels are kept (None: nowhere), how many of
-    them are there, and how many there can be."""
+    """Versions, also of the stream, the processor that is compiled for, the levels whose code it runs too, threads and
+    memory limit with what decided them (`_reason`), the threading layer, where compiled kernels are kept (None:
+    nowhere), how many of them are there, and how many there can be."""
     threads, reason = default_threads()
     limit = next(iter(memory_limits()), None)
     folder = cache.folder()
     return {
         "versions": {"fastinit": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "stream_version": STREAM_VERSION,
         "python": platform.python_version(),
         "cpu": processor.target()[0],
         "cpu_levels": processor.levels(),

@@ -90,7 +90,7 @@ def as_bytes(size: int | str) -> int:
     if isinstance(size, str):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
         if found is None or found[2].lower() not in _UNITS:
-            raise ValueError(f"a size must be a number of bytes such as 5GB, 60M or 2GiB. Received: {size!r:.200}")
+            raise ValueError(f"max_shard_bytes must be a size such as 5GB, 60M or 2GiB. Received: {size!r:.200}")
         number = float(found[1]) * _UNITS[found[2].lower()]
         size = int(min(number, _MOST_BYTES))  # a text of 400 digits is infinite
     size = positive_int("max_shard_bytes", size)

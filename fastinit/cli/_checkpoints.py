@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,12 +64,27 @@ def plan(
 
     if as_json and as_toml:
         raise ValueError("--json and --toml exclude each other")
-    found = read(source, scheme=scheme, rules=rule or (), dtype=dtype, max_tensors=max_tensors).plan
-    found = found if seed is None else found.with_seed(seed)
+    read_from = read(source, scheme=scheme, rules=rule or (), dtype=dtype, max_tensors=max_tensors)
+    found = read_from.plan if seed is None else read_from.plan.with_seed(seed)
     if as_json or as_toml:
-        show(*(found.to_json() if as_json else found.to_toml()).splitlines())
+        to_text, config = found.to_json if as_json else found.to_toml, read_from.config
+        show(*to_text(None if config is None else _name_here(config)).splitlines())
     else:
         _show(found)
+
+
+def _name_here(config: Path) -> str | None:
+    """The name of a config in a plan that is saved in the current folder; None, with a warning, if it is not inside."""
+    from fastinit._io.documents import is_unicode
+
+    name = os.path.relpath(config)
+    if Path(name).parts[0] != os.pardir and is_unicode(name):
+        return name
+    warnings.warn(
+        f"{config} is not in the current folder, and the plan does not name it. Give it to write by --config",
+        stacklevel=2,
+    )
+    return None
 
 
 def _show(plan: Plan) -> None:

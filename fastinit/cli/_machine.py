@@ -15,7 +15,7 @@ from fastinit.cli._app import AsJson, command, show
 
 @command
 def schemes() -> None:
-    """List the schemes that a job file may name: laws, parameters, sources (Markdown).
+    """List the schemes that a job file may name: distributions, parameters, sources (Markdown).
 
     Example: fastinit schemes
     """

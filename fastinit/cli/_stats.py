@@ -41,7 +41,8 @@ def stats(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the tensors of a checkpoint are: moments, the law that they look like, and whether they are as planned.
+    """Show what the tensors of a checkpoint are: moments, the distribution that they look like, and whether they are
+    as planned.
 
     Example: fastinit stats gpt2-init --name '*.attn.*.weight' --html gpt2.html
     """

@@ -106,6 +106,21 @@ def near(pattern: str, names: Iterable[str]) -> str:
     return "" if found is None else f"; did you mean {found!r}?"
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What an error adds for a name that is none of the names: one with another prefix, or one spelt nearly the same;
+    an empty text if there is none, or the name or the names are many.
+
+    >>> nearest("q_proj.weight", ["layers.0.q_proj.weight"]), nearest("embed.wieght", ["embed.weight"])
+    ("; did you mean 'layers.0.q_proj.weight'?", "; did you mean 'embed.weight'?")
+    """
+    if not name or len(name) > _LONGEST_COMPARED:
+        return ""
+    some = [other for other in itertools.islice(names, _MOST_COMPARED) if len(other) <= _LONGEST_COMPARED]
+    found = [other for other in some if other.endswith(f".{name}") or name.endswith(f".{other}")]
+    found = found or difflib.get_close_matches(name, some[:_MOST_ENDS], n=1, cutoff=0.75)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
 def _end(name: str) -> str:
     """The last two components of a name."""
     return ".".join(name.split(".")[-2:])

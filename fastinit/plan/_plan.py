@@ -20,7 +20,7 @@ from fastinit._io.progress import Progress, progress_bar
 from fastinit._runtime.arrays import Array
 from fastinit.plan import _rules as rules
 from fastinit.plan._fills import Fill, Tied, table_of, tensor_of
-from fastinit.plan._patterns import escape, expand, number
+from fastinit.plan._patterns import escape, expand, nearest, number
 from fastinit.plan._serialization import MOST_VALUES, Budget
 from fastinit.plan._table import html
 
@@ -162,8 +162,9 @@ class Plan(Mapping[str, "Fill | Tied"]):
                 are done, and all of them.
 
         Raises:
-            KeyError: a name that the plan does not have.
-            TypeError, ValueError: an array that cannot be filled or has another shape. Nothing was written.
+            KeyError: a name that the plan does not have; the nearest one is named.
+            TypeError, ValueError: arrays that are no dict, an array that cannot be filled or has another shape. Nothing
+                was written.
 
         >>> import numpy as np
         >>> arrays = {"a": np.empty((2, 3)), "b": np.empty((2, 3))}
@@ -171,9 +172,11 @@ class Plan(Mapping[str, "Fill | Tied"]):
         >>> bool((arrays["a"] == arrays["b"]).any())
         False
         """
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"arrays must be a dict, name -> array. Received: {type(arrays).__name__}")
         for name, array in arrays.items():
             if name not in self:
-                raise KeyError(f"the plan has no tensor {name!r}")
+                raise KeyError(f"the plan has no tensor {name!r}{nearest(str(name), self)}")
             tensor = self.of(name)
             tensor.check(array, name)
             if array.shape != tensor.shape:
@@ -203,15 +206,16 @@ class Plan(Mapping[str, "Fill | Tied"]):
             )
         return {"seed": self.seed, "tensors": {escape(name): table_of(name, tensor) for name, tensor in self.items()}}
 
-    def to_toml(self) -> str:
-        """The plan as the text of a job file."""
-        return documents.as_toml(self.to_table())
+    def to_toml(self, config: str | None = None) -> str:
+        """The plan as the text of a job file; `config` is the name of the config.json that goes with it."""
+        return documents.as_toml(({} if config is None else {"config": config}) | self.to_table())
 
-    def to_json(self) -> str:
-        """The plan as JSON, one line for each tensor."""
+    def to_json(self, config: str | None = None) -> str:
+        """The plan as JSON, one line for each tensor; `config` as in `to_toml`."""
         table = self.to_table()
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in table["tensors"].items())
-        return f'{{\n "seed": {table["seed"]},\n "tensors": {{\n{lines}\n }}\n}}\n'
+        top = "" if config is None else f' "config": {json.dumps(config)},\n'
+        return f'{{\n{top} "seed": {table["seed"]},\n "tensors": {{\n{lines}\n }}\n}}\n'
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Plan:

@@ -125,6 +125,8 @@ def applied(
     tensors: Mapping[str, Fill | Tied], rules: Iterable[str | Rule], scheme: str | None, without_rule: Collection[str]
 ) -> dict[str, Fill | Tied]:
     """The tensors with the laws that rules give them; arguments and errors are those of `Plan.with_rules`."""
+    if isinstance(rules, (str, Mapping)):
+        raise TypeError(f"texts must be a list of 'PATTERN=SCHEME'. Received: {rules!r:.200}")
     chosen = {} if scheme is None else _by_scheme(tensors, of("*", scheme), set(without_rule))
     for rule in (text if isinstance(text, Rule) else parse(text) for text in rules):
         matched = rule.matched(tensors)
