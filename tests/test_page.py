@@ -197,3 +197,22 @@ def test_an_error_in_a_page_is_seen(tmp_path, spoilt, message):
     _, messages = opened(path)
     assert len(messages) == 1
     assert message in messages[0]
+
+
+SCROLLED = """<script>
+const box = document.querySelector(".wide");
+box.scrollTop = 5000;
+const [inner, outer] = [document.querySelector("th").getBoundingClientRect(), box.getBoundingClientRect()];
+console.log(inner.top - outer.top, outer.height <= innerHeight, box.scrollTop);
+</script></body>"""
+
+
+@pytest.mark.browser
+def test_a_long_table_scrolls_below_its_headings(tmp_path):
+    """Its box is no higher than the window, so the bar that scrolls it sideways can be reached too."""
+    path = tmp_path / "page.html"
+    made = page("title", [table(["name", "number"], [[f"h.{i}", i] for i in range(1000)])])
+    path.write_text(made.replace("</body>", SCROLLED))
+    _, messages = opened(path)
+    assert len(messages) == 1
+    assert "0 true 5000" in messages[0]
