@@ -15,7 +15,7 @@ def main() -> None:
     """Run the command line, or end with exit code 1 if the `fastinit` that Python imports is not ours."""
     try:
         package = importlib.import_module("fastinit")
-    except Exception:  # another project's package may need what is not installed
+    except (Exception, SystemExit):  # another project's package may need what is not installed, or end the process
         package = None
     if getattr(package, "_DISTRIBUTION", None) != DISTRIBUTION:
         sys.exit(_foreign(getattr(package, "__file__", None)))

@@ -134,7 +134,7 @@ def test_the_command_runs_this_package(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastinit {fastinit.__version__}\n", "")
 
 
-@pytest.mark.parametrize("content", ["__version__ = '1.0'\n", "import not_installed\n", "raise ValueError\n"])
+@pytest.mark.parametrize("content", ["__version__ = '1.0'\n", "import not_installed\n", "raise SystemExit(7)\n"])
 def test_the_command_refuses_the_package_of_another_project(tmp_path, content):
     (tmp_path / "fastinit").mkdir()
     (tmp_path / "fastinit" / "__init__.py").write_text(content)
