@@ -168,8 +168,8 @@ def _begun(place: Folder, job: Job, *, overwrite: bool, shared: bool) -> Iterato
             try:
                 lock = stack.enter_context(place.locked(shared=shared))
                 begun = place.begin(job, lock, overwrite=overwrite, shared=shared)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
+            except BlockingIOError as error:
+                if error.errno is not None or time.monotonic() >= deadline:  # with a number it is a file's, no lock's
                     raise
             else:
                 yield begun, lock
