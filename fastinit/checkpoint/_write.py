@@ -105,7 +105,7 @@ def write(
     Raises:
         ValueError, TypeError: an argument is wrong.
         FileExistsError: the folder holds another plan, seed or size of shards, and `overwrite` is false.
-        BlockingIOError: another run writes into the folder, a part of another job for five seconds.
+        BlockingIOError: another run writes into the folder. A part waits five seconds before it raises this.
         TimeoutError: no CPU of the Ray cluster was free for ten minutes.
         MemoryError: a tensor that must be made whole does not fit into the limits of memory.
         PermissionError: a file that would be replaced is another user's, in a sticky folder.
@@ -169,7 +169,7 @@ def _begun(place: Folder, job: Job, *, overwrite: bool, shared: bool) -> Iterato
                 lock = stack.enter_context(place.locked(shared=shared))
                 begun = place.begin(job, lock, overwrite=overwrite, shared=shared)
             except BlockingIOError as error:
-                if error.errno is not None or time.monotonic() >= deadline:  # with a number it is a file's, no lock's
+                if error.errno is not None or time.monotonic() >= deadline:  # an errno: of a file, not of our locks
                     raise
             else:
                 yield begun, lock
@@ -178,10 +178,9 @@ def _begun(place: Folder, job: Job, *, overwrite: bool, shared: bool) -> Iterato
 
 
 def _is_last(place: Folder, job: Job, lock: int) -> bool:
-    """Whether a part that is written is the one that finishes the checkpoint: then the folder is locked for it alone.
+    """Return True if all parts are written and this run has locked the folder for itself, to finish the checkpoint.
 
-    The shared lock is given back before the look: of two parts that end at the same time the second one to look finds
-    nothing missing, and nobody who only looked.
+    The shared lock is given back first: a part that finds files missing must not stop the part that is the last.
     """
     place.unlock(lock)
     return place.is_complete(job) and place.try_lock(lock) and place.is_complete(job)
